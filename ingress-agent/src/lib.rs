@@ -1,0 +1,4 @@
+//! Sluicegate's agent. Facts come in, a pure function decides, one immutable snapshot goes out, and a few rooms make
+//! the world match it. The modules stand in the order in which to read them; `ARCHITECTURE.md` says what each may import.
+
+pub mod model;

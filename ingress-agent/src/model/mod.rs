@@ -1,0 +1,10 @@
+//! The words of load balancing. Every room speaks them; nothing here does I/O, reads a clock or knows Kubernetes.
+#![forbid(unsafe_code)]
+
+pub mod snapshot;
+
+pub mod route;
+
+pub mod rejection;
+
+pub mod traffic;

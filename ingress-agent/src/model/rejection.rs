@@ -1,0 +1,42 @@
+//! Why something was not taken. A rejection concerns one object (or a part of it) and nothing else; the owner can read from
+//! it what to change, and where.
+
+use std::fmt;
+
+use super::snapshot::ObjectName;
+
+/// Ordered by what an operator looks for first: kind, name, place, field.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rejection {
+    /// `Service`, `Ingress`, … as in the manifest; `File` where not even that could be read.
+    pub kind: String,
+    pub name: ObjectName,
+    /// Where it was read: `shop.yaml, document 2`, or empty for objects from the API server.
+    pub place: String,
+    /// Path of the field: `spec.rules[0].http.paths[1].path`. Empty for the whole object.
+    pub field: String,
+    /// What is wrong and what would be right, without a full stop.
+    pub reason: String,
+    pub severity: Severity,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// This part does not serve (or its last good state does).
+    Rejected,
+    /// It serves, but somebody should know (an expired certificate).
+    Warning,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.place.is_empty() {
+            write!(f, "{}: ", self.place)?;
+        }
+        write!(f, "{} {}", self.kind, self.name)?;
+        if !self.field.is_empty() {
+            write!(f, ", {}", self.field)?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
