@@ -1,1 +1,8 @@
-//! Fixtures of the boundary tests.
+//! Fixtures of the boundary tests: network namespaces, a LAN between them, and waiting for conditions. Nothing here knows
+//! what a test claims.
+
+pub mod netns;
+
+pub mod lan;
+
+pub mod wait;

@@ -131,6 +131,9 @@ mod tests {
 
     #[test]
     fn size_is_above_a_hundred_times_the_backends() {
-        assert_eq!([size_for(0), size_for(2), size_for(3), size_for(100), size_for(5000)], [251, 251, 509, 16381, 65521]);
+        assert_eq!(
+            [size_for(0), size_for(2), size_for(3), size_for(100), size_for(5000)],
+            [251, 251, 509, 16381, 65521]
+        );
     }
 }

@@ -155,7 +155,10 @@ pub enum Filter {
     RewritePath(PathRewrite),
     RewriteHost(String),
     /// A copy of the request goes to this pool; its answer is dropped.
-    Mirror { pool: PoolName, parts_per_million: u32 },
+    Mirror {
+        pool: PoolName,
+        parts_per_million: u32,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

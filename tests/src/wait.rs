@@ -1,0 +1,25 @@
+//! Waiting for a condition with a deadline. Tests never sleep for a fixed time and hope.
+
+use std::time::{Duration, Instant};
+
+/// Longest wait of a test for anything: generous, since CI machines are busy; a condition that holds ends it at once.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Polls `condition` every few milliseconds until it yields a value. Panics with `what` after [`PATIENCE`].
+#[track_caller]
+pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, condition)
+}
+
+/// [`until`] with a deadline of its own.
+#[track_caller]
+pub fn within<T>(patience: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + patience;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited {patience:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
