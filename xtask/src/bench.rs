@@ -1,0 +1,66 @@
+//! `cargo xtask bench`: builds the benchmarks in release mode and runs them one after another, each with the whole machine.
+//! What they print is theirs; this file only knows their names.
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::{build, setup, steps};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Which ones; all if none is named.
+    #[arg(value_enum)]
+    which: Vec<Which>,
+    /// Passed on to the benchmark, after `--`.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// Nanoseconds a packet, for each kind of packet.
+    Xdp,
+    /// CPU microseconds a request against nginx and `HAProxy`.
+    Proxy,
+    /// TCP through one edge in `nat` mode against nftables.
+    L4,
+    /// Milliseconds from a manifest's rename to its effect at 1,000 services, memory, and a killed agent.
+    Live,
+}
+
+impl Which {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Xdp => "bench_xdp",
+            Self::Proxy => "bench_proxy",
+            Self::L4 => "bench_l4",
+            Self::Live => "bench_live",
+        }
+    }
+}
+
+pub(crate) fn bench(options: &Options) -> Result<()> {
+    steps::need_root("bench", "it makes network namespaces and loads BPF programs")?;
+    setup::tools(setup::For::Bench)?;
+    let which = if options.which.is_empty() { Which::value_variants() } else { &options.which };
+    steps::title("Build");
+    build::agent(true)?;
+    let mut arguments = vec!["build", "--release", "--package", "ingress-tests", "--bin", "demo_backend"];
+    for one in which {
+        arguments.extend(["--bin", one.program()]);
+    }
+    steps::run("build the benchmarks (release)", &mut build::cargo(&arguments)?)?;
+    let mut failed = Vec::new();
+    for one in which {
+        steps::title(one.program());
+        let program = steps::target().join("release").join(one.program());
+        let status = std::process::Command::new(&program).args(&options.arguments).status()?;
+        if !status.success() {
+            failed.push(one.program());
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{} failed", failed.join(", "));
+    }
+    Ok(())
+}

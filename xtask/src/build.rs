@@ -1,0 +1,42 @@
+//! `cargo xtask build`: the agent, with the BPF programs compiled into it by `ingress-agent/build.rs`.
+//! Says which tool chain builds the programs; never installs anything itself (`setup` does).
+
+use std::process::Command;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{setup, steps};
+
+/// `ingress-agent/build.rs` reads the name of the tool chain that builds the BPF programs from here.
+pub(crate) const TOOLCHAIN_VARIABLE: &str = "SLUICEGATE_BPF_TOOLCHAIN";
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// With optimisations, as it is shipped.
+    #[arg(long)]
+    release: bool,
+}
+
+pub(crate) fn build(options: &Options) -> Result<()> {
+    setup::tools(setup::For::Build)?;
+    steps::title("Build");
+    agent(options.release)?;
+    let profile = if options.release { "release" } else { "debug" };
+    steps::note(&format!("the agent: {}", steps::target().join(profile).join("sluicegate").display()));
+    Ok(())
+}
+
+/// Builds the binary `sluicegate`.
+pub(crate) fn agent(release: bool) -> Result<()> {
+    let profile = if release { "release" } else { "dev" };
+    let what = format!("build the agent ({profile})");
+    steps::run(&what, &mut cargo(&["build", "--package", "ingress-agent", "--bins", "--profile", profile])?)
+}
+
+/// A cargo that knows which tool chain builds the BPF programs.
+pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
+    let mut command = steps::cargo(arguments);
+    command.env(TOOLCHAIN_VARIABLE, setup::bpf::chosen()?);
+    Ok(command)
+}

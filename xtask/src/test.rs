@@ -1,0 +1,177 @@
+//! `cargo xtask test`: every check and every test, to the end even if an early one fails, closed by one line that sums
+//! them all. Nothing is skipped: what lacks root or a tool fails and says so.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{build, licences, setup, steps, tidy};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Run only the tests whose names contain one of these, and no other check.
+    names: Vec<String>,
+}
+
+/// What the closing line sums up. A check (fmt, clippy, …) counts as one.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn check(&mut self, what: &str, result: Result<()>) {
+        match result {
+            Ok(()) => self.passed += 1,
+            Err(error) => {
+                println!("    {error:#}");
+                self.fail(what);
+            }
+        }
+    }
+
+    fn fail(&mut self, what: &str) {
+        self.failed += 1;
+        self.failures.push(what.to_owned());
+    }
+}
+
+pub(crate) fn test(options: &Options) -> Result<()> {
+    steps::need_root("test", "the tests make network namespaces and load BPF programs")?;
+    let started = Instant::now();
+    setup::tools(setup::For::Test)?;
+    let mut tally = Tally::default();
+    if options.names.is_empty() {
+        checks(&mut tally)?;
+    }
+    steps::title("Tests");
+    let mut build = build::cargo(&["build", "--workspace", "--all-targets"])?;
+    let built = steps::run("build everything", &mut build);
+    let runnable = built.is_ok();
+    tally.check("build", built);
+    if runnable {
+        tests(&options.names, &mut tally)?;
+    }
+    steps::title(&format!("Finished in {}", steps::elapsed(started)));
+    for failure in &tally.failures {
+        println!("  ✗ {failure}");
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    if tally.failed > 0 {
+        bail!("not all passed; what each step printed is kept in {}", steps::target().join("xtask").display());
+    }
+    Ok(())
+}
+
+fn checks(tally: &mut Tally) -> Result<()> {
+    steps::title("Checks");
+    tally.check("fmt", steps::run("cargo fmt --check", &mut steps::cargo(&["fmt", "--all", "--check"])));
+    tally.check("tidy", tidy::tidy());
+    tally.check("licences", licences::check());
+    let mut clippy = build::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    tally.check("clippy", steps::run("cargo clippy", &mut clippy));
+    Ok(())
+}
+
+/// Runs the tests and shows one line a test program, or all that a failing one printed.
+fn tests(names: &[String], tally: &mut Tally) -> Result<()> {
+    let mut command = build::cargo(&["test", "--workspace", "--no-fail-fast", "--"])?;
+    command.args(names);
+    let mut program = Program::default();
+    let before = tally.failed;
+    let ended = steps::watch("cargo test", &mut command, |line| program.read(line, tally))?;
+    // A test program that was killed has no closing line; cargo's exit status still tells.
+    if !ended.ok && tally.failed == before {
+        tally.fail("a test program ended without a result");
+        return ended.or_fail();
+    }
+    Ok(())
+}
+
+/// The test program whose output is being read.
+#[derive(Default)]
+struct Program {
+    name: String,
+    said: Vec<String>,
+}
+
+impl Program {
+    /// Returns what to show for this line.
+    fn read(&mut self, line: &str, tally: &mut Tally) -> Option<String> {
+        let trimmed = line.trim_start();
+        if let Some(started) = trimmed.strip_prefix("Running ").or_else(|| trimmed.strip_prefix("Doc-tests ")) {
+            started.split(" (").next().unwrap_or(started).clone_into(&mut self.name);
+            self.said.clear();
+            return None;
+        }
+        let Some(result) = line.strip_prefix("test result: ") else {
+            // A program that a test started may write before `test x ... FAILED`, so look at the end only.
+            if let Some(test) = line.strip_suffix(" ... FAILED").and_then(|head| head.rsplit("test ").next()) {
+                tally.failures.push(format!("{}: {test}", self.name));
+            }
+            self.said.push(line.to_owned());
+            return None;
+        };
+        let (passed, failed) = (count(result, " passed"), count(result, " failed"));
+        tally.passed += passed;
+        tally.failed += failed;
+        // Skipping would look green.
+        let ignored = count(result, " ignored");
+        tally.failed += ignored;
+        if ignored > 0 {
+            tally.failures.push(format!("{}: {ignored} ignored tests", self.name));
+        }
+        if failed > 0 {
+            let report: Vec<String> =
+                self.said.iter().skip_while(|line| *line != "failures:").map(|line| format!("    | {line}")).collect();
+            return Some(format!("  ✗ {} · {passed} passed, {failed} failed\n{}", self.name, report.join("\n")));
+        }
+        let time = result.rsplit("finished in ").next().unwrap_or_default();
+        (passed > 0).then(|| format!("  ✓ {} · {passed} passed in {time}", self.name))
+    }
+}
+
+/// The number before a word: `count("ok. 3 passed; 1 failed", " failed")` is 1.
+fn count(result: &str, word: &str) -> u64 {
+    let head = result.split(word).next().unwrap_or_default();
+    head.rsplit([' ', ';', '.']).next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closing_line_is_counted() {
+        let mut tally = Tally::default();
+        let mut program = Program::default();
+        assert_eq!(program.read("     Running tests/xdp_tables.rs (target/debug/deps/xdp_tables-1)", &mut tally), None);
+        let shown =
+            program.read("test result: ok. 48 passed; 0 failed; 0 ignored; 0 measured; finished in 3.10s", &mut tally);
+        assert_eq!(shown.as_deref(), Some("  ✓ tests/xdp_tables.rs · 48 passed in 3.10s"));
+        assert_eq!((tally.passed, tally.failed), (48, 0));
+    }
+
+    #[test]
+    fn a_failing_test_is_named_and_its_report_shown() {
+        let mut tally = Tally::default();
+        let mut program = Program::default();
+        let lines = ["     Running unittests src/lib.rs (x)", "noise test a::b ... FAILED", "failures:", "    why"];
+        for line in lines {
+            assert_eq!(program.read(line, &mut tally), None);
+        }
+        let shown = program.read("test result: FAILED. 1 passed; 2 failed; 0 ignored; finished in 0.1s", &mut tally);
+        assert!(shown.is_some_and(|text| text.contains("| failures:\n    |     why") && !text.contains("noise")));
+        assert_eq!((tally.passed, tally.failed, tally.failures.len()), (1, 2, 1));
+    }
+
+    #[test]
+    fn an_ignored_test_counts_as_failed() {
+        let mut tally = Tally::default();
+        Program::default().read("test result: ok. 1 passed; 0 failed; 3 ignored; finished in 0.1s", &mut tally);
+        assert_eq!(tally.failed, 3);
+    }
+}
