@@ -6,3 +6,5 @@ pub mod netns;
 pub mod lan;
 
 pub mod wait;
+
+pub mod packet;
