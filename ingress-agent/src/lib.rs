@@ -2,3 +2,5 @@
 //! the world match it. The modules stand in the order in which to read them; `ARCHITECTURE.md` says what each may import.
 
 pub mod model;
+
+pub mod vip;

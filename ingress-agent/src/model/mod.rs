@@ -8,3 +8,5 @@ pub mod route;
 pub mod rejection;
 
 pub mod traffic;
+
+pub mod holding;

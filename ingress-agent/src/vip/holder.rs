@@ -1,0 +1,272 @@
+//! The loop of the holder's thread: feeds netlink, sockets, commands and the clock to [`Schedule`] and does what it says.
+//! It decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use super::frame::Mac;
+use super::netlink::{Link, Netlink, on_interface};
+use super::schedule::{Action, Event, Schedule};
+use super::wire::Wire;
+use crate::model::holding::{HeldAddress, Holding, LinkState};
+
+pub(super) enum Command {
+    Hold(BTreeSet<IpAddr>),
+    /// Remove all and end.
+    Release(oneshot::Sender<Result<()>>),
+}
+
+/// Shortest time between two looks at the kernel's state, so that a machine with many pods costs us nothing.
+const LOOK_APART: Duration = Duration::from_millis(20);
+/// A look without being told to, should a notification have been lost.
+const LOOK_ANYWAY: Duration = Duration::from_secs(10);
+
+pub(super) struct Holder {
+    interface: String,
+    netlink: Netlink,
+    schedule: Schedule,
+    link: Option<Link>,
+    wire: Option<Wire>,
+    announced: BTreeMap<IpAddr, u64>,
+    unsent: BTreeMap<IpAddr, String>,
+    report: watch::Sender<Arc<Holding>>,
+    looked: Instant,
+    /// Addresses that a previous run left on another interface are looked for once.
+    moved: bool,
+}
+
+impl Holder {
+    pub(super) fn open(interface: String, report: watch::Sender<Arc<Holding>>) -> Result<Self> {
+        let now = Instant::now();
+        let chance = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
+        Ok(Self {
+            interface,
+            netlink: Netlink::open()?,
+            schedule: Schedule::new(now, chance),
+            link: None,
+            wire: None,
+            announced: BTreeMap::new(),
+            unsent: BTreeMap::new(),
+            report,
+            looked: now,
+            moved: false,
+        })
+    }
+
+    /// Runs until released, or until the other side is gone (then the addresses stay).
+    pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut look_at = Instant::now();
+        loop {
+            if look_at <= Instant::now() {
+                self.look().await;
+                look_at = self.looked + LOOK_ANYWAY;
+            }
+            let wake = self.schedule.next().map_or(look_at, |n| n.min(look_at));
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Hold(set)) => {
+                        self.forget_moved(&set).await;
+                        self.feed(Event::Hold(set)).await;
+                    }
+                    Some(Command::Release(done)) => {
+                        let result = self.release().await;
+                        // The asker may have given up waiting.
+                        let _ = done.send(result);
+                        return;
+                    }
+                    None => return,
+                },
+                changed = self.netlink.changed() => match changed {
+                    Ok(()) => look_at = look_at.min(Instant::now().max(self.looked + LOOK_APART)),
+                    Err(e) => {
+                        warn!("{e:#}; opening another");
+                        match Netlink::open() {
+                            Ok(netlink) => self.netlink = netlink,
+                            Err(e) => {
+                                warn!("{e:#}");
+                                tokio::time::sleep(Duration::from_secs(1)).await;
+                            }
+                        }
+                    }
+                },
+                (address, mac) = claim(self.wire.as_ref()) => self.feed(Event::Claim(address, mac)).await,
+                () = tokio::time::sleep_until(wake.into()) => self.feed(Event::Tick).await,
+            }
+        }
+    }
+
+    /// Reads the interface and its addresses from the kernel.
+    async fn look(&mut self) {
+        self.looked = Instant::now();
+        let events = match self.read_kernel().await {
+            Ok(events) => events,
+            Err(e) => {
+                warn!("{e:#}");
+                return;
+            }
+        };
+        for event in events {
+            self.feed(event).await;
+        }
+    }
+
+    async fn read_kernel(&mut self) -> Result<Vec<Event>> {
+        let link = self.netlink.link(&self.interface).await?;
+        if self.link.map(|l| l.state) != link.map(|l| l.state) {
+            match link.map(|l| l.state) {
+                None => warn!("interface {} does not exist; its VIPs wait for it", self.interface),
+                Some(LinkState::Up) => info!("interface {} is up", self.interface),
+                Some(state) => warn!("interface {} is {}; its VIPs wait", self.interface, describe(state)),
+            }
+        }
+        self.link = link;
+        let Some(link) = link else {
+            self.wire = None;
+            let nothing = Event::Kernel { ours: BTreeSet::new(), others: BTreeSet::new() };
+            return Ok(vec![Event::Link(LinkState::Absent, Mac::default()), nothing]);
+        };
+        let mac = link.mac.unwrap_or_default();
+        if self.wire.as_ref().is_none_or(|w| !w.fits(link.index, mac)) {
+            self.wire = match Wire::open(&self.interface, link.index, mac) {
+                Ok(wire) => Some(wire),
+                Err(e) => {
+                    warn!("cannot announce: {e:#}");
+                    None
+                }
+            };
+            super::arp_settings::apply(&self.interface);
+        }
+        let (ours, others) = on_interface(&self.netlink.addresses().await?, link.index);
+        Ok(vec![Event::Link(link.state, mac), Event::Kernel { ours, others }])
+    }
+
+    /// Gives an event to the schedule and does what follows from it, to the end.
+    async fn feed(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let mut changed = false;
+            for action in self.schedule.on(event, Instant::now()) {
+                changed |= matches!(action, Action::Add(_) | Action::Remove(_));
+                events.extend(self.act(action).await);
+            }
+            if changed {
+                // Read back rather than assume: the first announcement follows the kernel's word.
+                match self.read_kernel().await {
+                    Ok(more) => events.extend(more),
+                    Err(e) => warn!("{e:#}"),
+                }
+            }
+        }
+        self.publish();
+    }
+
+    async fn act(&mut self, action: Action) -> Option<Event> {
+        let index = self.link?.index;
+        match action {
+            Action::Add(address) => match self.netlink.add(index, address).await {
+                Ok(()) => info!("{address} added to {}", self.interface),
+                Err(e) => {
+                    let why = format!("{e:#}");
+                    warn!("{}: {why}; trying again", self.interface);
+                    return Some(Event::AddFailed(address, why));
+                }
+            },
+            Action::Remove(address) => match self.netlink.remove(index, address).await {
+                Ok(()) => info!("{address} removed from {}", self.interface),
+                Err(e) => warn!("{}: {e:#}", self.interface),
+            },
+            Action::Announce(address) => self.announce(address),
+            Action::Probe(address) => {
+                // Only for a warning: without an answer nothing is lost.
+                let _ = self.wire.as_ref().map(|w| w.probe(address));
+            }
+            Action::Warn(address, mac) => {
+                warn!("{address} is also claimed by {mac} on {}: two machines hold one address", self.interface);
+            }
+        }
+        None
+    }
+
+    fn announce(&mut self, address: IpAddr) {
+        let why = match (&self.wire, self.link.and_then(|l| l.mac)) {
+            (_, None) => "the interface has no Ethernet address to announce".to_owned(),
+            (None, _) => "no socket to announce with".to_owned(),
+            (Some(wire), _) => match wire.announce(address) {
+                Ok(()) => {
+                    *self.announced.entry(address).or_default() += 1;
+                    self.unsent.remove(&address);
+                    return;
+                }
+                Err(e) => format!("announce: {e}"),
+            },
+        };
+        if self.unsent.get(&address) != Some(&why) {
+            warn!("{address} on {}: {why}", self.interface);
+        }
+        self.unsent.insert(address, why);
+    }
+
+    /// After `--vip-interface` changed, a killed agent's addresses would answer on two interfaces.
+    async fn forget_moved(&mut self, set: &BTreeSet<IpAddr>) {
+        let Some(link) = self.link.filter(|_| !self.moved) else { return };
+        self.moved = true;
+        let found = self.netlink.addresses().await.unwrap_or_default();
+        for f in found.iter().filter(|f| f.ours && f.index != link.index && set.contains(&f.address)) {
+            match self.netlink.remove(f.index, f.address).await {
+                Ok(()) => info!("{} was still on interface {}; it moves to {}", f.address, f.index, self.interface),
+                Err(e) => warn!("{e:#}"),
+            }
+        }
+    }
+
+    async fn release(&mut self) -> Result<()> {
+        let Some(link) = self.link else { return Ok(()) };
+        let (ours, _) = on_interface(&self.netlink.addresses().await?, link.index);
+        for address in ours {
+            self.netlink.remove(link.index, address).await?;
+            info!("{address} removed from {}", self.interface);
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let address = |present, fault: Option<&String>, claimed: Option<Mac>, address: IpAddr| HeldAddress {
+            present,
+            announced: self.announced.get(&address).copied().unwrap_or(0),
+            fault: fault.or_else(|| self.unsent.get(&address)).cloned(),
+            claimed_by: claimed.map(|m| m.to_string()),
+        };
+        let now = Holding {
+            interface: self.interface.clone(),
+            link: self.schedule.link(),
+            addresses: self.schedule.report().map(|(a, p, f, c)| (a, address(p, f, c, a))).collect(),
+        };
+        self.report.send_if_modified(|before| {
+            let changed = **before != now;
+            *before = Arc::new(now);
+            changed
+        });
+    }
+}
+
+async fn claim(wire: Option<&Wire>) -> (IpAddr, Mac) {
+    match wire {
+        Some(wire) => wire.claim().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn describe(state: LinkState) -> &'static str {
+    match state {
+        LinkState::Absent => "absent",
+        LinkState::Down => "down",
+        LinkState::NoCarrier => "without a carrier",
+        LinkState::Up => "up",
+    }
+}

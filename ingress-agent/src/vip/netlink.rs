@@ -1,0 +1,191 @@
+//! Links and addresses over netlink. An address of ours is recognised by its `IFA_PROTO`, so that what a killed agent left
+//! can be adopted, and what a person added is never removed.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
+};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::{Handle, MulticastGroup};
+
+use super::frame::Mac;
+use crate::model::holding::LinkState;
+
+/// `IFA_PROTO` (linux/if_addr.h, since 5.18) of our addresses, shown by `ip address` as `proto 0x53`. Values above 3 are
+/// free for user space.
+const MARKER: AddressProtocol = AddressProtocol::Other(0x53);
+const FOREVER: u32 = u32::MAX;
+
+/// Boxed because the receiver's own type lives in a crate that is no dependency of ours.
+type Messages = Box<dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + Send + Unpin>;
+
+pub(super) struct Netlink {
+    handle: Handle,
+    messages: Messages,
+}
+
+/// An interface as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) state: LinkState,
+    /// `None` on a device without Ethernet addresses.
+    pub(super) mac: Option<Mac>,
+}
+
+/// An address on some interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) index: u32,
+    pub(super) address: IpAddr,
+    pub(super) ours: bool,
+}
+
+impl Netlink {
+    /// Needs a tokio runtime. The socket belongs to the network namespace of the calling thread.
+    pub(super) fn open() -> Result<Self> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, handle, messages) =
+            rtnetlink::new_multicast_connection(&groups).context("open a netlink socket")?;
+        tokio::spawn(connection);
+        Ok(Self { handle, messages: Box::new(messages) })
+    }
+
+    /// Resolves when links or addresses changed, however often.
+    pub(super) async fn changed(&mut self) -> Result<()> {
+        loop {
+            let mut message = self.messages.next().await;
+            let mut concerns = false;
+            loop {
+                let (received, _) = message.context("the netlink connection ended")?;
+                concerns |= matches!(
+                    received.payload,
+                    NetlinkPayload::Overrun(_)
+                        | NetlinkPayload::InnerMessage(
+                            RouteNetlinkMessage::NewLink(_)
+                                | RouteNetlinkMessage::DelLink(_)
+                                | RouteNetlinkMessage::NewAddress(_)
+                                | RouteNetlinkMessage::DelAddress(_)
+                        )
+                );
+                match self.messages.next().now_or_never() {
+                    Some(more) => message = more,
+                    None => break,
+                }
+            }
+            if concerns {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The interface of that name, if there is one.
+    pub(super) async fn link(&self, name: &str) -> Result<Option<Link>> {
+        let mut answer = self.handle.link().get().match_name(name.to_owned()).execute();
+        match answer.try_next().await {
+            Ok(found) => Ok(found.map(|m| link_of(&m))),
+            Err(rtnetlink::Error::NetlinkError(e)) if -e.raw_code() == libc::ENODEV => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("look for interface {name}")),
+        }
+    }
+
+    /// Every address of this namespace.
+    pub(super) async fn addresses(&self) -> Result<Vec<Found>> {
+        let found: Vec<_> =
+            self.handle.address().get().execute().try_collect().await.context("list the addresses of the interfaces")?;
+        Ok(found.iter().filter_map(found_of).collect())
+    }
+
+    pub(super) async fn add(&self, index: u32, address: IpAddr) -> Result<()> {
+        let mut request = self.handle.address().add(index, address, prefix(address));
+        *request.message_mut() = message(index, address);
+        match request.execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if -e.raw_code() == libc::EEXIST => Ok(()),
+            done => done.with_context(|| format!("add {address}")),
+        }
+    }
+
+    pub(super) async fn remove(&self, index: u32, address: IpAddr) -> Result<()> {
+        let gone = [libc::EADDRNOTAVAIL, libc::ENODEV];
+        match self.handle.address().del(message(index, address)).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if gone.contains(&-e.raw_code()) => Ok(()),
+            done => done.with_context(|| format!("remove {address}")),
+        }
+    }
+}
+
+/// Splits addresses of one interface into ours and others'.
+pub(super) fn on_interface(found: &[Found], index: u32) -> (BTreeSet<IpAddr>, BTreeSet<IpAddr>) {
+    let of = |ours| found.iter().filter(move |f| f.index == index && f.ours == ours).map(|f| f.address).collect();
+    (of(true), of(false))
+}
+
+fn prefix(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn message(index: u32, address: IpAddr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = prefix(address);
+    message.header.scope = AddressScope::Universe;
+    // No broadcast attribute: for a /32 the kernel would make a broadcast route of it.
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    // A single address has no prefix to route to.
+    let mut flags = AddressFlags::Noprefixroute;
+    match address {
+        IpAddr::V4(_) => message.header.family = AddressFamily::Inet,
+        IpAddr::V6(_) => {
+            message.header.family = AddressFamily::Inet6;
+            // The previous holder may still answer: detection would leave us without the address, for a second or for good.
+            flags |= AddressFlags::Nodad;
+            // Deprecated (RFC 4862 §5.5.4), so that the node's own connections never start from the VIP.
+            let mut cache = CacheInfo::default();
+            cache.ifa_valid = FOREVER;
+            message.attributes.push(AddressAttribute::CacheInfo(cache));
+        }
+    }
+    message.attributes.push(AddressAttribute::Flags(flags));
+    message.attributes.push(AddressAttribute::Protocol(MARKER));
+    message
+}
+
+fn link_of(message: &LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let state = if !flags.contains(LinkFlags::Up) {
+        LinkState::Down
+    } else if flags.contains(LinkFlags::LowerUp) {
+        LinkState::Up
+    } else {
+        LinkState::NoCarrier
+    };
+    let mac = message.attributes.iter().find_map(|a| match a {
+        LinkAttribute::Address(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac),
+        _ => None,
+    });
+    Link { index: message.header.index, state, mac }
+}
+
+fn found_of(message: &AddressMessage) -> Option<Found> {
+    // IFA_LOCAL is the interface's own address where both are present (linux/if_addr.h).
+    let mut local = None;
+    let mut address = None;
+    let mut ours = false;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(a) => local = Some(*a),
+            AddressAttribute::Address(a) => address = Some(*a),
+            AddressAttribute::Protocol(p) => ours = *p == MARKER,
+            _ => {}
+        }
+    }
+    let address = local.or(address)?;
+    Some(Found { index: message.header.index, address, ours: ours && message.header.prefix_len == prefix(address) })
+}

@@ -1,0 +1,288 @@
+//! When to add, announce, re-add and remove which address: `(event, now) → actions`, without I/O, clock or chance of its
+//! own. Who should hold an address is not decided here: the set comes in, today from the plan, later from an election.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::frame::Mac;
+use crate::model::holding::LinkState;
+
+/// Times after taking an address at which it is announced: a lost first frame costs 50 ms, and switches that learn late
+/// (spanning tree, a peer that still boots) are caught by the later ones. Then every [`REFRESH`], because a switch forgets
+/// a silent port in 300 s while hosts keep their ARP entry for 1,200 s.
+const WAVE: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+/// Varied by a tenth in both directions, so that many addresses (and nodes) don't speak at once.
+const REFRESH: Duration = Duration::from_mins(1);
+/// Announcements at once and per second for the whole interface.
+const BURST: f64 = 64.0;
+const PER_SECOND: f64 = 500.0;
+/// Between two attempts to add an address that the kernel refused, or that somebody deletes again and again.
+const ADD_AGAIN: Duration = Duration::from_secs(1);
+/// RFC 5227 §2.4 (b): an address is defended at most once in this time.
+const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two warnings about the same machine.
+const WARN_AGAIN: Duration = Duration::from_mins(1);
+
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    /// These addresses, and no others, are to be held.
+    Hold(BTreeSet<IpAddr>),
+    /// The interface as it is now.
+    Link(LinkState, Mac),
+    /// Addresses on the interface: ours by their marker, and all others.
+    Kernel { ours: BTreeSet<IpAddr>, others: BTreeSet<IpAddr> },
+    /// The kernel refused an address.
+    AddFailed(IpAddr, String),
+    /// Another machine says that the address is its own.
+    Claim(IpAddr, Mac),
+    /// The time that [`Schedule::next`] named has come.
+    Tick,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Ask the LAN who has it; only to warn, an answer changes nothing.
+    Probe(IpAddr),
+    Add(IpAddr),
+    Remove(IpAddr),
+    Announce(IpAddr),
+    /// Tell the operator about another holder.
+    Warn(IpAddr, Mac),
+}
+
+/// Everything known about the interface and its addresses.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    link: LinkState,
+    mac: Mac,
+    held: BTreeMap<IpAddr, Held>,
+    /// Addresses with our marker that nobody asked for. Known since the last [`Event::Kernel`].
+    ours: BTreeSet<IpAddr>,
+    /// Nothing is removed before the first [`Event::Hold`]: until then a killed agent's addresses wait for adoption.
+    told: bool,
+    tokens: f64,
+    refilled: Instant,
+    chance: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    present: bool,
+    /// Not added before this time.
+    add_at: Instant,
+    /// Next announcement, and which of the wave it is.
+    announce_at: Instant,
+    step: usize,
+    defended: Option<Instant>,
+    warned: Option<Instant>,
+    claimed_by: Option<Mac>,
+    fault: Option<String>,
+}
+
+impl Schedule {
+    /// `chance` is any number; it only spreads the refreshes.
+    pub(super) fn new(now: Instant, chance: u64) -> Self {
+        Self {
+            link: LinkState::Absent,
+            mac: Mac::default(),
+            held: BTreeMap::new(),
+            ours: BTreeSet::new(),
+            told: false,
+            tokens: BURST,
+            refilled: now,
+            chance: chance | 1,
+        }
+    }
+
+    pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Hold(set) => self.hold(&set, now, &mut actions),
+            Event::Link(link, mac) => self.link_is(link, mac, now),
+            Event::Kernel { ours, others } => self.kernel_has(ours, &others, now),
+            Event::AddFailed(address, why) => {
+                if let Some(held) = self.held.get_mut(&address) {
+                    held.fault = Some(why);
+                    held.add_at = now + ADD_AGAIN;
+                }
+            }
+            Event::Claim(address, by) => self.claimed(address, by, now, &mut actions),
+            Event::Tick => {}
+        }
+        self.due(now, &mut actions);
+        actions
+    }
+
+    /// When to call with [`Event::Tick`] at the latest.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let adding = self.can_add().then(|| self.held.values().filter(|h| !h.present).map(|h| h.add_at).min()).flatten();
+        let announcing =
+            self.can_announce().then(|| self.held.values().filter(|h| h.present).map(|h| h.announce_at).min()).flatten();
+        // Without a token the earliest announcement waits for one.
+        let token = self.refilled + Duration::from_secs_f64((1.0 - self.tokens).max(0.0) / PER_SECOND);
+        let announcing = announcing.map(|at| at.max(token));
+        adding.into_iter().chain(announcing).min()
+    }
+
+    pub(super) fn link(&self) -> LinkState {
+        self.link
+    }
+
+    /// (address, present, fault, foreign claim) of all that should be held.
+    pub(super) fn report(&self) -> impl Iterator<Item = (IpAddr, bool, Option<&String>, Option<Mac>)> {
+        self.held.iter().map(|(a, h)| (*a, h.present, h.fault.as_ref(), h.claimed_by))
+    }
+
+    fn hold(&mut self, set: &BTreeSet<IpAddr>, now: Instant, actions: &mut Vec<Action>) {
+        self.told = true;
+        self.held.retain(|address, _| set.contains(address));
+        for address in set {
+            if self.held.contains_key(address) {
+                continue;
+            }
+            let present = self.ours.contains(address);
+            self.held.insert(*address, Held::new(present, now));
+            if !present && self.can_announce() {
+                actions.push(Action::Probe(*address));
+            }
+        }
+        self.drop_unwanted(actions);
+    }
+
+    fn drop_unwanted(&mut self, actions: &mut Vec<Action>) {
+        if !self.told || !self.can_add() {
+            return;
+        }
+        let held = &self.held;
+        self.ours.retain(|address| {
+            let keep = held.contains_key(address);
+            if !keep {
+                actions.push(Action::Remove(*address));
+            }
+            keep
+        });
+    }
+
+    fn link_is(&mut self, link: LinkState, mac: Mac, now: Instant) {
+        let could = self.can_announce();
+        let changed = self.mac != mac;
+        self.link = link;
+        self.mac = mac;
+        if self.can_announce() && (!could || changed) {
+            // Caches may have forgotten us, or the port moved: the whole wave again.
+            for held in self.held.values_mut().filter(|h| h.present) {
+                held.restart(now);
+            }
+        }
+    }
+
+    fn kernel_has(&mut self, ours: BTreeSet<IpAddr>, others: &BTreeSet<IpAddr>, now: Instant) {
+        for (address, held) in &mut self.held {
+            let present = ours.contains(address) || others.contains(address);
+            match (held.present, present) {
+                (false, true) => {
+                    held.present = true;
+                    held.fault = None;
+                    held.restart(now);
+                }
+                (true, false) => {
+                    held.present = false;
+                    held.fault = Some("somebody removed it from the interface".into());
+                    // At once the first time; `due` sets the pause before the next attempt.
+                    held.add_at = held.add_at.max(now);
+                }
+                _ => {}
+            }
+        }
+        self.ours = ours;
+    }
+
+    fn claimed(&mut self, address: IpAddr, by: Mac, now: Instant, actions: &mut Vec<Action>) {
+        let (mac, can_announce) = (self.mac, self.can_announce());
+        let Some(held) = self.held.get_mut(&address) else { return };
+        if by == mac {
+            return;
+        }
+        if held.claimed_by != Some(by) || held.warned.is_none_or(|at| now >= at + WARN_AGAIN) {
+            held.warned = Some(now);
+            actions.push(Action::Warn(address, by));
+        }
+        held.claimed_by = Some(by);
+        // RFC 5227 §2.4 (b): one announcement, not again within the interval, so that two holders don't flood the LAN.
+        if held.present && can_announce && held.defended.is_none_or(|at| now >= at + DEFEND_INTERVAL) {
+            held.defended = Some(now);
+            actions.push(Action::Announce(address));
+        }
+    }
+
+    /// What the clock asks for.
+    fn due(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.drop_unwanted(actions);
+        if self.can_add() {
+            for (address, held) in self.held.iter_mut().filter(|(_, h)| !h.present && h.add_at <= now) {
+                held.add_at = now + ADD_AGAIN;
+                actions.push(Action::Add(*address));
+            }
+        }
+        if !self.can_announce() {
+            return;
+        }
+        self.tokens = (self.tokens + now.saturating_duration_since(self.refilled).as_secs_f64() * PER_SECOND).min(BURST);
+        self.refilled = self.refilled.max(now);
+        let mut due: Vec<_> = self.held.iter_mut().filter(|(_, h)| h.present && h.announce_at <= now).collect();
+        due.sort_by_key(|(_, h)| h.announce_at);
+        for (address, held) in due {
+            if self.tokens < 1.0 {
+                return;
+            }
+            self.tokens -= 1.0;
+            actions.push(Action::Announce(*address));
+            held.step += 1;
+            held.announce_at = match WAVE.get(held.step) {
+                // Relative to the one before, so that a late step delays the rest instead of crowding it.
+                Some(at) => now + (*at - WAVE[held.step - 1]),
+                None => now + jittered(&mut self.chance),
+            };
+        }
+    }
+
+    fn can_add(&self) -> bool {
+        matches!(self.link, LinkState::Up | LinkState::NoCarrier)
+    }
+
+    fn can_announce(&self) -> bool {
+        self.link == LinkState::Up
+    }
+}
+
+impl Held {
+    fn new(present: bool, now: Instant) -> Self {
+        Self { present, add_at: now, announce_at: now, step: 0, defended: None, warned: None, claimed_by: None, fault: None }
+    }
+
+    fn restart(&mut self, now: Instant) {
+        self.step = 0;
+        self.announce_at = now;
+    }
+}
+
+/// [`REFRESH`] ± 10 %.
+fn jittered(chance: &mut u64) -> Duration {
+    // xorshift64 (Marsaglia 2003): spreading needs no better.
+    *chance ^= *chance << 13;
+    *chance ^= *chance >> 7;
+    *chance ^= *chance << 17;
+    REFRESH.mul_f64(0.9 + (*chance % 1_000) as f64 / 5_000.0)
+}
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

@@ -1,0 +1,223 @@
+//! The schedule under a clock of its own.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+
+const MINE: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+/// A kernel that obeys: additions and removals come back as [`Event::Kernel`].
+struct World {
+    schedule: Schedule,
+    start: Instant,
+    now: Instant,
+    kernel: BTreeSet<IpAddr>,
+    /// (milliseconds since the start, action), without what the kernel did.
+    log: Vec<(u128, Action)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { schedule: Schedule::new(now, 7), start: now, now, kernel: BTreeSet::new(), log: Vec::new() }
+    }
+
+    fn up() -> Self {
+        let mut world = Self::new();
+        world.event(Event::Link(LinkState::Up, MINE));
+        world
+    }
+
+    fn event(&mut self, event: Event) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            for action in self.schedule.on(event, self.now) {
+                match &action {
+                    Action::Add(a) => drop(self.kernel.insert(*a)),
+                    Action::Remove(a) => drop(self.kernel.remove(a)),
+                    _ => {}
+                }
+                if matches!(action, Action::Add(_) | Action::Remove(_)) {
+                    events.push(Event::Kernel { ours: self.kernel.clone(), others: BTreeSet::new() });
+                }
+                self.log.push(((self.now - self.start).as_millis(), action));
+            }
+        }
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(next) = self.schedule.next().filter(|n| *n <= end) {
+            self.now = self.now.max(next);
+            self.event(Event::Tick);
+        }
+        self.now = end;
+    }
+
+    fn announced(&self) -> Vec<u128> {
+        self.log.iter().filter(|(_, a)| matches!(a, Action::Announce(_))).map(|(t, _)| *t).collect()
+    }
+
+    fn count(&self, action: &Action) -> usize {
+        self.log.iter().filter(|(_, a)| a == action).count()
+    }
+}
+
+fn vip(last: u8) -> IpAddr {
+    Ipv4Addr::new(203, 0, 113, last).into()
+}
+
+fn hold(last: &[u8]) -> Event {
+    Event::Hold(last.iter().map(|l| vip(*l)).collect())
+}
+
+#[test]
+fn taken_address_is_probed_added_and_announced_on_the_wave() {
+    let mut w = World::up();
+    w.event(hold(&[1]));
+    assert_eq!(w.log[0].1, Action::Probe(vip(1)));
+    assert_eq!(w.log[1].1, Action::Add(vip(1)));
+    w.run_for(Duration::from_secs(6));
+    assert_eq!(w.announced(), [0, 50, 200, 1000, 2000, 5000]);
+}
+
+#[test]
+fn refresh_comes_every_minute_with_jitter() {
+    let mut w = World::up();
+    w.event(hold(&[1]));
+    w.run_for(Duration::from_secs(3605));
+    let times = w.announced()[5..].to_vec();
+    let gaps: Vec<_> = times.windows(2).map(|t| t[1] - t[0]).collect();
+    assert!(gaps.len() >= 54, "{gaps:?}");
+    assert!(gaps.iter().all(|g| (54_000..=66_000).contains(g)), "{gaps:?}");
+    assert!(gaps.iter().collect::<BTreeSet<_>>().len() > 20, "{gaps:?}");
+}
+
+#[test]
+fn killed_agents_addresses_are_adopted_and_only_unwanted_ones_removed() {
+    let mut w = World::up();
+    w.kernel = [vip(1), vip(2)].into();
+    w.event(Event::Kernel { ours: w.kernel.clone(), others: BTreeSet::new() });
+    w.run_for(Duration::from_secs(30));
+    assert_eq!(w.log, [], "nothing happens before somebody says what to hold");
+    w.event(hold(&[1]));
+    assert_eq!(w.count(&Action::Add(vip(1))), 0);
+    assert_eq!(w.count(&Action::Remove(vip(2))), 1);
+    assert_eq!(w.count(&Action::Announce(vip(1))), 1);
+}
+
+#[test]
+fn address_of_somebody_else_on_the_interface_is_announced_and_never_removed() {
+    let mut w = World::up();
+    w.event(Event::Link(LinkState::Down, MINE));
+    w.event(hold(&[1]));
+    w.event(Event::Kernel { ours: BTreeSet::new(), others: [vip(1)].into() });
+    w.event(Event::Link(LinkState::Up, MINE));
+    assert_eq!(w.count(&Action::Announce(vip(1))), 1);
+    w.event(hold(&[]));
+    assert_eq!(w.count(&Action::Add(vip(1))) + w.count(&Action::Remove(vip(1))), 0);
+}
+
+#[test]
+fn deleted_address_comes_back_but_no_faster_than_once_a_second() {
+    let mut w = World::up();
+    w.event(hold(&[1]));
+    w.run_for(Duration::from_secs(10));
+    for _ in 0..20 {
+        w.kernel.clear();
+        w.event(Event::Kernel { ours: BTreeSet::new(), others: BTreeSet::new() });
+        w.run_for(Duration::from_millis(100));
+    }
+    let added = w.count(&Action::Add(vip(1)));
+    assert!((2..=4).contains(&added), "{added}");
+}
+
+#[test]
+fn refused_address_is_tried_again_after_a_second() {
+    let mut s = World::up();
+    let actions = s.schedule.on(hold(&[1]), s.now);
+    assert!(actions.contains(&Action::Add(vip(1))));
+    s.schedule.on(Event::AddFailed(vip(1), "no".into()), s.now);
+    assert_eq!(s.schedule.report().next().and_then(|r| r.2.cloned()).as_deref(), Some("no"));
+    assert_eq!(s.schedule.next(), Some(s.now + ADD_AGAIN));
+    assert_eq!(s.schedule.on(Event::Tick, s.now + ADD_AGAIN), [Action::Add(vip(1))]);
+}
+
+#[test]
+fn nothing_is_sent_without_a_carrier_and_all_of_it_when_it_returns() {
+    let mut w = World::new();
+    w.event(Event::Link(LinkState::NoCarrier, MINE));
+    w.event(hold(&[1, 2]));
+    w.run_for(Duration::from_secs(5));
+    assert_eq!(w.count(&Action::Add(vip(1))), 1);
+    assert!(w.announced().is_empty());
+    w.event(Event::Link(LinkState::Up, MINE));
+    w.run_for(Duration::from_millis(100));
+    assert_eq!(w.announced(), [5000, 5000, 5050, 5050]);
+}
+
+#[test]
+fn new_mac_of_a_bond_is_announced() {
+    let mut w = World::up();
+    w.event(hold(&[1]));
+    w.run_for(Duration::from_secs(6));
+    let before = w.announced().len();
+    w.event(Event::Link(LinkState::Up, OTHER));
+    assert_eq!(w.announced().len(), before + 1);
+}
+
+#[test]
+fn absent_interface_is_waited_for() {
+    let mut w = World::new();
+    w.event(hold(&[1]));
+    w.run_for(Duration::from_secs(5));
+    assert_eq!(w.log, []);
+    assert_eq!(w.schedule.next(), None);
+    w.event(Event::Link(LinkState::Up, MINE));
+    assert_eq!(w.count(&Action::Add(vip(1))), 1);
+}
+
+#[test]
+fn rfc5227_defence_is_limited_to_one_in_ten_seconds() {
+    let mut w = World::up();
+    w.event(hold(&[1]));
+    w.run_for(Duration::from_secs(10));
+    let before = w.announced().len();
+    for _ in 0..50 {
+        w.event(Event::Claim(vip(1), OTHER));
+        w.now += Duration::from_millis(100);
+    }
+    assert_eq!(w.announced().len(), before + 1);
+    assert_eq!(w.count(&Action::Warn(vip(1), OTHER)), 1);
+    w.now += DEFEND_INTERVAL;
+    w.event(Event::Claim(vip(1), OTHER));
+    assert_eq!(w.announced().len(), before + 2);
+    assert_eq!(w.count(&Action::Warn(vip(1), OTHER)), 1);
+    w.now += WARN_AGAIN;
+    w.event(Event::Claim(vip(1), OTHER));
+    assert_eq!(w.count(&Action::Warn(vip(1), OTHER)), 2);
+}
+
+#[test]
+fn own_reflected_frames_and_foreign_addresses_are_no_conflict() {
+    let mut w = World::up();
+    w.event(hold(&[1]));
+    w.log.clear();
+    w.event(Event::Claim(vip(1), MINE));
+    w.event(Event::Claim(vip(9), OTHER));
+    assert_eq!(w.log, []);
+}
+
+#[test]
+fn thousand_addresses_are_announced_within_the_rate() {
+    let mut w = World::up();
+    w.event(Event::Hold((0..1000u32).map(|i| Ipv4Addr::from(0x0a00_0000 + i).into()).collect()));
+    w.run_for(Duration::from_secs(20));
+    let times = w.announced();
+    assert_eq!(times.len(), 6000);
+    for window in times.windows(600) {
+        // 600 announcements need at least (600 - 64) / 500 s, give or take a millisecond of rounding.
+        assert!(window[599] - window[0] >= 1070, "{} ms", window[599] - window[0]);
+    }
+}
