@@ -30,18 +30,22 @@ impl World {
     }
 
     fn event(&mut self, event: Event) {
-        let mut events = vec![event];
-        while let Some(event) = events.pop() {
-            for action in self.schedule.on(event, self.now) {
+        let mut event = Some(event);
+        while let Some(now) = event.take() {
+            let mut changed = false;
+            for action in self.schedule.on(now, self.now) {
                 match &action {
                     Action::Add(a) => drop(self.kernel.insert(*a)),
                     Action::Remove(a) => drop(self.kernel.remove(a)),
                     _ => {}
                 }
                 if matches!(action, Action::Add(_) | Action::Remove(_)) {
-                    events.push(Event::Kernel { ours: self.kernel.clone(), others: BTreeSet::new() });
+                    changed = true;
                 }
                 self.log.push(((self.now - self.start).as_millis(), action));
+            }
+            if changed {
+                event = Some(Event::Kernel { ours: self.kernel.clone(), others: BTreeSet::new() });
             }
         }
     }

@@ -29,11 +29,11 @@ impl Wire {
     pub(super) fn open(interface: &str, index: u32, mac: Mac) -> Result<Self> {
         let arp = arp_socket(index).with_context(|| format!("open a packet socket on {interface}"))?;
         let ndp = match ndp_socket(interface) {
-            Ok(fd) => Some(AsyncFd::register(fd)?),
+            Ok(fd) => Some(watched(fd)?),
             Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
             Err(e) => return Err(e).with_context(|| format!("open an ICMPv6 socket on {interface}")),
         };
-        Ok(Self { index, mac, interface: interface.to_owned(), arp: AsyncFd::register(arp)?, ndp })
+        Ok(Self { index, mac, interface: interface.to_owned(), arp: watched(arp)?, ndp })
     }
 
     pub(super) fn fits(&self, index: u32, mac: Mac) -> bool {
@@ -98,6 +98,11 @@ impl Wire {
             }
         }
     }
+}
+
+fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd names one open descriptor for its whole life and is closed by its drop alone.
+    Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
 async fn next(fd: &AsyncFd<OwnedFd>, read: fn(&OwnedFd) -> io::Result<Option<(IpAddr, Mac)>>) -> (IpAddr, Mac) {
