@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::snapshot::{Forwarding, FrontendKey, PoolName};
+use super::snapshot::{Forwarding, FrontendKey, ObjectName, PoolName};
 
 /// A reading of all L4 counters. Totals since the maps were made (they outlive the agent).
 #[derive(Clone, Debug, Default)]
@@ -54,4 +54,44 @@ pub struct L4Explanation {
     pub source: Option<(IpAddr, u16)>,
     /// Whether a flow record decided, rather than the table.
     pub from_flow: bool,
+}
+
+/// A reading of what the proxy counted. Totals since the agent started; `proxy` fills it, `admin` shows it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct L7Traffic {
+    /// Every route that was ever hit, also those that are gone, so that totals never fall.
+    pub routes: Vec<RouteTraffic>,
+    /// Client connections open now, and accepted in all.
+    pub connections_open: u64,
+    pub connections_accepted: u64,
+    /// Requests that reached no route, by reason: no such host, no such path, malformed, too large a header.
+    pub refused: Vec<(&'static str, u64)>,
+    /// TLS handshakes that failed, by reason.
+    pub tls_failures: Vec<(&'static str, u64)>,
+    /// Lines that the access log's writer had to drop because it could not keep up.
+    pub log_lines_lost: u64,
+}
+
+/// Requests of one route.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RouteTraffic {
+    /// [`Route::owner`](super::route::Route::owner) and [`Route::rule`](super::route::Route::rule).
+    pub owner: ObjectName,
+    pub rule: String,
+    /// Answers by status class: index 0 is 1xx, 4 is 5xx.
+    pub classes: [u64; 5],
+    /// Failures towards backends, by reason: connect, timeout, reset, protocol.
+    pub upstream_errors: Vec<(&'static str, u64)>,
+    /// Tries beyond the first.
+    pub retries: u64,
+    /// From the request's head to the response's last byte.
+    pub latency: Latency,
+}
+
+/// A histogram with fixed bounds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Latency {
+    /// (upper bound in seconds, observations in this bucket alone), ascending; the last bound is infinite.
+    pub buckets: Vec<(f64, u64)>,
+    pub sum_seconds: f64,
 }
