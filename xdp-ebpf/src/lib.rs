@@ -48,7 +48,8 @@ pub mod map {
     pub const FRONTEND_INFO: &str = "FRONTEND_INFO";
     /// `ARRAY` of [`Pool`](crate::Pool) by pool id: where its current and previous Maglev table lie in `RINGS`.
     pub const POOLS: &str = "POOLS";
-    /// `ARRAY` of `u32` backend ids: the arena in which every pool's Maglev table is a contiguous range.
+    /// `ARRAY` of [`RingPage`](crate::RingPage): together one flat arena of `u32` backend ids, in which every pool's Maglev
+    /// table is a contiguous range. Pages, because the kernel rounds each value of an array up to 8 bytes.
     pub const RINGS: &str = "RINGS";
     /// `ARRAY` of [`Backend`](crate::Backend) by backend id.
     pub const BACKENDS: &str = "BACKENDS";
@@ -201,6 +202,18 @@ pub struct Pool {
     pub previous: Ring,
 }
 const _: () = assert!(size_of::<Pool>() == 16);
+
+/// Slots in a [`RingPage`].
+pub const RING_PAGE_SLOTS: u32 = 1024;
+
+/// Value of `RINGS`: slot `n` of the arena is `slots[n % RING_PAGE_SLOTS]` of page `n / RING_PAGE_SLOTS`; mapped into memory the
+/// pages are one array of `u32`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingPage {
+    pub slots: [u32; RING_PAGE_SLOTS as usize],
+}
+const _: () = assert!(size_of::<RingPage>() == 4096);
 
 /// Value of `BACKENDS`.
 #[repr(C)]
