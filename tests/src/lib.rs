@@ -7,4 +7,8 @@ pub mod lan;
 
 pub mod wait;
 
+pub mod websocket;
+
+pub mod load;
+
 pub mod packet;
