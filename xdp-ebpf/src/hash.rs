@@ -81,6 +81,13 @@ pub const fn slot(hash: u64, len: u32) -> u32 {
     (((hash >> 32) * len as u64) >> 32) as u32
 }
 
+/// Candidate `i` of the source ports `min .. min + count` for a flow with this hash. From bits that neither the slot nor the
+/// bucket depends on alone; the stride is prime, so that crowded ranges are left quickly.
+#[inline(always)]
+pub const fn port(hash: u64, i: u32, min: u32, count: u32) -> u16 {
+    (min + (slot(hash.rotate_left(16), count) + i * 9973) % count) as u16
+}
+
 /// Bit of [`AddrFilter`](crate::AddrFilter) for an address given as its four big-endian words (IPv4: `0, 0, 0xffff, v4`).
 /// Unseeded: a false positive costs one hash look-up, which is nothing an attacker could not cause by sending to a VIP.
 #[inline(always)]

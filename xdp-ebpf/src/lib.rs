@@ -14,6 +14,7 @@
 pub mod checksum;
 pub mod hash;
 pub mod maglev;
+pub mod rules;
 pub mod verdict;
 
 #[cfg(test)]
@@ -38,8 +39,8 @@ pub mod map {
     /// `ARRAY[1]` of [`AddrFilter`](crate::AddrFilter): one bit per hashed address that XDP or TC may have to touch.
     /// The first look-up of every packet (inlined, about 2 ns), so that foreign traffic pays nearly nothing.
     pub const ADDR_FILTER: &str = "ADDR_FILTER";
-    /// `HASH` of [`Addr`](crate::Addr) to [`Vip`](crate::Vip): addresses that we answer echo requests for, and whose
-    /// ICMP errors we follow. Read for ICMP and for packets without a frontend only.
+    /// `HASH` of [`Addr`](crate::Addr) to [`Vip`](crate::Vip): all VIPs and SNAT addresses. Tells which of them answer echo
+    /// requests, and whose ICMP errors we follow. Read for ICMP and for packets without a frontend only.
     pub const VIPS: &str = "VIPS";
     /// `HASH` of [`FrontendKey`](crate::FrontendKey) to [`Frontend`](crate::Frontend). The one kernel hash look-up
     /// on the forwarding path.
@@ -57,7 +58,8 @@ pub mod map {
     pub const FLOW_INDEX: &str = "FLOW_INDEX";
     /// `ARRAY` of [`Flow`](crate::Flow): record `bucket * 8 + way` belongs to that way of `FLOW_INDEX`.
     pub const FLOWS: &str = "FLOWS";
-    /// `ARRAY` of [`ReplyBucket`](crate::ReplyBucket): from the hash of a reply's tuple to its flow record.
+    /// `ARRAY` of [`ReplyBucket`](crate::ReplyBucket), twice as many as in `FLOW_INDEX` (a full bucket costs a flow its port):
+    /// from the hash of a reply's tuple to its flow record.
     pub const REPLY_INDEX: &str = "REPLY_INDEX";
     /// `DEVMAP_HASH` by ifindex: devices that XDP may redirect to. A missing one means PASS to the kernel.
     pub const DEVICES: &str = "DEVICES";
@@ -88,15 +90,25 @@ pub struct Config {
     pub flow_mask: u32,
     /// Number of buckets in `REPLY_INDEX`, less one (a power of two less one).
     pub reply_mask: u32,
-    /// Jiffies a second of this kernel (`CLOCK_MONOTONIC_COARSE`'s resolution tells).
-    pub hz: u32,
-    /// Seconds after which an idle UDP flow is chosen anew.
-    pub udp_idle_s: u32,
-    /// Source ports that `nat` may use: `port_min <= p < port_min + port_count`, host order. `port_count <= 65535`.
+    /// A tick is `jiffies >> tick_shift`: [`tick_shift`] of the kernel's HZ (`CLOCK_MONOTONIC_COARSE`'s resolution tells it).
+    pub tick_shift: u32,
+    /// Ticks after which an idle UDP flow is chosen anew.
+    pub udp_idle: u32,
+    /// Source ports that `nat` may use: `port_min <= p < port_min + port_count`, host order. `port_count` is at least 1, and
+    /// `port_min + port_count <= 65536`.
     pub port_min: u32,
     pub port_count: u32,
 }
 const _: () = assert!(size_of::<Config>() == 32);
+
+/// The shift that makes ticks of one to two seconds from jiffies.
+pub const fn tick_shift(hz: u32) -> u32 {
+    let mut shift = 0;
+    while shift < 16 && 1 << shift < hz {
+        shift += 1;
+    }
+    shift
+}
 
 /// Bits in [`AddrFilter`].
 pub const ADDR_FILTER_BITS: u32 = 65_536;
@@ -257,8 +269,9 @@ pub const WAYS: usize = 8;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowBucket {
     pub tag: [u32; WAYS],
-    /// Low 32 bits of jiffies at the last packet in either direction, refreshed at most once a second.
-    pub seen: [u32; WAYS],
+    /// [`meta`]: when the last packet in either direction came, the state and the protocol. Here and not in the record, so
+    /// that eviction reads one line. A plain store; a lost update costs nothing that matters.
+    pub meta: [u32; WAYS],
 }
 const _: () = assert!(size_of::<FlowBucket>() == 64);
 
@@ -267,6 +280,28 @@ pub mod tag {
     pub const BUSY: u32 = 1;
     /// The lowest value of a real tag.
     pub const FIRST: u32 = 2;
+}
+
+/// The word of a flow in [`FlowBucket::meta`]: tick of the last packet (16 bits, refreshed when it changes), [`flow_state`]
+/// (8 bits), IP protocol (8 bits).
+pub mod meta {
+    #[inline(always)]
+    pub const fn new(now: u32, state: u8, proto: u8) -> u32 {
+        (now & 0xffff) | (state as u32) << 16 | (proto as u32) << 24
+    }
+    #[inline(always)]
+    pub const fn state(word: u32) -> u8 {
+        (word >> 16) as u8
+    }
+    #[inline(always)]
+    pub const fn proto(word: u32) -> u8 {
+        (word >> 24) as u8
+    }
+    /// Ticks since the last packet, modulo 65,536.
+    #[inline(always)]
+    pub const fn age(word: u32, now: u32) -> u32 {
+        now.wrapping_sub(word) & 0xffff
+    }
 }
 
 /// A flow record: one cache line, found by the client's tuple through `FLOW_INDEX` and by the reply's through
@@ -288,13 +323,12 @@ pub struct Flow {
     pub reply: u32,
     /// Low 32 bits of jiffies when the flow was made.
     pub opened: u32,
-    /// [`flow_state`].
-    pub state: u8,
-    pub pad: [u8; 7],
+    /// Explicit, so that the struct has no hidden bytes.
+    pub pad: [u8; 8],
 }
 const _: () = assert!(size_of::<Flow>() == 64);
 
-/// What eviction goes by: a flood of new flows recycles its own records before it touches an established one.
+/// What eviction goes by ([`rules::flow_rank`]) and how long a silent flow lives ([`rules::dead`]).
 pub mod flow_state {
     /// Only the opening packet was seen.
     pub const NEW: u8 = 0;

@@ -44,6 +44,8 @@ verdicts! {
     PassTtl = "pass_ttl",
     /// An ICMP error that belongs to no flow of ours.
     PassIcmpUnrelated = "pass_icmp_unrelated",
+    /// An ICMP packet-too-big that asks for less than the protocol's minimum: an old attack, not forwarded.
+    PassPtbTooSmall = "pass_ptb_too_small",
     /// Rewritten for a backend of this node and passed to the kernel.
     ForwardLocal = "forward_local",
     /// Rewritten for a backend and sent out by XDP.
@@ -66,6 +68,8 @@ verdicts! {
     PacketTooBig = "packet_too_big",
     /// No source port was free towards the backend.
     DropNoPort = "drop_no_port",
+    /// Another CPU was making a record in the same bucket; the sender repeats the packet.
+    DropContended = "drop_contended",
     /// A map did not hold what the agent promised; a fault of ours.
     DropInternal = "drop_internal",
 
@@ -77,8 +81,6 @@ verdicts! {
     FlowEvicted = "flow_evicted",
     /// Note: an established record gave way to a new flow (the table is too small).
     FlowEvictedEstablished = "flow_evicted_established",
-    /// Note: two CPUs wanted one way of a bucket; the packet was dropped and the sender repeats it.
-    FlowContended = "flow_contended",
     /// Note: a source port was taken and the next was tried.
     PortProbe = "port_probe",
     /// Note: a non-opening packet without a record went by the previous table.

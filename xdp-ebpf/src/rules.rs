@@ -1,0 +1,131 @@
+//! The rules of the packet path in words and constants. The programs in `src/program` and the plain model in the tests are both
+//! written from this page; a question that it leaves open is a defect of the page.
+//!
+//! # What is looked at
+//! 1. Ethernet (14 bytes, else `PassMalformed`), up to [`VLAN_TAGS`] tags of type 0x8100 or 0x88a8 (a third: `PassHeaders`; cut
+//!    short: `PassMalformed`). Neither IPv4 nor IPv6: `PassEtherType`.
+//! 2. The fixed IP header (20 or 40 bytes, else `PassMalformed`). Destination not in `ADDR_FILTER`: `PassNotOurs`, whatever the
+//!    rest holds. A group bit in the destination MAC: `PassMalformed` (RFC 1122 §3.3.6). Wrong version, IHL below 5, a total
+//!    length below the header or above what arrived: `PassMalformed`.
+//! 3. IPv4: more fragments or an offset: `PassFragment`. Options are skipped. IPv6: hop-by-hop (0) and destination options (60)
+//!    are skipped, up to [`IPV6_EXTENSIONS`] headers (another: `PassHeaders`; past the payload: `PassMalformed`); a routing
+//!    header (43): `PassHeaders`; a fragment header (44): `PassFragment`.
+//! 4. The IP payload holds at least 20 bytes for TCP, 8 for UDP and ICMP (1 in IPv4, 58 in IPv6), else `PassMalformed`. Another
+//!    protocol: `PassProtocol` if the destination is in `VIPS`, else `PassNotOurs`. Checksums are not verified: they are updated
+//!    incrementally, so a wrong one stays wrong.
+//!
+//! # From a client (TCP and UDP, the destination is in `FRONTENDS`)
+//! - `L7`: `PassL7`. TTL or hop limit ≤ 1: `PassTtl`.
+//! - The *own* record: in the bucket `hash & flow_mask` of [`hash::tuple`](crate::hash::tuple)`(seed, client, vip, client port,
+//!   vip port, proto)`, the first way with that [`tag`](crate::hash::tag) whose record has the same client, client port and
+//!   frontend. It is *good* while its backend's `epoch` is the record's and its `state` is not `GONE`.
+//! - TCP with SYN and without ACK *opens*. UDP opens if the own record is not good or was idle for more than `udp_idle` ticks.
+//!   All else with a good own record goes by it. What remains is a *miss*.
+//! - The choice: slot [`hash::slot`](crate::hash::slot)`(h, len)` of a ring, `h` being the hash above, or the one with client port 0
+//!   under `CLIENT_IP_AFFINITY`. A packet that opens takes the current ring. A TCP miss notes `FlowMiss` and takes the previous
+//!   ring if it is not empty and names a backend that is not `GONE` (note `PreviousTable`), else the current one. An empty ring,
+//!   id 0, or a `GONE` backend: `PassNoBackend`.
+//! - An opening packet whose own record is good and names the chosen backend keeps the record and its port; state `CLOSING`
+//!   becomes `NEW`, and so does any state of an idle UDP flow. Else a record is made (note `FlowNew`), except for a TCP miss with
+//!   RST, which goes to the chosen backend by the first port of its order, without a record and without probing.
+//! - States: made as `NEW` (`CLOSING` if FIN is set). A client's packet turns `REPLIED` into `ESTABLISHED`, a backend's turns `NEW`
+//!   into `REPLIED`; FIN or RST from either side gives `CLOSING`.
+//!
+//! # Making a record
+//! - The way: the own record's if there is one; else the first `FREE` one; else the first [`dead`] one; else, of the lowest
+//!   [`flow_rank`], the one idle for longest (the first of equals): note `FlowEvicted`, or `FlowEvictedEstablished` if it was
+//!   `ESTABLISHED`. A way that another CPU is writing is passed over; if none is left or the compare-and-swap is lost:
+//!   `DropContended`. The old record's entry in `REPLY_INDEX` is freed.
+//! - The source: the frontend's `snat` (`nat`) or the client (`local`). The port: [`PORT_PROBES`] candidates
+//!   [`hash::port`](crate::hash::port)`(h, i)`; in `local` candidate 0 is the client's own and `i` counts from there. A candidate
+//!   is *free* if, in `nat`, `FRONTENDS` has no (source, candidate, proto), and in the bucket of
+//!   [`tuple`](crate::hash::tuple)`(seed + REPLY_SEED, backend, source, backend port, candidate, proto)` the tag is absent and an
+//!   entry is empty, or the tag is there but its flow is [`dead`] (that flow is forgotten then). The first free one is taken;
+//!   without any, the first whose flow is `CLOSING` for [`CLOSING_REUSE`] ticks or more; else `DropNoPort`. Each refused candidate
+//!   notes `PortProbe`.
+//!
+//! # To the backend
+//! - `local`: destination address and port (and source port if it is not the client's) are rewritten; `ForwardLocal`, PASS.
+//! - `nat`: source and destination are rewritten and the TTL is decremented. The next hop comes from `bpf_fib_lookup` for the
+//!   rewritten packet. Out by the ingress interface: `XDP_TX`; by one in `DEVICES`: redirect; both `ForwardNat`, with VLAN tags
+//!   removed. No next hop, or a device that is not in `DEVICES`: `ForwardNatPass`, tags and MACs as they came.
+//! - Longer than the next hop's MTU: with DF or IPv6, and not longer than the ingress interface's own MTU (then it is an
+//!   aggregate, which the kernel will segment): the original goes back as the payload of an ICMP error, [`QUOTE_V4`] or [`QUOTE_V6`]
+//!   bytes of it, from its destination address, TTL 64, tags kept, MACs swapped: `PacketTooBig`, TX. Else `ForwardNatPass`.
+//! - IPv4 UDP checksum 0 stays 0; a computed 0 becomes 0xffff (RFC 768).
+//! - `Forward*` and `Reply*` count in `FRONTEND_TRAFFIC` and `BACKEND_TRAFFIC`; nothing else does (but `new_flows` counts records).
+//!
+//! # From a backend (XDP: the destination is not in `FRONTENDS`; TC egress: the source is in `ADDR_FILTER`)
+//! - The entry of `REPLY_INDEX` for `tuple(seed + REPLY_SEED, source, destination, source port, destination port, proto)`, whose
+//!   record is live, good and has the same source, port, backend address, backend port and protocol. None: at XDP
+//!   `PassNoFrontend` if the destination is in `VIPS`, else `PassNotOurs`; at TC nothing is counted.
+//! - XDP: TTL ≤ 1: `PassTtl`. Source becomes the frontend's address and port, destination the client's; then as above:
+//!   `ReplyNat`, `ReplyNatPass`, `PacketTooBig`. TC: the same rewrite without TTL and next hop: `ReplyLocal`.
+//!
+//! # ICMP
+//! - Destination not in `VIPS` (the agent puts VIPs and SNAT addresses there): `PassNotOurs`.
+//! - Echo request (8 or 128, code 0), flag `ECHO`: addresses and MACs swapped, TTL 64, tags kept: `Echo`, TX.
+//! - Errors (3, 11, 12; ICMPv6 1 to 4): a quoted header cut short (fixed header, options, 8 bytes of TCP or UDP): `PassMalformed`; a
+//!   quoted fragment offset, another protocol, an IPv6 extension header, a version other than the outer one or a quoted source other than the
+//!   outer destination: `PassIcmpUnrelated`. Packet-too-big below [`MTU_MIN_V4`] or [`MTU_MIN_V6`]: `PassPtbTooSmall`.
+//! - The quoted source is a frontend: the quoted packet is our reply to a client. Its flow's record (own and good, as above, with the
+//!   quoted destination as client) gives: quoted source becomes the backend, quoted destination the record's source and port, outer
+//!   destination the backend, outer source in `nat` the record's source (`local`: kept): `IcmpForward`. An `L7` frontend: `PassL7`.
+//! - Else it is a packet of ours to a backend: the entry in `REPLY_INDEX` gives: quoted source becomes the client, quoted destination the
+//!   frontend, outer destination the client, outer source the frontend's address: `IcmpReply`.
+//! - No record: `PassIcmpUnrelated`. The quoted IPv4 header checksum and, if it is quoted, the TCP or UDP checksum are updated too. TTL ≤ 1:
+//!   `PassTtl`; in `nat` it is decremented and the packet goes out as above; where that cannot be, it is passed rewritten, under the
+//!   same verdict. `seen` and states stay.
+//! - All else: `PassProtocol`.
+
+use crate::{IPPROTO_UDP, flow_state, meta};
+
+pub const VLAN_TAGS: usize = 2;
+pub const IPV6_EXTENSIONS: usize = 4;
+/// Source ports tried for a new flow.
+pub const PORT_PROBES: u32 = 16;
+
+/// Ticks (of 1 to 2 seconds) without a packet after which a TCP flow is dead, by state.
+pub const DEAD_NEW: u32 = 60;
+pub const DEAD_REPLIED: u32 = 60;
+/// About two hours and a quarter, as conntrack-based balancers have it.
+pub const DEAD_ESTABLISHED: u32 = 8000;
+/// TIME_WAIT of the usual backend.
+pub const DEAD_CLOSING: u32 = 60;
+/// A closing flow's port may be used again this early if there is no other.
+pub const CLOSING_REUSE: u32 = 2;
+
+/// Bytes of the original that a packet-too-big error quotes: the longest IPv4 header and 8 bytes; an IPv6 header with room for
+/// extension headers.
+pub const QUOTE_V4: usize = 68;
+pub const QUOTE_V6: usize = 256;
+/// RFC 791: every host forwards 68 bytes.
+pub const MTU_MIN_V4: u16 = 68;
+/// RFC 8201 §4: smaller reports are discarded.
+pub const MTU_MIN_V6: u32 = 1280;
+
+/// Whether a flow with this [`meta`] word may be forgotten at `now` (ticks).
+#[inline(always)]
+pub const fn dead(word: u32, now: u32, udp_idle: u32) -> bool {
+    let age = meta::age(word, now);
+    if meta::proto(word) == IPPROTO_UDP {
+        return age > udp_idle;
+    }
+    age > match meta::state(word) {
+        flow_state::NEW => DEAD_NEW,
+        flow_state::REPLIED => DEAD_REPLIED,
+        flow_state::CLOSING => DEAD_CLOSING,
+        _ => DEAD_ESTABLISHED,
+    }
+}
+
+/// What eviction takes first: the lowest. A flood of new flows recycles its own records before it touches an established one.
+#[inline(always)]
+pub const fn flow_rank(word: u32) -> u32 {
+    match meta::state(word) {
+        flow_state::CLOSING => 0,
+        flow_state::NEW => 1,
+        flow_state::REPLIED => 2,
+        _ => 3,
+    }
+}
