@@ -79,11 +79,11 @@ pub async fn write(
     match payload.len() {
         short @ 0..=125 => frame.push(masked | short as u8),
         middle @ 126..=0xffff => {
-            frame.push(masked | 126);
+            frame.push(masked | 0x7e);
             frame.extend((middle as u16).to_be_bytes());
         }
         long => {
-            frame.push(masked | 127);
+            frame.push(masked | 0x7f);
             frame.extend((long as u64).to_be_bytes());
         }
     }
@@ -122,7 +122,7 @@ mod tests {
     async fn frames_of_every_length_form_survive_with_and_without_a_mask() {
         for length in [0, 1, 125, 126, 65_535, 65_536] {
             for mask in [None, Some([1, 2, 3, 4])] {
-                let payload: Vec<u8> = (0..length).map(|n| n as u8).collect();
+                let payload: Vec<u8> = (0..length).map(|n: u32| n as u8).collect();
                 let mut bytes = Vec::new();
                 write(&mut bytes, Opcode::Binary, &payload, mask).await.expect("a Vec takes all");
                 let frame = read(&mut bytes.as_slice()).await.expect("a whole frame");

@@ -38,14 +38,14 @@ struct Arguments {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let name: &'static str = arguments.name.leak();
-    let http = listen(arguments.http).await?;
-    let tcp = listen(arguments.tcp).await?;
-    let sink = listen(arguments.sink).await?;
+    let http = listen(arguments.http)?;
+    let tcp = listen(arguments.tcp)?;
+    let sink = listen(arguments.sink)?;
     let udp = UdpSocket::bind(any(arguments.udp)).await.context("bind the UDP port")?;
     tokio::spawn(accept(http, move |stream, _| serve_http(name, stream)));
     tokio::spawn(accept(tcp, move |stream, client| echo(name, client, stream)));
     tokio::spawn(accept(sink, |stream, _| swallow(stream)));
-    let mut datagram = [0; 65_536];
+    let mut datagram = vec![0; 65_536];
     loop {
         // An ICMP error for an earlier answer is reported here; it concerns one client.
         let Ok((_, client)) = udp.recv_from(&mut datagram).await else { continue };
@@ -62,7 +62,7 @@ fn bare(client: SocketAddr) -> SocketAddr {
     SocketAddr::new(client.ip().to_canonical(), client.port())
 }
 
-async fn listen(port: u16) -> Result<TcpListener> {
+fn listen(port: u16) -> Result<TcpListener> {
     let socket = tokio::net::TcpSocket::new_v6()?;
     socket.set_reuseaddr(true)?;
     socket.bind(any(port)).with_context(|| format!("bind TCP port {port}"))?;
