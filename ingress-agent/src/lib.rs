@@ -3,5 +3,10 @@
 
 pub mod model;
 
+pub mod sources;
+
+pub mod plan;
+
 pub mod vip;
+
 pub mod object;

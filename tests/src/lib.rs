@@ -12,3 +12,5 @@ pub mod websocket;
 pub mod load;
 
 pub mod packet;
+
+pub mod plans;

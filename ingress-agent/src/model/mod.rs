@@ -10,3 +10,7 @@ pub mod rejection;
 pub mod traffic;
 
 pub mod holding;
+
+pub mod facts;
+
+pub mod objects;

@@ -1,0 +1,304 @@
+//! What is known, parsed and nothing decided: the input of the plan. Kubernetes' own types have been left behind in
+//! `sources`; which object wins, what is served where and what an endpoint's state means is the plan's business.
+//!
+//! A clone of [`Facts`] is a few pointers. An object that did not change keeps its `Arc`, and that is how the plan
+//! finds out that it has nothing to do.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::objects::{Named, Objects};
+use super::rejection::{Rejection, Severity};
+use super::route::Balance;
+use super::snapshot::{AppProtocol, Certificate, Forwarding, ObjectName, Protocol};
+
+/// All that the sources know.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Grows with each published change, from 1. 0: nothing has been read yet, and nothing must be concluded.
+    pub revision: u64,
+    pub services: Objects<ServiceFacts>,
+    /// By Service: all its EndpointSlices.
+    pub slices: Objects<ServiceSlices>,
+    pub ingresses: Objects<IngressFacts>,
+    pub classes: Objects<IngressClassFacts>,
+    pub certificates: Objects<CertificateFacts>,
+    /// TCP and UDP ports that a ConfigMap maps to Services: the two ConfigMaps that the options name.
+    pub tcp_streams: Option<Arc<StreamFacts>>,
+    pub udp_streams: Option<Arc<StreamFacts>>,
+    /// What could not be read or parsed. Sorted.
+    pub rejections: Arc<Vec<Rejection>>,
+}
+
+/// Which object it was, where it was read and how old it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    pub name: ObjectName,
+    /// `shop.yaml, document 2`; empty for objects from the API server.
+    pub place: String,
+    /// `metadata.creationTimestamp` in seconds since 1970, or [`UNDATED`].
+    pub created: i64,
+}
+
+/// The age of an object without a creation time: younger than any that has one.
+pub const UNDATED: i64 = i64::MAX;
+
+impl Origin {
+    /// Who comes first where two objects claim the same thing: the older one, then the one whose name sorts first.
+    pub fn seniority(&self) -> (i64, &ObjectName) {
+        (self.created, &self.name)
+    }
+
+    /// This part is not served.
+    pub fn reject(&self, kind: &str, field: impl Into<String>, reason: impl Into<String>) -> Rejection {
+        self.finding(kind, field.into(), reason.into(), Severity::Rejected)
+    }
+
+    /// It is served, but not as its owner may think.
+    pub fn warn(&self, kind: &str, field: impl Into<String>, reason: impl Into<String>) -> Rejection {
+        self.finding(kind, field.into(), reason.into(), Severity::Warning)
+    }
+
+    fn finding(&self, kind: &str, field: String, reason: String, severity: Severity) -> Rejection {
+        let (kind, name, place) = (kind.to_owned(), self.name.clone(), self.place.clone());
+        Rejection { kind, name, place, field, reason, severity }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceFacts {
+    pub origin: Origin,
+    pub exposure: Exposure,
+    /// Without those that were rejected. Port numbers are never 0.
+    pub ports: Vec<PortFacts>,
+    /// `sessionAffinity: ClientIP`.
+    pub client_ip_affinity: bool,
+    /// `externalTrafficPolicy: Local`: its owner wants only endpoints of the receiving node.
+    pub external_traffic_local: bool,
+    /// Endpoints count as ready whatever their conditions say.
+    pub publish_not_ready: bool,
+    /// Overrides the choice by node name.
+    pub forwarding: Option<Forwarding>,
+    /// As asked for; the plan knows which sizes there are.
+    pub table_size: Option<u32>,
+    pub balance: Option<Balance>,
+}
+
+/// How a Service wants to be reached from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exposure {
+    /// Only as a backend of routes.
+    Internal,
+    /// By us, at these addresses, each with the field that it stands in. May be empty: no address yet.
+    LoadBalancer(Vec<VipFacts>),
+    /// By somebody else: the `loadBalancerClass` is not ours. Still a backend of routes.
+    OtherLoadBalancer,
+    /// A DNS alias without endpoints.
+    ExternalName,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipFacts {
+    pub address: IpAddr,
+    pub field: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortFacts {
+    /// Empty where the Service has one port without a name. Slices are matched by it.
+    pub name: String,
+    pub port: u16,
+    pub protocol: Protocol,
+    pub app_protocol: AppProtocol,
+    /// Place in `spec.ports`, for messages.
+    pub index: usize,
+}
+
+/// The EndpointSlices of one Service; their union counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSlices {
+    pub service: ObjectName,
+    /// Sorted by name.
+    pub slices: Vec<Arc<SliceFacts>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceFacts {
+    pub origin: Origin,
+    /// The Service it belongs to, in the same namespace.
+    pub service: ObjectName,
+    pub ports: Vec<SlicePort>,
+    pub endpoints: Vec<EndpointFacts>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    pub name: String,
+    /// Never 0.
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointFacts {
+    pub address: IpAddr,
+    /// Passed its readiness probe and is not terminating.
+    pub ready: bool,
+    /// Answers, whether terminating or not.
+    pub serving: bool,
+    pub terminating: bool,
+    pub node: Option<Arc<str>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngressFacts {
+    pub origin: Origin,
+    pub class: ClassChoice,
+    /// It has no rules at all (rather than none that could be used): its default backend is for every unknown host.
+    pub catch_all: bool,
+    pub default_backend: Option<BackendRef>,
+    pub rules: Vec<RuleFacts>,
+    pub tls: Vec<TlsFacts>,
+    pub balance: Option<Balance>,
+}
+
+/// How an Ingress says whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClassChoice {
+    /// `spec.ingressClassName`.
+    Named(String),
+    /// The deprecated annotation `kubernetes.io/ingress.class`.
+    Annotation(String),
+    None,
+}
+
+/// All paths of one host; what was rejected is gone already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleFacts {
+    /// `spec.rules[2]`.
+    pub field: String,
+    pub host: HostFacts,
+    pub paths: Vec<PathFacts>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostFacts {
+    /// No host in the rule: hosts that nobody names.
+    Any,
+    /// `*.example.com` without the `*.`, lower case.
+    Wildcard(String),
+    /// Lower case.
+    Exact(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathFacts {
+    /// `spec.rules[2].http.paths[0]`.
+    pub field: String,
+    /// As written; starts with a slash.
+    pub path: String,
+    pub kind: PathKind,
+    pub backend: BackendRef,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathKind {
+    Exact,
+    Prefix,
+    ImplementationSpecific,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendRef {
+    /// Where the reference stands, for messages.
+    pub field: String,
+    pub service: ObjectName,
+    pub port: PortRef,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortRef {
+    Number(u16),
+    Name(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// `spec.tls[0]`.
+    pub field: String,
+    /// Lower case, with `*.`. Empty: every host of the rules that the certificate covers.
+    pub hosts: Vec<String>,
+    /// None: the default certificate.
+    pub secret: Option<ObjectName>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngressClassFacts {
+    pub origin: Origin,
+    /// `spec.controller`.
+    pub controller: String,
+    /// `ingressclass.kubernetes.io/is-default-class`.
+    pub default: bool,
+    /// `sluicegate.io/vips`: where its Ingresses are served; empty: on the addresses of the options.
+    pub vips: Vec<VipFacts>,
+}
+
+/// A `kubernetes.io/tls` Secret whose key was found to match its certificate.
+#[derive(Clone, Debug)]
+pub struct CertificateFacts {
+    pub origin: Origin,
+    pub certificate: Arc<Certificate>,
+}
+
+/// By content: the rest of a certificate is derived from the chain.
+impl PartialEq for CertificateFacts {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&self.certificate, &other.certificate);
+        self.origin == other.origin && a.chain == b.chain && a.key == b.key
+    }
+}
+
+/// `"9000": "ns/svc:port"` of a ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamFacts {
+    pub origin: Origin,
+    pub protocol: Protocol,
+    pub ports: Vec<StreamPort>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamPort {
+    /// On the ingress addresses. Never 0.
+    pub port: u16,
+    pub backend: BackendRef,
+}
+
+impl Named for ServiceFacts {
+    fn name(&self) -> &ObjectName {
+        &self.origin.name
+    }
+}
+
+impl Named for ServiceSlices {
+    fn name(&self) -> &ObjectName {
+        &self.service
+    }
+}
+
+impl Named for IngressFacts {
+    fn name(&self) -> &ObjectName {
+        &self.origin.name
+    }
+}
+
+impl Named for IngressClassFacts {
+    fn name(&self) -> &ObjectName {
+        &self.origin.name
+    }
+}
+
+impl Named for CertificateFacts {
+    fn name(&self) -> &ObjectName {
+        &self.origin.name
+    }
+}

@@ -1,0 +1,247 @@
+//! HTTP: which addresses listen, for which IngressClasses, and with which hosts and certificates.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::compile::{Compiled, compile, host_text, resolve};
+use super::{PlanOptions, hosts, keep, tls, vips};
+use crate::model::facts::{BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef};
+use crate::model::rejection::Rejection;
+use crate::model::route::{Action, HostTable, Listener, PathMatch, Route, RouteMatch, Tls, WeightedPool};
+use crate::model::snapshot::{Certificate, Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol};
+
+#[derive(Debug, Default)]
+pub(super) struct Http {
+    /// Sorted by address and port.
+    pub(super) listeners: Vec<Arc<Listener>>,
+    pub(super) frontends: Vec<Arc<Frontend>>,
+    pub(super) pools: BTreeSet<PoolName>,
+    pub(super) certificates: BTreeMap<ObjectName, Arc<Certificate>>,
+    /// All ingress addresses.
+    pub(super) vips: BTreeSet<IpAddr>,
+    /// Who asked for which address.
+    pub(super) owners: BTreeSet<(IpAddr, String)>,
+    pub(super) rejections: Vec<Rejection>,
+    /// By Ingress, sorted by name.
+    compiled: Vec<Arc<Compiled>>,
+}
+
+/// Endpoints play no part here.
+pub(super) fn same_input(a: &Facts, b: &Facts) -> bool {
+    a.ingresses.same(&b.ingresses)
+        && a.classes.same(&b.classes)
+        && a.services.same(&b.services)
+        && a.certificates.same(&b.certificates)
+}
+
+/// Whose Ingress it is: `None` of a class (only served where the options say so), or the class of this name.
+type Class<'a> = Option<&'a ObjectName>;
+
+pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Http>) -> Http {
+    let mut http = Http::default();
+    let ours: Vec<&Arc<IngressClassFacts>> =
+        facts.classes.iter().filter(|c| c.controller == options.controller_class).collect();
+
+    let mut chosen: Vec<(Class<'_>, Arc<Compiled>)> = Vec::new();
+    let mut old = last.map(|l| l.compiled.as_slice()).unwrap_or_default().iter().peekable();
+    for ingress in facts.ingresses.iter() {
+        let name = &ingress.origin.name;
+        while old.next_if(|c| c.ingress.origin.name < *name).is_some() {}
+        let before = old.next_if(|c| c.ingress.origin.name == *name);
+        let Some(class) = class(ingress, facts, &ours, options, &mut http.rejections) else {
+            continue;
+        };
+        let compiled = match before.filter(|c| c.holds(ingress, &facts.services)) {
+            Some(compiled) => Arc::clone(compiled),
+            None => Arc::new(compile(ingress, &facts.services)),
+        };
+        chosen.push((class, compiled));
+    }
+    http.compiled = chosen.iter().map(|(_, c)| Arc::clone(c)).collect();
+    chosen.sort_by(|(_, a), (_, b)| a.ingress.origin.seniority().cmp(&b.ingress.origin.seniority()));
+
+    let groups = groups(&ours, options, &mut http);
+    for (class, compiled) in &chosen {
+        if !groups.keys().any(|classes| classes.contains(class)) {
+            let reason = "is not served: neither its IngressClass (`sluicegate.io/vips`) nor `--ingress-vip` gives an address";
+            http.rejections.push(compiled.ingress.origin.reject("Ingress", "spec.ingressClassName", reason));
+        }
+    }
+    let default_certificate = default_certificate(facts, options, &mut http);
+    let everywhere = default_backend(facts, options, &mut http);
+    for (classes, addresses) in &groups {
+        let members: Vec<_> = chosen.iter().filter(|(class, _)| classes.contains(class)).map(|(_, c)| c).collect();
+        for compiled in &members {
+            http.pools.extend(compiled.pools.iter().cloned());
+            http.rejections.extend(compiled.rejections.iter().cloned());
+        }
+        let first = addresses.first().and_then(|a| last?.listeners.iter().find(|l| l.vip == *a));
+        let hosts = hosts::table(&members, everywhere.as_ref(), &mut http.rejections, first.map(|l| &l.hosts));
+        let names = tls::names(&members, facts, &mut http.rejections);
+        http.certificates.extend(names.certificates);
+        let old_names = addresses.first().and_then(|a| last?.listeners.iter().find(|l| l.vip == *a && l.tls.is_some()));
+        let by_name = keep(names.by_name, old_names.and_then(|l| l.tls.as_ref()).map(|tls| &tls.by_name));
+        let tls = Tls { by_name, default: default_certificate.clone() };
+        for vip in addresses {
+            http.listen(*vip, options.http_port, None, &hosts, last);
+            http.listen(*vip, options.https_port, Some(tls.clone()), &hosts, last);
+        }
+    }
+    http.listeners.sort_by_key(|l| (l.vip, l.port));
+    http.frontends.sort_by_key(|f| f.key);
+    http
+}
+
+impl Http {
+    fn listen(&mut self, vip: IpAddr, port: u16, tls: Option<Tls>, hosts: &Arc<HostTable>, last: Option<&Http>) {
+        let key = FrontendKey { vip, protocol: Protocol::Tcp, port };
+        if port == 0 || self.frontends.iter().any(|f| f.key == key) {
+            return;
+        }
+        let listener = Listener { vip, port, tls, hosts: Arc::clone(hosts) };
+        let old = last.and_then(|l| l.listeners.iter().find(|l| l.vip == vip && l.port == port));
+        self.listeners.push(match old {
+            // Comparing host tables by content would cost as much as making them.
+            Some(old) if Arc::ptr_eq(&old.hosts, hosts) && old.tls == listener.tls => Arc::clone(old),
+            _ => Arc::new(listener),
+        });
+        let owner = ObjectName::new("", "ingress");
+        let old = last.and_then(|l| l.frontends.iter().find(|f| f.key == key));
+        self.frontends.push(keep(Frontend { key, owner, kind: FrontendKind::L7 }, old));
+    }
+}
+
+/// Addresses that serve the same classes, with these classes.
+fn groups<'a>(
+    ours: &[&'a Arc<IngressClassFacts>],
+    options: &PlanOptions,
+    http: &mut Http,
+) -> BTreeMap<BTreeSet<Class<'a>>, Vec<IpAddr>> {
+    let mut by_vip: BTreeMap<IpAddr, BTreeSet<Class<'a>>> = BTreeMap::new();
+    for vip in &options.ingress_vips {
+        match vips::fault(*vip) {
+            None => {
+                by_vip.entry(*vip).or_default().insert(None);
+                http.owners.insert((*vip, "--ingress-vip".to_owned()));
+            }
+            Some(fault) => {
+                let origin = option("--ingress-vip");
+                http.rejections.push(origin.reject("Option", "", format!("{vip} cannot be served: it {fault}")));
+            }
+        }
+    }
+    let of_options: Vec<IpAddr> = by_vip.keys().copied().collect();
+    for class in ours {
+        let name = Some(&class.origin.name);
+        if class.vips.is_empty() {
+            for vip in &of_options {
+                by_vip.entry(*vip).or_default().insert(name);
+            }
+        }
+        for vip in &class.vips {
+            if let Some(fault) = vips::fault(vip.address) {
+                let reason = format!("{} cannot be served: it {fault}", vip.address);
+                http.rejections.push(class.origin.reject("IngressClass", vip.field.as_str(), reason));
+                continue;
+            }
+            by_vip.entry(vip.address).or_default().insert(name);
+            http.owners.insert((vip.address, format!("IngressClass {}", class.origin.name)));
+        }
+    }
+    http.vips = by_vip.keys().copied().collect();
+    let mut groups: BTreeMap<BTreeSet<Class<'a>>, Vec<IpAddr>> = BTreeMap::new();
+    for (vip, classes) in by_vip {
+        groups.entry(classes).or_default().push(vip);
+    }
+    groups
+}
+
+/// `None`: somebody else's Ingress. As ingress-nginx chooses: the field, else the deprecated annotation, else the default
+/// class (which the API server would have filled in), else what the options say about Ingresses without one.
+fn class<'a>(
+    ingress: &IngressFacts,
+    facts: &Facts,
+    ours: &[&'a Arc<IngressClassFacts>],
+    options: &PlanOptions,
+    rejections: &mut Vec<Rejection>,
+) -> Option<Class<'a>> {
+    let named = |name: &str| ours.iter().map(|c| &c.origin.name).find(|n| n.name == name).map(Some);
+    match &ingress.class {
+        ClassChoice::Named(name) => {
+            if facts.classes.find(&ObjectName::new("", name.as_str())).is_none() {
+                let reason = format!("there is no IngressClass {name}, so nobody serves it");
+                rejections.push(ingress.origin.warn("Ingress", "spec.ingressClassName", reason));
+            }
+            named(name)
+        }
+        ClassChoice::Annotation(name) => named(name),
+        ClassChoice::None => {
+            let default = ours.iter().filter(|c| c.default).min_by_key(|c| c.origin.seniority());
+            if let Some(default) = default {
+                return Some(Some(&default.origin.name));
+            }
+            if options.watch_ingress_without_class {
+                return Some(None);
+            }
+            let reason = "is missing, and no IngressClass of ours is the default, so it is not served here";
+            rejections.push(ingress.origin.warn("Ingress", "spec.ingressClassName", reason));
+            None
+        }
+    }
+}
+
+fn default_certificate(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Option<ObjectName> {
+    let name = options.default_certificate.as_ref()?;
+    let Some(found) = facts.certificates.find(name) else {
+        let reason = format!("there is no usable Secret {name} of type kubernetes.io/tls; a self-signed one is served");
+        http.rejections.push(option("--default-ssl-certificate").warn("Option", "", reason));
+        return None;
+    };
+    http.certificates.insert(name.clone(), Arc::clone(&found.certificate));
+    Some(name.clone())
+}
+
+/// `--default-backend-service`: its first TCP port, as in ingress-nginx.
+fn default_backend(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Option<Arc<Route>> {
+    let name = options.default_backend.as_ref()?;
+    let origin = option("--default-backend-service");
+    let first = facts.services.find(name).and_then(|s| s.ports.iter().find(|p| p.protocol == Protocol::Tcp));
+    // A port that does not exist finds the right words for a Service that has none.
+    let port = PortRef::Number(first.map_or(80, |p| p.port));
+    let backend = BackendRef { field: String::new(), service: name.clone(), port };
+    let (service, pool) = match resolve(&backend, Protocol::Tcp, &facts.services) {
+        Ok(found) => found,
+        Err(fault) => {
+            let reason = format!("{}; unknown hosts and paths are answered with 404", fault.reason);
+            http.rejections.push(origin.reject("Option", "", reason));
+            return None;
+        }
+    };
+    http.pools.insert(pool.clone());
+    let path = PathMatch::Prefix(String::new());
+    let matches = RouteMatch {
+        path,
+        method: None,
+        headers: Vec::new(),
+        query: Vec::new(),
+        created: i64::MAX,
+        object: ObjectName::default(),
+    };
+    Some(Arc::new(Route {
+        owner: name.clone(),
+        rule: format!("{} (--default-backend-service)", host_text(&HostFacts::Any)),
+        matches,
+        filters: Vec::new(),
+        action: Action::Forward(vec![WeightedPool { pool, weight: 1, filters: Vec::new() }]),
+        timeouts: Default::default(),
+        retry: Default::default(),
+        balance: service.balance.unwrap_or_default(),
+        max_body: None,
+    }))
+}
+
+/// Options stand where no object does.
+fn option(name: &str) -> Origin {
+    Origin { name: ObjectName::new("", name), place: "command line".to_owned(), created: 0 }
+}

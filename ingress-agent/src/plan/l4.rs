@@ -1,0 +1,141 @@
+//! L4: which (address, protocol, port) is forwarded to which pool, and who wins where several claim one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{PlanOptions, compile, http::Http, keep, vips};
+use crate::model::facts::{Exposure, Facts, Origin, ServiceFacts, StreamFacts};
+use crate::model::objects::Objects;
+use crate::model::rejection::Rejection;
+use crate::model::snapshot::{Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol};
+
+#[derive(Debug, Default)]
+pub(super) struct L4 {
+    /// Sorted by key.
+    pub(super) frontends: Vec<Arc<Frontend>>,
+    pub(super) pools: BTreeSet<PoolName>,
+    /// Who asked for which address.
+    pub(super) owners: BTreeSet<(IpAddr, String)>,
+    pub(super) rejections: Vec<Rejection>,
+}
+
+/// Endpoints play no part here.
+pub(super) fn same_input(a: &Facts, b: &Facts) -> bool {
+    fn same(a: Option<&Arc<StreamFacts>>, b: Option<&Arc<StreamFacts>>) -> bool {
+        a.map(Arc::as_ptr) == b.map(Arc::as_ptr)
+    }
+    a.services.same(&b.services)
+        && same(a.tcp_streams.as_ref(), b.tcp_streams.as_ref())
+        && same(a.udp_streams.as_ref(), b.udp_streams.as_ref())
+}
+
+pub(super) fn plan(facts: &Facts, options: &PlanOptions, http: &Http, last: Option<&L4>) -> L4 {
+    let listeners = http.frontends.iter().map(|f| (f.key, "the HTTP listener".to_owned()));
+    let mut claims = Claims { options, taken: listeners.collect(), frontends: BTreeMap::new(), l4: L4::default() };
+
+    for streams in [&facts.tcp_streams, &facts.udp_streams].into_iter().flatten() {
+        claims.streams(streams, &http.vips, &facts.services);
+    }
+    let mut services: Vec<_> = facts.services.iter().collect();
+    services.sort_by_key(|s| s.origin.seniority());
+    for service in services {
+        claims.service(service);
+    }
+
+    let old: BTreeMap<FrontendKey, &Arc<Frontend>> = last.iter().flat_map(|l| &l.frontends).map(|f| (f.key, f)).collect();
+    let kept = claims.frontends.into_values().map(|f| {
+        let before = old.get(&f.key).copied();
+        keep(f, before)
+    });
+    L4 { frontends: kept.collect(), ..claims.l4 }
+}
+
+struct Claims<'a> {
+    options: &'a PlanOptions,
+    /// By whom, for the messages.
+    taken: BTreeMap<FrontendKey, String>,
+    frontends: BTreeMap<FrontendKey, Frontend>,
+    l4: L4,
+}
+
+impl Claims<'_> {
+    fn service(&mut self, service: &ServiceFacts) {
+        let Exposure::LoadBalancer(addresses) = &service.exposure else {
+            return;
+        };
+        let origin = &service.origin;
+        if addresses.is_empty() {
+            let reason = "has no address yet: `metadata.annotations[sluicegate.io/vips]` or `spec.loadBalancerIP` gives one";
+            self.l4.rejections.push(origin.warn("Service", "spec", reason));
+        }
+        for vip in addresses {
+            if let Some(fault) = vips::fault(vip.address) {
+                let reason = format!("{} cannot be served: it {fault}", vip.address);
+                self.l4.rejections.push(origin.reject("Service", vip.field.as_str(), reason));
+                continue;
+            }
+            for port in &service.ports {
+                let key = FrontendKey { vip: vip.address, protocol: port.protocol, port: port.port };
+                let pool = PoolName { service: origin.name.clone(), port: port.port, protocol: port.protocol };
+                let field = format!("spec.ports[{}].port", port.index);
+                self.claim(key, pool, service.client_ip_affinity, "Service", origin, field);
+            }
+        }
+    }
+
+    fn streams(&mut self, streams: &StreamFacts, addresses: &BTreeSet<IpAddr>, services: &Objects<ServiceFacts>) {
+        for stream in &streams.ports {
+            let backend = &stream.backend;
+            let (service, pool) = match compile::resolve(backend, streams.protocol, services) {
+                Ok(found) => found,
+                Err(fault) => {
+                    self.l4.rejections.push(streams.origin.reject("ConfigMap", backend.field.as_str(), fault.reason));
+                    continue;
+                }
+            };
+            if addresses.is_empty() {
+                let reason = "is not served: there is no ingress address (`--ingress-vip` or an IngressClass's annotation)";
+                self.l4.rejections.push(streams.origin.reject("ConfigMap", backend.field.as_str(), reason));
+            }
+            for vip in addresses {
+                let key = FrontendKey { vip: *vip, protocol: streams.protocol, port: stream.port };
+                let (affinity, field) = (service.client_ip_affinity, backend.field.clone());
+                self.claim(key, pool.clone(), affinity, "ConfigMap", &streams.origin, field);
+            }
+        }
+    }
+
+    /// First come, first served: callers come in the order of their right.
+    fn claim(
+        &mut self,
+        key: FrontendKey,
+        pool: PoolName,
+        client_ip_affinity: bool,
+        kind: &str,
+        origin: &Origin,
+        field: String,
+    ) {
+        let owner = format!("{kind} {}", origin.name);
+        if let Some(winner) = self.taken.get(&key) {
+            let older = if winner.starts_with(kind) { ", which is older" } else { ", which comes first" };
+            self.l4.rejections.push(origin.reject(kind, field, format!("{key} is taken by {winner}{older}")));
+            return;
+        }
+        let snat = self.options.snat.iter().find(|a| a.is_ipv4() == key.vip.is_ipv4()).copied().unwrap_or(key.vip);
+        let owner_name: ObjectName = pool.service.clone();
+        self.l4.pools.insert(pool.clone());
+        self.l4.owners.insert((key.vip, owner.clone()));
+        let kind = FrontendKind::L4 { pool, client_ip_affinity, snat };
+        self.frontends.insert(key, Frontend { key, owner: owner_name, kind });
+        self.taken.insert(key, owner);
+    }
+}
+
+/// Streams of UDP need UDP ports; Ingresses need TCP.
+pub(super) fn wanted(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    }
+}

@@ -1,0 +1,144 @@
+//! The rules: from facts to a snapshot. Pure: no clock, no I/O, nothing async, and the answer never depends on the order in
+//! which facts arrived, so that every node reaches the same one alone.
+//!
+//! Who wins an (address, protocol, port) that several claim: the HTTP listeners first, then the `tcp-services` and
+//! `udp-services` ConfigMaps (both are the operator's word), then Services, the older before the younger. Hosts and paths
+//! go to the older Ingress. The loser's owner reads who won.
+#![forbid(unsafe_code)]
+
+pub mod options;
+
+mod vips;
+
+mod pools;
+
+mod l4;
+
+mod http;
+
+mod compile;
+
+mod hosts;
+
+mod tls;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use options::{Hold, PlanOptions};
+
+use crate::model::facts::Facts;
+use crate::model::rejection::Rejection;
+use crate::model::snapshot::{Frontend, FrontendKey, Pool, PoolName, Snapshot, Vip};
+
+/// A snapshot, and what the next plan needs to find out how little has changed.
+#[derive(Debug)]
+pub struct Plan {
+    pub snapshot: Arc<Snapshot>,
+    memo: Memo,
+}
+
+#[derive(Debug)]
+struct Memo {
+    options: PlanOptions,
+    facts: Facts,
+    http: Arc<http::Http>,
+    l4: Arc<l4::L4>,
+    names: Arc<BTreeSet<PoolName>>,
+    vips: Arc<BTreeMap<IpAddr, Vip>>,
+    pools: pools::Pools,
+}
+
+/// What has to be so, given these facts. With `last`, parts that did not change are the same `Arc`s as there, and if nothing
+/// did, so is the snapshot; the content is the same with and without it.
+pub fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Plan>) -> Plan {
+    let before = last.map(|l| &l.memo).filter(|m| m.options == *options);
+
+    let http = match before.filter(|m| http::same_input(facts, &m.facts)) {
+        Some(m) => Arc::clone(&m.http),
+        None => Arc::new(http::plan(facts, options, before.map(|m| &*m.http))),
+    };
+    let l4 = match before.filter(|m| l4::same_input(facts, &m.facts) && Arc::ptr_eq(&m.http, &http)) {
+        Some(m) => Arc::clone(&m.l4),
+        None => Arc::new(l4::plan(facts, options, &http, before.map(|m| &*m.l4))),
+    };
+    let stages = before.filter(|m| Arc::ptr_eq(&m.http, &http) && Arc::ptr_eq(&m.l4, &l4));
+    let (names, vips) = match stages {
+        Some(m) => (Arc::clone(&m.names), Arc::clone(&m.vips)),
+        None => {
+            let vips = Arc::new(held(&http, &l4, options));
+            let vips = before.map(|m| &m.vips).filter(|old| **old == vips).map_or(vips, Arc::clone);
+            (Arc::new(http.pools.union(&l4.pools).cloned().collect()), vips)
+        }
+    };
+    // What an endpoint may not be is an address that we answer for.
+    let same_vips = before.filter(|m| Arc::ptr_eq(&m.vips, &vips));
+    let pools = pools::plan(facts, options, &names, &vips, before.map(|m| &m.pools), same_vips.is_some());
+
+    let snapshot = snapshot(facts, &http, &l4, &vips, &pools, last.map(|l| &l.snapshot));
+    let memo = Memo { options: options.clone(), facts: facts.clone(), http, l4, names, vips, pools };
+    Plan { snapshot, memo }
+}
+
+fn held(http: &http::Http, l4: &l4::L4, options: &PlanOptions) -> BTreeMap<IpAddr, Vip> {
+    let mut owners: BTreeMap<IpAddr, BTreeSet<&String>> = BTreeMap::new();
+    for (vip, owner) in http.owners.iter().chain(&l4.owners) {
+        owners.entry(*vip).or_default().insert(owner);
+    }
+    let vip = |(address, owners): (IpAddr, BTreeSet<&String>)| {
+        (address, Vip { held_here: options.hold.holds(address), owners: owners.into_iter().cloned().collect() })
+    };
+    owners.into_iter().map(vip).collect()
+}
+
+fn snapshot(
+    facts: &Facts,
+    http: &http::Http,
+    l4: &l4::L4,
+    vips: &BTreeMap<IpAddr, Vip>,
+    pools: &pools::Pools,
+    last: Option<&Arc<Snapshot>>,
+) -> Arc<Snapshot> {
+    let frontends = http.frontends.iter().chain(&l4.frontends);
+    let frontends: BTreeMap<FrontendKey, Arc<Frontend>> = frontends.map(|f| (f.key, Arc::clone(f))).collect();
+    let mut rejections: Vec<Rejection> = facts.rejections.to_vec();
+    rejections.extend(http.rejections.iter().chain(&l4.rejections).chain(pools.rejections()).cloned());
+    rejections.sort();
+    rejections.dedup();
+    let snapshot = Snapshot {
+        generation: last.map_or(0, |l| l.generation) + 1,
+        vips: vips.clone(),
+        frontends,
+        pools: pools.iter().map(|pool| (pool.name.clone(), Arc::clone(pool))).collect::<BTreeMap<PoolName, Arc<Pool>>>(),
+        listeners: http.listeners.clone(),
+        certificates: http.certificates.clone(),
+        rejections,
+    };
+    match last.filter(|last| same(last, &snapshot)) {
+        Some(last) => Arc::clone(last),
+        None => Arc::new(snapshot),
+    }
+}
+
+/// By pointer where there is one: unchanged parts have kept theirs.
+fn same(a: &Snapshot, b: &Snapshot) -> bool {
+    fn shared<K: PartialEq, V>(a: &BTreeMap<K, Arc<V>>, b: &BTreeMap<K, Arc<V>>) -> bool {
+        a.len() == b.len() && a.iter().zip(b).all(|((ka, va), (kb, vb))| Arc::ptr_eq(va, vb) && ka == kb)
+    }
+    shared(&a.pools, &b.pools)
+        && shared(&a.frontends, &b.frontends)
+        && shared(&a.certificates, &b.certificates)
+        && a.listeners.len() == b.listeners.len()
+        && a.listeners.iter().zip(&b.listeners).all(|(a, b)| Arc::ptr_eq(a, b))
+        && a.vips == b.vips
+        && a.rejections == b.rejections
+}
+
+/// The old `Arc` where its content is the new one's.
+fn keep<T: PartialEq>(new: T, old: Option<&Arc<T>>) -> Arc<T> {
+    match old.filter(|old| ***old == new) {
+        Some(old) => Arc::clone(old),
+        None => Arc::new(new),
+    }
+}

@@ -1,0 +1,64 @@
+//! What the operator decided beforehand.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::model::snapshot::ObjectName;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Name of this node, as in the endpoints' `nodeName`.
+    pub node: String,
+    /// `spec.controller` of the IngressClasses that are ours.
+    pub controller_class: String,
+    /// Serve Ingresses that name no class, too.
+    pub watch_ingress_without_class: bool,
+    /// Where Ingresses are served unless their class says otherwise.
+    pub ingress_vips: Vec<IpAddr>,
+    /// 0: no HTTP listener.
+    pub http_port: u16,
+    /// 0: no HTTPS listener.
+    pub https_port: u16,
+    /// Secret served to clients that name no host, or one without a certificate.
+    pub default_certificate: Option<ObjectName>,
+    /// Service that answers where no rule does.
+    pub default_backend: Option<ObjectName>,
+    /// Source addresses towards `nat` backends; the first of the VIP's family is used, and without one the VIP itself.
+    pub snat: Vec<IpAddr>,
+    pub hold: Hold,
+}
+
+/// Which of the addresses this node holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    All,
+    None,
+    Only(BTreeSet<IpAddr>),
+}
+
+impl Hold {
+    pub fn holds(&self, vip: IpAddr) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Only(vips) => vips.contains(&vip),
+        }
+    }
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self {
+            node: String::new(),
+            controller_class: "sluicegate.io/ingress-controller".to_owned(),
+            watch_ingress_without_class: false,
+            ingress_vips: Vec::new(),
+            http_port: 80,
+            https_port: 443,
+            default_certificate: None,
+            default_backend: None,
+            snat: Vec::new(),
+            hold: Hold::All,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Pools: the endpoints behind one Service port. The part that changes most, so each pool is kept as long as the very
+//! facts that it was made from are there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use xdp_ebpf::maglev;
+
+use super::{PlanOptions, keep};
+use crate::model::facts::{EndpointFacts, Facts, PortFacts, ServiceFacts, ServiceSlices, SliceFacts};
+use crate::model::rejection::Rejection;
+use crate::model::snapshot::{Backend, BackendState, Forwarding, Pool, PoolName, Vip};
+
+/// Of an endpoint that nobody gave another one.
+const WEIGHT: u32 = 100;
+
+/// Sorted by name.
+#[derive(Debug, Default)]
+pub(super) struct Pools(Vec<Kept>);
+
+/// A pool and what it was made from.
+#[derive(Debug, Clone)]
+struct Kept {
+    service: Option<Arc<ServiceFacts>>,
+    slices: Option<Arc<ServiceSlices>>,
+    pool: Arc<Pool>,
+    rejections: Vec<Rejection>,
+}
+
+impl Pools {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.0.iter().map(|kept| &kept.pool)
+    }
+
+    pub(super) fn rejections(&self) -> impl Iterator<Item = &Rejection> {
+        self.0.iter().flat_map(|kept| &kept.rejections)
+    }
+}
+
+pub(super) fn plan(
+    facts: &Facts,
+    options: &PlanOptions,
+    names: &BTreeSet<PoolName>,
+    vips: &BTreeMap<IpAddr, Vip>,
+    last: Option<&Pools>,
+    same_vips: bool,
+) -> Pools {
+    let mut old = last.map(|l| l.0.as_slice()).unwrap_or_default().iter().peekable();
+    let mut pools = Vec::with_capacity(names.len());
+    for name in names {
+        // Both are sorted: the old pool of this name, if any, is the next.
+        while old.next_if(|kept| kept.pool.name < *name).is_some() {}
+        let before = old.next_if(|kept| kept.pool.name == *name);
+        let (service, slices) = (facts.services.find(&name.service), facts.slices.find(&name.service));
+        let unchanged = |kept: &&Kept| {
+            same_vips && same(kept.service.as_ref(), service) && same(kept.slices.as_ref(), slices)
+        };
+        if let Some(kept) = before.filter(unchanged) {
+            pools.push(kept.clone());
+            continue;
+        }
+        let mut rejections = Vec::new();
+        let pool = make(name, service, slices, options, vips, &mut rejections);
+        let pool = keep(pool, before.map(|kept| &kept.pool));
+        pools.push(Kept { service: service.cloned(), slices: slices.cloned(), pool, rejections });
+    }
+    Pools(pools)
+}
+
+fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+    a.map(Arc::as_ptr) == b.map(Arc::as_ptr)
+}
+
+fn make(
+    name: &PoolName,
+    service: Option<&Arc<ServiceFacts>>,
+    slices: Option<&Arc<ServiceSlices>>,
+    options: &PlanOptions,
+    vips: &BTreeMap<IpAddr, Vip>,
+    rejections: &mut Vec<Rejection>,
+) -> Pool {
+    let port = service.and_then(|s| s.ports.iter().find(|p| p.port == name.port && p.protocol == name.protocol));
+    let (Some(service), Some(port)) = (service, port) else {
+        let (backends, table_size) = (Vec::new(), maglev::size_for(0));
+        return Pool { name: name.clone(), backends, table_size, app_protocol: Default::default() };
+    };
+    let slices = slices.map(|s| s.slices.as_slice()).unwrap_or_default();
+    let mut merged: BTreeMap<SocketAddr, Merged<'_>> = BTreeMap::new();
+    for slice in slices {
+        for number in ports(slice, port) {
+            for endpoint in &slice.endpoints {
+                if vips.contains_key(&endpoint.address) {
+                    let reason = format!("{} is an address that we answer for: its packets would loop", endpoint.address);
+                    rejections.push(slice.origin.reject("EndpointSlice", "endpoints", reason));
+                    continue;
+                }
+                merged.entry(SocketAddr::new(endpoint.address, number)).or_default().add(endpoint, service);
+            }
+        }
+    }
+    if merged.is_empty() {
+        rejections.extend(nameless(service, port, slices));
+    }
+    let table_size = table_size(service, merged.len(), rejections);
+    Pool { name: name.clone(), backends: backends(merged, service, options), table_size, app_protocol: port.app_protocol }
+}
+
+/// Endpoint ports of the Service's port: matched by name and protocol, as kube-proxy does.
+fn ports<'a>(slice: &'a SliceFacts, port: &'a PortFacts) -> impl Iterator<Item = u16> + 'a {
+    slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol).map(|p| p.port)
+}
+
+/// There are endpoints, but under other port names: a mistake of handwritten slices.
+fn nameless(service: &ServiceFacts, port: &PortFacts, slices: &[Arc<SliceFacts>]) -> Option<Rejection> {
+    let used = slices.iter().filter(|s| !s.endpoints.is_empty());
+    let names: BTreeSet<String> = used.flat_map(|s| &s.ports).map(|p| format!("`{}` ({})", p.name, p.port)).collect();
+    if names.is_empty() || slices.iter().any(|slice| ports(slice, port).next().is_some()) {
+        return None;
+    }
+    let there: Vec<String> = names.into_iter().collect();
+    let protocol = super::l4::wanted(port.protocol);
+    let reason = format!(
+        "no EndpointSlice has a {protocol} port named `{}`, so it has no endpoints; there are {}",
+        port.name,
+        there.join(", ")
+    );
+    Some(service.origin.warn("Service", format!("spec.ports[{}].name", port.index), reason))
+}
+
+/// One endpoint may be in several slices while the slice controller moves it; the better state is the newer.
+#[derive(Default)]
+struct Merged<'a> {
+    ready: bool,
+    /// Terminating, but still answering.
+    lingering: bool,
+    node: Option<&'a Arc<str>>,
+}
+
+impl<'a> Merged<'a> {
+    fn add(&mut self, endpoint: &'a EndpointFacts, service: &ServiceFacts) {
+        self.ready |= endpoint.ready || service.publish_not_ready;
+        self.lingering |= endpoint.serving && endpoint.terminating;
+        self.node = self.node.max(endpoint.node.as_ref());
+    }
+}
+
+fn backends(merged: BTreeMap<SocketAddr, Merged<'_>>, service: &ServiceFacts, options: &PlanOptions) -> Vec<Backend> {
+    // KEP-1669: where no endpoint is ready, those that are terminating and still serve get the traffic. A frontend sees one
+    // family only, so each counts for itself.
+    let none_ready = |v4: bool| !merged.iter().any(|(a, e)| e.ready && a.is_ipv4() == v4);
+    let (none_v4, none_v6) = (none_ready(true), none_ready(false));
+    let backend = |(address, endpoint): (SocketAddr, Merged<'_>)| {
+        let last_resort = endpoint.lingering && if address.is_ipv4() { none_v4 } else { none_v6 };
+        let here = endpoint.node.is_some_and(|node| **node == *options.node);
+        Backend {
+            address,
+            weight: WEIGHT,
+            state: if endpoint.ready || last_resort { BackendState::Ready } else { BackendState::Draining },
+            forwarding: service.forwarding.unwrap_or(if here { Forwarding::Local } else { Forwarding::Nat }),
+            node: endpoint.node.map(|n| n.to_string()),
+        }
+    };
+    merged.into_iter().map(backend).collect()
+}
+
+/// Draining endpoints count: a table must not change its size because one becomes ready.
+fn table_size(service: &ServiceFacts, backends: usize, rejections: &mut Vec<Rejection>) -> u32 {
+    match service.table_size {
+        Some(size) if maglev::SIZES.contains(&size) => return size,
+        Some(size) => {
+            let reason = format!("{size} is not one of {:?}; the default is used", maglev::SIZES);
+            rejections.push(service.origin.reject("Service", "metadata.annotations[sluicegate.io/table-size]", reason));
+        }
+        None => {}
+    }
+    maglev::size_for(backends)
+}

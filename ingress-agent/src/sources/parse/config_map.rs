@@ -1,0 +1,55 @@
+//! ConfigMap `"9000": "namespace/service:port"` (the `tcp-services` form of ingress-nginx) → [`StreamFacts`].
+
+use k8s_openapi::api::core::v1::ConfigMap;
+
+use super::{Notes, port_number};
+use crate::model::facts::{BackendRef, PortRef, StreamFacts, StreamPort};
+use crate::model::snapshot::{ObjectName, Protocol};
+
+pub fn parse(object: &ConfigMap, protocol: Protocol, notes: &mut Notes) -> StreamFacts {
+    let mut ports: Vec<StreamPort> = Vec::new();
+    for (key, value) in object.data.iter().flatten() {
+        let field = format!("data[{key}]");
+        let parsed = listen_port(key).and_then(|port| {
+            let (service, service_port) = target(value)?;
+            Ok(StreamPort { port, backend: BackendRef { field: field.clone(), service, port: service_port } })
+        });
+        match parsed {
+            // "080" and "80" are two keys.
+            Ok(stream) if ports.iter().any(|p| p.port == stream.port) => {
+                notes.reject(field, format!("port {} is named twice", stream.port));
+            }
+            Ok(stream) => ports.push(stream),
+            Err(reason) => notes.reject(field, reason),
+        }
+    }
+    ports.sort_by_key(|p| p.port);
+    StreamFacts { origin: notes.origin.clone(), protocol, ports }
+}
+
+fn listen_port(key: &str) -> Result<u16, String> {
+    let number = key.trim().parse().map_err(|_| format!("`{key}` is not a port number"))?;
+    port_number(number)
+}
+
+/// `namespace/service:port`, the port by number or name.
+fn target(value: &str) -> Result<(ObjectName, PortRef), String> {
+    let form = || format!("`{value}` is not of the form `namespace/service:port`");
+    let (namespace, rest) = value.trim().split_once('/').ok_or_else(form)?;
+    let mut parts = rest.split(':');
+    let (Some(service), Some(port)) = (parts.next(), parts.next()) else {
+        return Err(form());
+    };
+    if namespace.is_empty() || service.is_empty() || port.is_empty() {
+        return Err(form());
+    }
+    if parts.next().is_some() {
+        // Serving it without would hand the backend, or take from the client, a stream in another format.
+        return Err(format!("`{value}` asks for the PROXY protocol, which is not spoken: leave the suffix out"));
+    }
+    let port = match port.parse() {
+        Ok(number) => PortRef::Number(port_number(number)?),
+        Err(_) => PortRef::Name(port.to_owned()),
+    };
+    Ok((ObjectName::new(namespace, service), port))
+}

@@ -1,0 +1,140 @@
+//! Service → [`ServiceFacts`].
+
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+
+use super::{FORWARDING, Notes, TABLE_SIZE, address, annotation, annotation_field, balance, port_number, protocol, vips};
+use crate::model::facts::{Exposure, PortFacts, ServiceFacts, VipFacts};
+use crate::model::rejection::Rejection;
+use crate::model::snapshot::{AppProtocol, Forwarding};
+
+/// The `loadBalancerClass` that is ours, besides none.
+const OUR_CLASS: &str = "sluicegate.io/xdp";
+
+pub fn parse(object: &Service, notes: &mut Notes) -> Result<ServiceFacts, Rejection> {
+    let Some(spec) = &object.spec else {
+        return Err(notes.error("spec", "is missing"));
+    };
+    Ok(ServiceFacts {
+        exposure: exposure(object, spec, notes)?,
+        ports: ports(spec.ports.as_deref().unwrap_or_default(), notes),
+        client_ip_affinity: affinity(spec, notes),
+        external_traffic_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+        publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
+        forwarding: forwarding(object, notes),
+        table_size: table_size(object, notes),
+        balance: balance(&object.metadata, notes),
+        origin: notes.origin.clone(),
+    })
+}
+
+fn exposure(object: &Service, spec: &ServiceSpec, notes: &mut Notes) -> Result<Exposure, Rejection> {
+    match spec.type_.as_deref() {
+        None | Some("ClusterIP" | "NodePort" | "") => return Ok(Exposure::Internal),
+        Some("ExternalName") => return Ok(Exposure::ExternalName),
+        Some("LoadBalancer") => {}
+        Some(other) => return Err(notes.error("spec.type", format!("`{other}` is not a type of Service"))),
+    }
+    if spec.load_balancer_class.as_deref().is_some_and(|class| class != OUR_CLASS) {
+        return Ok(Exposure::OtherLoadBalancer);
+    }
+    if let Some(vips) = vips(&object.metadata, notes) {
+        return Ok(Exposure::LoadBalancer(vips));
+    }
+    let mut written = Vec::new();
+    if let Some(ip) = spec.load_balancer_ip.as_deref().filter(|ip| !ip.is_empty()) {
+        written.push(("spec.loadBalancerIP".to_owned(), ip));
+    } else {
+        let status = object.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
+        for (i, ingress) in status.into_iter().flatten().enumerate() {
+            written.extend(ingress.ip.as_deref().map(|ip| (format!("status.loadBalancer.ingress[{i}].ip"), ip)));
+        }
+    }
+    let mut vips: Vec<VipFacts> = Vec::new();
+    for (field, text) in written {
+        match address(text) {
+            Ok(address) if vips.iter().any(|v| v.address == address) => {}
+            Ok(address) => vips.push(VipFacts { address, field }),
+            Err(reason) => notes.reject(field, reason),
+        }
+    }
+    Ok(Exposure::LoadBalancer(vips))
+}
+
+fn ports(ports: &[ServicePort], notes: &mut Notes) -> Vec<PortFacts> {
+    let mut taken: Vec<PortFacts> = Vec::new();
+    for (index, port) in ports.iter().enumerate() {
+        let field = format!("spec.ports[{index}]");
+        let number = match port_number(port.port) {
+            Ok(number) => number,
+            Err(reason) => {
+                notes.reject(format!("{field}.port"), reason);
+                continue;
+            }
+        };
+        let protocol = match protocol(port.protocol.as_deref()) {
+            Ok(protocol) => protocol,
+            Err(reason) => {
+                notes.reject(format!("{field}.protocol"), reason);
+                continue;
+            }
+        };
+        let name = port.name.clone().unwrap_or_default();
+        if let Some(other) = taken.iter().find(|p| p.port == number && p.protocol == protocol) {
+            notes.reject(format!("{field}.port"), format!("{number} is spec.ports[{}] already", other.index));
+            continue;
+        }
+        // EndpointSlices name ports and nothing else; two of one name could not be told apart.
+        if let Some(other) = taken.iter().find(|p| p.name == name && p.protocol == protocol) {
+            let reason = match name.as_str() {
+                "" => "is required where a Service has several ports".to_owned(),
+                name => format!("`{name}` is spec.ports[{}] already", other.index),
+            };
+            notes.reject(format!("{field}.name"), reason);
+            continue;
+        }
+        let app_protocol = app_protocol(port.app_protocol.as_deref());
+        taken.push(PortFacts { name, port: number, protocol, app_protocol, index });
+    }
+    taken
+}
+
+/// KEP-3726 for the `kubernetes.io/` names; unknown ones are not ours to judge (`mysql`).
+fn app_protocol(name: Option<&str>) -> AppProtocol {
+    match name.unwrap_or_default().to_ascii_lowercase().as_str() {
+        "kubernetes.io/h2c" | "h2c" | "grpc" => AppProtocol::H2c,
+        "https" | "kubernetes.io/wss" | "wss" => AppProtocol::Https,
+        _ => AppProtocol::Http1,
+    }
+}
+
+fn affinity(spec: &ServiceSpec, notes: &mut Notes) -> bool {
+    match spec.session_affinity.as_deref() {
+        None | Some("None" | "") => false,
+        Some("ClientIP") => true,
+        Some(other) => {
+            notes.reject("spec.sessionAffinity", format!("`{other}` is neither `ClientIP` nor `None`; `None` is used"));
+            false
+        }
+    }
+}
+
+fn forwarding(object: &Service, notes: &mut Notes) -> Option<Forwarding> {
+    match annotation(&object.metadata, FORWARDING)? {
+        "nat" => Some(Forwarding::Nat),
+        "local" => Some(Forwarding::Local),
+        other => {
+            let reason = format!("`{other}` is neither `nat` nor `local`; the endpoint's node decides");
+            notes.reject(annotation_field(FORWARDING), reason);
+            None
+        }
+    }
+}
+
+fn table_size(object: &Service, notes: &mut Notes) -> Option<u32> {
+    let text = annotation(&object.metadata, TABLE_SIZE)?;
+    let size = text.parse().ok();
+    if size.is_none() {
+        notes.reject(annotation_field(TABLE_SIZE), format!("`{text}` is not a number; the default is used"));
+    }
+    size
+}
