@@ -6,9 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::l4::wanted;
-use crate::model::facts::{
-    BackendRef, Exposure, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, ServiceFacts,
-};
+use crate::model::facts::{BackendRef, Exposure, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, ServiceFacts};
 use crate::model::objects::Objects;
 use crate::model::rejection::Rejection;
 use crate::model::route::{

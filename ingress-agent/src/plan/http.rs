@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::compile::{Compiled, compile, host_text, resolve};
 use super::{PlanOptions, hosts, keep, tls, vips};
-use crate::model::facts::{BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef};
+use crate::model::facts::{
+    BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef,
+};
 use crate::model::rejection::Rejection;
 use crate::model::route::{Action, HostTable, Listener, PathMatch, Route, RouteMatch, Tls, WeightedPool};
 use crate::model::snapshot::{Certificate, Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol};
@@ -64,7 +66,8 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Http>) ->
     let groups = groups(&ours, options, &mut http);
     for (class, compiled) in &chosen {
         if !groups.keys().any(|classes| classes.contains(class)) {
-            let reason = "is not served: neither its IngressClass (`sluicegate.io/vips`) nor `--ingress-vip` gives an address";
+            let reason =
+                "is not served: neither its IngressClass (`sluicegate.io/vips`) nor `--ingress-vip` gives an address";
             http.rejections.push(compiled.ingress.origin.reject("Ingress", "spec.ingressClassName", reason));
         }
     }

@@ -43,7 +43,8 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, http: &Http, last: Opti
         claims.service(service);
     }
 
-    let old: BTreeMap<FrontendKey, &Arc<Frontend>> = last.iter().flat_map(|l| &l.frontends).map(|f| (f.key, f)).collect();
+    let old: BTreeMap<FrontendKey, &Arc<Frontend>> =
+        last.iter().flat_map(|l| &l.frontends).map(|f| (f.key, f)).collect();
     let kept = claims.frontends.into_values().map(|f| {
         let before = old.get(&f.key).copied();
         keep(f, before)
@@ -66,7 +67,8 @@ impl Claims<'_> {
         };
         let origin = &service.origin;
         if addresses.is_empty() {
-            let reason = "has no address yet: `metadata.annotations[sluicegate.io/vips]` or `spec.loadBalancerIP` gives one";
+            let reason =
+                "has no address yet: `metadata.annotations[sluicegate.io/vips]` or `spec.loadBalancerIP` gives one";
             self.l4.rejections.push(origin.warn("Service", "spec", reason));
         }
         for vip in addresses {
@@ -95,7 +97,8 @@ impl Claims<'_> {
                 }
             };
             if addresses.is_empty() {
-                let reason = "is not served: there is no ingress address (`--ingress-vip` or an IngressClass's annotation)";
+                let reason =
+                    "is not served: there is no ingress address (`--ingress-vip` or an IngressClass's annotation)";
                 self.l4.rejections.push(streams.origin.reject("ConfigMap", backend.field.as_str(), reason));
             }
             for vip in addresses {

@@ -110,7 +110,10 @@ fn snapshot(
         generation: last.map_or(0, |l| l.generation) + 1,
         vips: vips.clone(),
         frontends,
-        pools: pools.iter().map(|pool| (pool.name.clone(), Arc::clone(pool))).collect::<BTreeMap<PoolName, Arc<Pool>>>(),
+        pools: pools
+            .iter()
+            .map(|pool| (pool.name.clone(), Arc::clone(pool)))
+            .collect::<BTreeMap<PoolName, Arc<Pool>>>(),
         listeners: http.listeners.clone(),
         certificates: http.certificates.clone(),
         rejections,

@@ -53,9 +53,8 @@ pub(super) fn plan(
         while old.next_if(|kept| kept.pool.name < *name).is_some() {}
         let before = old.next_if(|kept| kept.pool.name == *name);
         let (service, slices) = (facts.services.find(&name.service), facts.slices.find(&name.service));
-        let unchanged = |kept: &&Kept| {
-            same_vips && same(kept.service.as_ref(), service) && same(kept.slices.as_ref(), slices)
-        };
+        let unchanged =
+            |kept: &&Kept| same_vips && same(kept.service.as_ref(), service) && same(kept.slices.as_ref(), slices);
         if let Some(kept) = before.filter(unchanged) {
             pools.push(kept.clone());
             continue;
@@ -91,7 +90,8 @@ fn make(
         for number in ports(slice, port) {
             for endpoint in &slice.endpoints {
                 if vips.contains_key(&endpoint.address) {
-                    let reason = format!("{} is an address that we answer for: its packets would loop", endpoint.address);
+                    let reason =
+                        format!("{} is an address that we answer for: its packets would loop", endpoint.address);
                     rejections.push(slice.origin.reject("EndpointSlice", "endpoints", reason));
                     continue;
                 }
@@ -103,7 +103,12 @@ fn make(
         rejections.extend(nameless(service, port, slices));
     }
     let table_size = table_size(service, merged.len(), rejections);
-    Pool { name: name.clone(), backends: backends(merged, service, options), table_size, app_protocol: port.app_protocol }
+    Pool {
+        name: name.clone(),
+        backends: backends(merged, service, options),
+        table_size,
+        app_protocol: port.app_protocol,
+    }
 }
 
 /// Endpoint ports of the Service's port: matched by name and protocol, as kube-proxy does.

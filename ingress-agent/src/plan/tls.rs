@@ -25,7 +25,8 @@ pub(super) fn names(ingresses: &[&Arc<Compiled>], facts: &Facts, rejections: &mu
             let Some(secret) = &entry.secret else {
                 continue;
             };
-            let warn = |field: &str, reason: String| ingress.origin.warn("Ingress", format!("{}{field}", entry.field), reason);
+            let warn =
+                |field: &str, reason: String| ingress.origin.warn("Ingress", format!("{}{field}", entry.field), reason);
             let Some(certificate) = facts.certificates.find(secret) else {
                 let reason = format!(
                     "there is no usable Secret {secret} of type kubernetes.io/tls; the default certificate is served"
@@ -81,7 +82,8 @@ fn hosts(ingress: &IngressFacts, entry: &TlsFacts, certificate: &CertificateFact
 /// RFC 6125 §6.4.3: a `*` stands for the whole first label and for one label only.
 fn covers(certificate: &Certificate, host: &str) -> bool {
     certificate.names.iter().any(|name| {
-        let same_suffix = |suffix: &str| !host.starts_with("*.") && host.split_once('.').is_some_and(|(_, rest)| rest == suffix);
+        let same_suffix =
+            |suffix: &str| !host.starts_with("*.") && host.split_once('.').is_some_and(|(_, rest)| rest == suffix);
         name == host || name.strip_prefix("*.").is_some_and(same_suffix)
     })
 }

@@ -36,11 +36,7 @@ const LARGEST: u64 = 64 << 20;
 
 /// Publishes the directory's facts, first all of it and then after each change, until the future is dropped or nobody
 /// receives any more. Fails only at the start, when the directory cannot be read or watched.
-pub async fn watch(
-    directory: PathBuf,
-    options: SourceOptions,
-    facts: watch::Sender<Arc<Facts>>,
-) -> anyhow::Result<()> {
+pub async fn watch(directory: PathBuf, options: SourceOptions, facts: watch::Sender<Arc<Facts>>) -> anyhow::Result<()> {
     let (wake, events) = channel();
     let (ended, end) = oneshot::channel();
     let stop = Stop(wake.clone());

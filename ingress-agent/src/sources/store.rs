@@ -207,7 +207,9 @@ impl File {
         let last_good = before.and_then(|entry| entry.object.clone());
         let (place, object) = match &read.object {
             // An equal result keeps the old `Arc`, which is how the plan sees that nothing changed.
-            Ok(object) => (object.place().to_owned(), Some(last_good.filter(|g| g == object).unwrap_or_else(|| object.clone()))),
+            Ok(object) => {
+                (object.place().to_owned(), Some(last_good.filter(|g| g == object).unwrap_or_else(|| object.clone())))
+            }
             Err(rejection) => {
                 let mut rejection = rejection.clone();
                 if last_good.is_some() {

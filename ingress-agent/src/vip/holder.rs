@@ -44,7 +44,8 @@ pub(super) struct Holder {
 impl Holder {
     pub(super) fn open(interface: String, report: watch::Sender<Arc<Holding>>) -> Result<Self> {
         let now = Instant::now();
-        let chance = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
+        let chance =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
         Ok(Self {
             interface,
             netlink: Netlink::open()?,

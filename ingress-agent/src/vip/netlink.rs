@@ -98,8 +98,14 @@ impl Netlink {
 
     /// Every address of this namespace.
     pub(super) async fn addresses(&self) -> Result<Vec<Found>> {
-        let found: Vec<_> =
-            self.handle.address().get().execute().try_collect().await.context("list the addresses of the interfaces")?;
+        let found: Vec<_> = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .context("list the addresses of the interfaces")?;
         Ok(found.iter().filter_map(found_of).collect())
     }
 

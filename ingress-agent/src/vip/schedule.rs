@@ -123,9 +123,12 @@ impl Schedule {
 
     /// When to call with [`Event::Tick`] at the latest.
     pub(super) fn next(&self) -> Option<Instant> {
-        let adding = self.can_add().then(|| self.held.values().filter(|h| !h.present).map(|h| h.add_at).min()).flatten();
-        let announcing =
-            self.can_announce().then(|| self.held.values().filter(|h| h.present).map(|h| h.announce_at).min()).flatten();
+        let adding =
+            self.can_add().then(|| self.held.values().filter(|h| !h.present).map(|h| h.add_at).min()).flatten();
+        let announcing = self
+            .can_announce()
+            .then(|| self.held.values().filter(|h| h.present).map(|h| h.announce_at).min())
+            .flatten();
         // Without a token the earliest announcement waits for one.
         let token = self.refilled + Duration::from_secs_f64((1.0 - self.tokens).max(0.0) / PER_SECOND);
         let announcing = announcing.map(|at| at.max(token));
@@ -235,7 +238,8 @@ impl Schedule {
         if !self.can_announce() {
             return;
         }
-        self.tokens = (self.tokens + now.saturating_duration_since(self.refilled).as_secs_f64() * PER_SECOND).min(BURST);
+        self.tokens =
+            (self.tokens + now.saturating_duration_since(self.refilled).as_secs_f64() * PER_SECOND).min(BURST);
         self.refilled = self.refilled.max(now);
         let mut due: Vec<_> = self.held.iter_mut().filter(|(_, h)| h.present && h.announce_at <= now).collect();
         due.sort_by_key(|(_, h)| h.announce_at);
@@ -265,7 +269,16 @@ impl Schedule {
 
 impl Held {
     fn new(present: bool, now: Instant) -> Self {
-        Self { present, add_at: now, announce_at: now, step: 0, defended: None, warned: None, claimed_by: None, fault: None }
+        Self {
+            present,
+            add_at: now,
+            announce_at: now,
+            step: 0,
+            defended: None,
+            warned: None,
+            claimed_by: None,
+            fault: None,
+        }
     }
 
     fn restart(&mut self, now: Instant) {

@@ -105,7 +105,8 @@ pub fn date_warning(facts: &CertificateFacts, now: SystemTime) -> Option<Rejecti
     let origin: &Origin = &facts.origin;
     let day = |t: SystemTime| {
         let seconds = t.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
-        k8s_openapi::jiff::Timestamp::from_second(seconds).map_or_else(|_| "a distant date".to_owned(), |t| t.to_string())
+        k8s_openapi::jiff::Timestamp::from_second(seconds)
+            .map_or_else(|_| "a distant date".to_owned(), |t| t.to_string())
     };
     let reason = if facts.certificate.not_after < now {
         format!("the certificate expired at {}; it is served all the same", day(facts.certificate.not_after))

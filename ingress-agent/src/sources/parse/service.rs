@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 
-use super::{FORWARDING, Notes, TABLE_SIZE, address, annotation, annotation_field, balance, port_number, protocol, vips};
+use super::{
+    FORWARDING, Notes, TABLE_SIZE, address, annotation, annotation_field, balance, port_number, protocol, vips,
+};
 use crate::model::facts::{Exposure, PortFacts, ServiceFacts, VipFacts};
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{AppProtocol, Forwarding};
