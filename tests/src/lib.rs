@@ -5,6 +5,8 @@ pub mod netns;
 
 pub mod lan;
 
+pub mod edge;
+
 pub mod wait;
 
 pub mod websocket;

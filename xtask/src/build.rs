@@ -37,6 +37,10 @@ pub(crate) fn agent(release: bool) -> Result<()> {
 /// A cargo that knows which tool chain builds the BPF programs.
 pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
     let mut command = steps::cargo(arguments);
-    command.env(TOOLCHAIN_VARIABLE, setup::bpf::chosen()?);
+    let toolchain = setup::bpf::chosen()?;
+    // The build script's own default is not said, or cargo would build again whatever a plain `cargo build` built.
+    if toolchain != setup::bpf::DEBIAN {
+        command.env(TOOLCHAIN_VARIABLE, toolchain);
+    }
     Ok(command)
 }

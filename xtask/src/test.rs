@@ -103,7 +103,7 @@ impl Program {
     fn read(&mut self, line: &str, tally: &mut Tally) -> Option<String> {
         let trimmed = line.trim_start();
         if let Some(started) = trimmed.strip_prefix("Running ").or_else(|| trimmed.strip_prefix("Doc-tests ")) {
-            started.split(" (").next().unwrap_or(started).clone_into(&mut self.name);
+            self.name = program_name(started);
             self.said.clear();
             return None;
         }
@@ -134,6 +134,14 @@ impl Program {
     }
 }
 
+/// `tests/a.rs (target/debug/deps/a-0123)` is `a`; of several packages' `src/lib.rs` only this tells which.
+fn program_name(started: &str) -> String {
+    let (source, program) = started.split_once(" (").unwrap_or((started, ""));
+    let program = program.trim_end_matches(')').rsplit('/').next().unwrap_or_default();
+    let name = program.rsplit_once('-').map_or(program, |(name, _)| name);
+    if name.is_empty() { format!("{source} (documentation)") } else { name.to_owned() }
+}
+
 /// The number before a word: `count("ok. 3 passed; 1 failed", " failed")` is 1.
 fn count(result: &str, word: &str) -> u64 {
     let head = result.split(word).next().unwrap_or_default();
@@ -151,7 +159,7 @@ mod tests {
         assert_eq!(program.read("     Running tests/xdp_tables.rs (target/debug/deps/xdp_tables-1)", &mut tally), None);
         let shown =
             program.read("test result: ok. 48 passed; 0 failed; 0 ignored; 0 measured; finished in 3.10s", &mut tally);
-        assert_eq!(shown.as_deref(), Some("  ✓ tests/xdp_tables.rs · 48 passed in 3.10s"));
+        assert_eq!(shown.as_deref(), Some("  ✓ xdp_tables · 48 passed in 3.10s"));
         assert_eq!((tally.passed, tally.failed), (48, 0));
     }
 

@@ -11,8 +11,8 @@ use super::{apt, on_path};
 use crate::steps;
 
 const LINKER_VERSION: &str = "0.13.0";
-/// The name under which Debian's compiler is linked into rustup.
-const DEBIAN: &str = "bpf";
+/// The name under which Debian's compiler is linked into rustup; also the default of `ingress-agent/build.rs`.
+pub(crate) const DEBIAN: &str = "bpf";
 const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "rust-web-llvm"];
 /// Set by a user who wants another tool chain; also what `ingress-agent/build.rs` reads.
 const VARIABLE: &str = crate::build::TOOLCHAIN_VARIABLE;

@@ -6,7 +6,7 @@ use super::source::Source;
 
 /// Where `unsafe` may stand, and why. Everything else is safe Rust.
 const UNSAFE: &[(&str, &str)] = &[
-    ("xdp-ebpf/src/bin/", "packet and map memory, by pointers that the verifier checks"),
+    ("xdp-ebpf/src/program/", "packet and map memory, by pointers that the verifier checks"),
     ("ingress-agent/src/dataplane/", "map memory shared with the kernel, and bpf(2)"),
     ("ingress-agent/src/vip/", "raw sockets"),
     ("xtask/src/steps.rs", "geteuid and prctl"),

@@ -76,7 +76,7 @@ fn run(keeper: bool) -> Result<()> {
         let shown = show::everything(&mut world);
         match &shown {
             Ok(()) if keeper => hold_open(&world)?,
-            Err(_) => world.print_agent_log(),
+            Err(_) => eprintln!("\nthe agent's last words:\n{}", world.agent.last_words()),
             Ok(()) => {}
         }
         shown

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) fn everything(world: &mut World) -> Result<()> {
     let mut table = Table::default();
     step("A LAN: two clients, a switch, an edge with the agent, three backends, a pod behind the edge");
-    println!("{}", indent(&world.status()?));
+    println!("{}", indent(&world.agent.status()?));
     spread(world, &mut table)?;
     local(world, &mut table)?;
     https(world, &mut table)?;
@@ -143,9 +143,8 @@ fn backend_dies(world: &mut World, table: &mut Table) -> Result<()> {
     std::thread::sleep(Duration::from_millis(500));
     world.kill_b2();
     std::thread::sleep(Duration::from_millis(300));
-    let edited = Instant::now();
     world.edit("web.yaml", |text| without(text, "worker-2"))?;
-    world.edit("echo.yaml", |text| without(text, "worker-2"))?;
+    let edited = world.edit("echo.yaml", |text| without(text, "worker-2"))?;
     let next = flow.until(|name| name != "b2")?;
     let live = edited.elapsed();
     let detected = load::now_ms();
@@ -187,8 +186,7 @@ fn manifest_edited(world: &World, table: &mut Table) -> Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let mut connection = Connection::open(&site).await?;
-                let edited = Instant::now();
-                world.edit("edited.yaml", |text| text.replace(from, to))?;
+                let edited = world.edit("edited.yaml", |text| text.replace(from, to))?;
                 flow.until(|answer| answer == name)?;
                 l4.push(edited.elapsed());
                 while !connection.get().await?.starts_with(name) {
@@ -212,10 +210,10 @@ fn agent_dies(world: &mut World, table: &mut Table) -> Result<()> {
     println!("   {} TCP connections, a message on each ten times a second", hold.first_line()?);
     let connect = Load::start(&world.client6, &["connect", &format!("[{L4_V6}]:9000")])?;
     std::thread::sleep(Duration::from_millis(300));
-    world.kill_agent()?;
+    world.agent.kill()?;
     println!("   the agent is dead");
     std::thread::sleep(Duration::from_millis(1500));
-    let back = world.start_agent()?;
+    let back = world.agent.start_again()?;
     println!("   the agent is back and ready, after {}", ms(back));
     std::thread::sleep(Duration::from_millis(700));
     let (hold, connect) = (Outcome::parse(&hold.finish()?)?, Outcome::parse(&connect.finish()?)?);

@@ -1,15 +1,16 @@
 //! The demo's world: a LAN of namespaces, backends, the agent, and the manifests that it reads. Only builds and changes it;
 //! what is shown in it is `show`'s.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use ingress_tests::edge::{Agent, sibling};
 use ingress_tests::lan::{Host, Lan};
 use ingress_tests::netns::Running;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -37,14 +38,13 @@ const MANIFESTS: [(&str, &str); 7] = [
 
 pub(crate) struct World {
     /// Ended before the namespaces go.
-    agent: Option<Running>,
+    pub(crate) agent: Agent,
     /// By the order of their names, `b1` to `b3`; the pod is the last.
     backends: Vec<Running>,
     pub(crate) client4: Host,
     pub(crate) client6: Host,
     edge: Host,
     directory: PathBuf,
-    pins: PathBuf,
     _hosts: Vec<Host>,
     _lan: Lan,
 }
@@ -75,52 +75,9 @@ impl World {
             fs::write(directory.join("manifests").join(name), text).with_context(|| format!("write {name}"))?;
         }
         certificate(&directory)?;
-        let pins = traces::pins(own);
-        let mut world =
-            Self { agent: None, backends, client4, client6, edge, directory, pins, _hosts: hosts, _lan: lan };
-        world.start_agent()?;
-        Ok(world)
-    }
-
-    /// Starts the agent and waits until it says that it is ready. Returns how long that took.
-    pub(crate) fn start_agent(&mut self) -> Result<Duration> {
-        let started = Instant::now();
-        let log = File::options().create(true).append(true).open(self.agent_log()).context("open the agent's log")?;
-        let mut command = Command::new(sibling("sluicegate")?);
-        command.arg("run").arg("--manifests").arg(self.directory.join("manifests"));
-        command.args(["--interface", "eth0", "--node", "edge", "--hold-vips", "all", "--vip-interface", "eth0"]);
-        command.args(["--access-log", "off", "--max-flows", "200000", "--admin-address", ADMIN]);
-        command.arg("--admin-socket").arg(self.directory.join("admin.sock")).arg("--pin-path").arg(&self.pins);
-        command.stdin(Stdio::null()).stdout(log.try_clone().context("share the log")?).stderr(log);
-        let mut agent = self.edge.ns.spawn(&mut command)?;
-        loop {
-            if self.ready() {
-                self.agent = Some(agent);
-                return Ok(started.elapsed());
-            }
-            if let Some(status) = agent.0.try_wait().context("wait for the agent")? {
-                self.print_agent_log();
-                bail!("the agent ended at once ({status})");
-            }
-            if started.elapsed() > Duration::from_secs(20) {
-                self.print_agent_log();
-                bail!("the agent was not ready within 20 s");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn ready(&self) -> bool {
-        let asked = self.edge.ns.run("curl", &["-sf", "--max-time", "2", &format!("http://{ADMIN}/readyz")]);
-        asked.is_ok()
-    }
-
-    /// `kill -9`, and waits until it is gone.
-    pub(crate) fn kill_agent(&mut self) -> Result<()> {
-        let agent = self.agent.take().context("no agent is running")?;
-        agent.signal(libc::SIGKILL);
-        drop(agent);
-        Ok(())
+        let arguments = ["--hold-vips", "all", "--max-flows", "200000"];
+        let agent = Agent::start(&edge, &directory, &traces::pins(own), &arguments)?;
+        Ok(Self { agent, backends, client4, client6, edge, directory, _hosts: hosts, _lan: lan })
     }
 
     /// `kill -9` of backend `b2`'s process.
@@ -128,37 +85,15 @@ impl World {
         drop(self.backends.remove(1));
     }
 
-    /// Changes a manifest as an editor would: a new file, renamed over the old one.
-    pub(crate) fn edit(&self, name: &str, change: impl Fn(&str) -> String) -> Result<()> {
-        let path = self.directory.join("manifests").join(name);
+    /// Edits a manifest; returns the moment at which the new text was there.
+    pub(crate) fn edit(&self, name: &str, change: impl Fn(&str) -> String) -> Result<Instant> {
+        let path = self.agent.manifests().join(name);
         let text = fs::read_to_string(&path).with_context(|| format!("read {name}"))?;
-        let new = self.directory.join(format!("{name}.new"));
-        fs::write(&new, change(&text)).with_context(|| format!("write {name}"))?;
-        fs::rename(&new, &path).with_context(|| format!("rename {name}"))
+        self.agent.write(name, &change(&text))
     }
 
     pub(crate) fn authority(&self) -> PathBuf {
         self.directory.join("ca.pem")
-    }
-
-    /// `sluicegate status`, as the operator sees it.
-    pub(crate) fn status(&self) -> Result<String> {
-        let binary = sibling("sluicegate")?;
-        let socket = self.directory.join("admin.sock");
-        self.edge.ns.run(&binary.to_string_lossy(), &["status", "--admin-socket", &socket.to_string_lossy()])
-    }
-
-    fn agent_log(&self) -> PathBuf {
-        self.directory.join("agent.log")
-    }
-
-    pub(crate) fn print_agent_log(&self) {
-        let log = fs::read_to_string(self.agent_log()).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        eprintln!("\nthe agent's last words:");
-        for line in &lines[lines.len().saturating_sub(25)..] {
-            eprintln!("   | {line}");
-        }
     }
 
     /// What a person may try in a kept world.
@@ -196,22 +131,10 @@ impl World {
     }
 }
 
-const ADMIN: &str = "127.0.0.1:10254";
-
 fn program(name: &str) -> Command {
     let mut command = Command::new(sibling("demo_backend").unwrap_or_else(|_| "demo_backend".into()));
     command.arg(name).stdin(Stdio::null());
     command
-}
-
-/// A program that was built beside this one.
-fn sibling(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().context("find this program")?;
-    let path = own.parent().unwrap_or(Path::new("/")).join(name);
-    if !path.is_file() {
-        bail!("{} is not built: start the demo by `cargo xtask demo`", path.display());
-    }
-    Ok(path)
 }
 
 /// An authority for curl, and a Secret with a certificate of it for the agent.
