@@ -10,3 +10,7 @@ pub mod plan;
 pub mod vip;
 
 pub mod object;
+
+pub mod args;
+
+pub mod config;

@@ -1,0 +1,184 @@
+//! What was typed: command line and environment, as text. What it means, and whether it makes sense, is `config`'s business.
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Edge load balancer for bare-metal Kubernetes: XDP for TCP and UDP, HTTP and TLS in userspace, and the virtual addresses.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sluicegate", version, propagate_version = true, max_term_width = 110)]
+pub struct Args {
+    /// How log lines on standard error look: text or json.
+    #[arg(long, global = true, env = "SLUICEGATE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub log_format: String,
+    /// Which log lines: error, warn, info, debug, trace, or a filter such as `info,ingress_agent::vip=debug`.
+    #[arg(long, global = true, env = "SLUICEGATE_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run the load balancer (needs root).
+    Run(Box<RunArgs>),
+    /// Show addresses, services, backends, rates and problems of the running agent.
+    Status(StatusArgs),
+    /// Ask the running agent what happens to a packet or a request, and why.
+    Explain(ExplainArgs),
+    /// Detach the programs, remove the pinned maps and the virtual addresses. Traffic stops; no agent may be running.
+    Uninstall(UninstallArgs),
+    /// Print the version and that of the pinned maps.
+    Version,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct RunArgs {
+    /// Directory with Kubernetes manifests; changes in it are live at once.
+    #[arg(long, env = "SLUICEGATE_MANIFESTS", value_name = "DIR")]
+    pub manifests: Option<String>,
+    /// Interface on which clients and backends are reached; repeat it or separate several by commas.
+    #[arg(long = "interface", env = "SLUICEGATE_INTERFACE", value_delimiter = ',', value_name = "NAME")]
+    pub interfaces: Vec<String>,
+    /// Name of this node in EndpointSlices [default: the host name].
+    #[arg(long, env = "SLUICEGATE_NODE", value_name = "NAME")]
+    pub node: Option<String>,
+
+    /// Address on which Ingresses are served, unless their class has the annotation sluicegate.io/vips; may be repeated.
+    #[arg(long = "ingress-vip", env = "SLUICEGATE_INGRESS_VIP", value_delimiter = ',', value_name = "ADDR")]
+    pub ingress_vips: Vec<String>,
+    #[arg(long, env = "SLUICEGATE_HTTP_PORT", default_value = "80", value_name = "PORT")]
+    pub http_port: String,
+    #[arg(long, env = "SLUICEGATE_HTTPS_PORT", default_value = "443", value_name = "PORT")]
+    pub https_port: String,
+    /// `spec.controller` of the Ingress classes that are ours.
+    #[arg(
+        long,
+        env = "SLUICEGATE_CONTROLLER_CLASS",
+        default_value = "sluicegate.io/ingress-controller",
+        value_name = "NAME"
+    )]
+    pub controller_class: String,
+    /// Serve Ingresses that name no class, too.
+    #[arg(long, env = "SLUICEGATE_WATCH_INGRESS_WITHOUT_CLASS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub watch_ingress_without_class: bool,
+    /// ConfigMap of TCP ports on the ingress addresses: `"9000": "namespace/service:port"`.
+    #[arg(long, env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
+    pub tcp_services_configmap: Option<String>,
+    /// The same for UDP.
+    #[arg(long, env = "SLUICEGATE_UDP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
+    pub udp_services_configmap: Option<String>,
+    /// Secret of the certificate for hosts that have none [default: self-signed].
+    #[arg(long, env = "SLUICEGATE_DEFAULT_SSL_CERTIFICATE", value_name = "NS/NAME")]
+    pub default_ssl_certificate: Option<String>,
+    /// Service that answers requests for unknown hosts and paths [default: 404].
+    #[arg(long, env = "SLUICEGATE_DEFAULT_BACKEND_SERVICE", value_name = "NS/NAME")]
+    pub default_backend_service: Option<String>,
+
+    /// Source address towards backends that are not on this node [default: the VIP]; one for each family.
+    #[arg(long = "snat-address", env = "SLUICEGATE_SNAT_ADDRESS", value_delimiter = ',', value_name = "ADDR")]
+    pub snat_addresses: Vec<String>,
+    /// Source ports towards those backends.
+    #[arg(long, env = "SLUICEGATE_SNAT_PORTS", default_value = "1024-65535", value_name = "LOW-HIGH")]
+    pub snat_ports: String,
+    /// Flows that are remembered at once.
+    #[arg(long, env = "SLUICEGATE_MAX_FLOWS", default_value = "1000000", value_name = "N")]
+    pub max_flows: String,
+    #[arg(long, env = "SLUICEGATE_MAX_FRONTENDS", default_value = "10000", value_name = "N")]
+    pub max_frontends: String,
+    #[arg(long, env = "SLUICEGATE_MAX_BACKENDS", default_value = "100000", value_name = "N")]
+    pub max_backends: String,
+    /// Slots for the Maglev tables of all services together, four bytes each.
+    #[arg(long, env = "SLUICEGATE_RING_SLOTS", default_value = "16777216", value_name = "N")]
+    pub ring_slots: String,
+    /// Seed of the flow hash, up to 16 hexadecimal digits: the same on every node of a cluster, and secret [default: random,
+    /// kept with the pinned maps].
+    #[arg(long, env = "SLUICEGATE_HASH_SEED", value_name = "HEX", hide_env_values = true)]
+    pub hash_seed: Option<String>,
+    /// Directory on bpffs where programs and maps outlive the agent.
+    #[arg(long, env = "SLUICEGATE_PIN_PATH", default_value = DEFAULT_PIN_PATH, value_name = "DIR")]
+    pub pin_path: String,
+    /// auto (native where the driver can, else generic), native or generic.
+    #[arg(long, env = "SLUICEGATE_XDP_MODE", default_value = "auto", value_name = "MODE")]
+    pub xdp_mode: String,
+
+    /// Which virtual addresses this node holds: all, none, or a list.
+    #[arg(long, env = "SLUICEGATE_HOLD_VIPS", default_value = "all", value_name = "all|none|ADDR,…")]
+    pub hold_vips: String,
+    /// Interface that carries the virtual addresses [default: the first --interface].
+    #[arg(long, env = "SLUICEGATE_VIP_INTERFACE", value_name = "NAME")]
+    pub vip_interface: Option<String>,
+
+    /// Where /metrics, /livez, /readyz and the rest are served, or `off`.
+    #[arg(long, env = "SLUICEGATE_ADMIN_ADDRESS", default_value = "127.0.0.1:10254", value_name = "ADDR:PORT")]
+    pub admin_address: String,
+    /// The same on a Unix socket, for `status` and `explain`.
+    #[arg(long, env = "SLUICEGATE_ADMIN_SOCKET", default_value = DEFAULT_ADMIN_SOCKET, value_name = "PATH")]
+    pub admin_socket: String,
+    /// Proxy threads [default: one a core].
+    #[arg(long, env = "SLUICEGATE_WORKERS", value_name = "N")]
+    pub workers: Option<String>,
+    /// Access log of the proxy: stdout, off or a file (reopened on SIGHUP).
+    #[arg(long, env = "SLUICEGATE_ACCESS_LOG", default_value = "stdout", value_name = "stdout|off|PATH")]
+    pub access_log: String,
+    /// json or combined (nginx's).
+    #[arg(long, env = "SLUICEGATE_ACCESS_LOG_FORMAT", default_value = "json", value_name = "FORMAT")]
+    pub access_log_format: String,
+    /// How long requests may take to end after SIGTERM.
+    #[arg(long, env = "SLUICEGATE_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME")]
+    pub drain_timeout: String,
+}
+
+pub const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/sluicegate";
+pub const DEFAULT_ADMIN_SOCKET: &str = "/run/sluicegate/admin.sock";
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct StatusArgs {
+    /// Unix socket of the running agent.
+    #[arg(long, env = "SLUICEGATE_ADMIN_SOCKET", default_value = DEFAULT_ADMIN_SOCKET, value_name = "PATH")]
+    pub admin_socket: String,
+    /// text or json.
+    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
+    pub output: String,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  sluicegate explain tcp 198.51.100.7:40000 203.0.113.10:443
+  sluicegate explain udp [2001:db8::7]:5353 [2001:db8::10]:53
+  sluicegate explain https://shop.example/cart --method POST --header 'x-canary: 1'")]
+pub struct ExplainArgs {
+    /// `tcp|udp CLIENT:PORT VIP:PORT`, or a URL.
+    #[arg(num_args = 1..=3, required = true, value_name = "WHAT")]
+    pub what: Vec<String>,
+    /// Method of the request (with a URL).
+    #[arg(long, default_value = "GET")]
+    pub method: String,
+    /// Header of the request, `name: value` (with a URL); may be repeated.
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
+    /// Address that the request comes from (with a URL).
+    #[arg(long, value_name = "ADDR")]
+    pub client: Option<String>,
+    /// Unix socket of the running agent.
+    #[arg(long, env = "SLUICEGATE_ADMIN_SOCKET", default_value = DEFAULT_ADMIN_SOCKET, value_name = "PATH")]
+    pub admin_socket: String,
+    /// text or json.
+    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
+    pub output: String,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct UninstallArgs {
+    /// Directory on bpffs given to `run`.
+    #[arg(long, env = "SLUICEGATE_PIN_PATH", default_value = DEFAULT_PIN_PATH, value_name = "DIR")]
+    pub pin_path: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_are_consistent() {
+        super::Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,99 @@
+//! What is typed against what is meant, and mistakes all at once.
+
+use clap::Parser;
+
+use super::*;
+use crate::args::{Args, Command};
+
+fn parse(more: &[&str]) -> Result<Config, Vec<String>> {
+    let mut line = vec!["sluicegate", "run"];
+    line.extend(more);
+    match Args::try_parse_from(line).expect("the command line itself is well-formed").command {
+        Command::Run(run) => Config::parse(&run),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn least_that_must_be_said() {
+    let c = parse(&["--manifests", "/", "--interface", "eth0", "--node", "edge-1"]).expect("valid");
+    assert_eq!(c.vip_interface, "eth0");
+    assert_eq!((c.ingress.http_port, c.ingress.https_port), (80, 443));
+    assert_eq!(c.l4.snat_ports, (1024, 65535));
+    assert_eq!(c.l4.max_flows, 1_000_000);
+    assert_eq!(c.hold, Hold::All);
+    assert_eq!(c.drain_timeout, Duration::from_secs(30));
+    assert!(c.workers >= 1);
+}
+
+#[test]
+fn everything_said() {
+    let c = parse(&[
+        "--manifests=/", "--interface=eth0,eth1", "--interface=eth2", "--node=edge-1.example", "--ingress-vip=203.0.113.1",
+        "--ingress-vip=2001:db8::1", "--http-port=8080", "--https-port=8443", "--controller-class=k8s.io/ingress-nginx",
+        "--watch-ingress-without-class", "--tcp-services-configmap=a/b", "--udp-services-configmap=a/c",
+        "--default-ssl-certificate=a/d.e", "--default-backend-service=a/f", "--snat-address=10.0.0.1,fd00::1",
+        "--snat-ports=20000-30000", "--max-flows=2_000_000", "--max-frontends=5", "--max-backends=6", "--ring-slots=7",
+        "--hash-seed=0xDEADbeef", "--pin-path=/sys/fs/bpf/x", "--xdp-mode=generic", "--hold-vips=203.0.113.1,2001:db8::1",
+        "--vip-interface=bond0", "--admin-address=off", "--admin-socket=/tmp/s", "--workers=3", "--access-log=/var/log/a",
+        "--access-log-format=combined", "--drain-timeout=1500ms",
+    ])
+    .expect("valid");
+    assert_eq!(c.interfaces, ["eth0", "eth1", "eth2"]);
+    assert_eq!(c.ingress.default_certificate, Some(ObjectName::new("a", "d.e")));
+    assert!(c.ingress.without_class);
+    assert_eq!(c.l4.snat_v6, "fd00::1".parse().ok());
+    assert_eq!(c.l4.hash_seed, Some(0xdead_beef));
+    assert_eq!(c.hold, Hold::These(c.ingress.vips.iter().copied().collect()));
+    assert_eq!((c.vip_interface.as_str(), c.admin_address, c.workers), ("bond0", None, 3));
+    assert_eq!(c.access_log, AccessLog::File("/var/log/a".into()));
+    assert_eq!(c.drain_timeout, Duration::from_millis(1500));
+}
+
+#[test]
+fn mistakes_are_reported_together() {
+    let mistakes = parse(&["--http-port=0", "--snat-ports=9-1", "--xdp-mode=fast", "--drain-timeout=soon"]).unwrap_err();
+    let wanted = ["--manifests", "--interface", "--http-port 0", "--snat-ports 9-1", "--xdp-mode fast", "--drain-timeout soon"];
+    for w in wanted {
+        assert!(mistakes.iter().any(|m| m.starts_with(w)), "{w}: {mistakes:?}");
+    }
+    assert_eq!(mistakes.len(), wanted.len(), "{mistakes:?}");
+}
+
+#[test]
+fn single_mistakes() {
+    #[track_caller]
+    fn check(option: &str, says: &str) {
+        let mut line = vec!["--manifests=/", "--node=n", option];
+        if !option.starts_with("--interface") {
+            line.push("--interface=eth0");
+        }
+        let mistakes = parse(&line).unwrap_err();
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(mistakes[0].contains(says), "{mistakes:?}");
+    }
+    check("--interface=a/b", "is not a name that an interface can have");
+    check("--interface=abcdefghijklmnop", "is not a name that an interface can have");
+    check("--interface=eth0,eth0", "is given twice");
+    check("--https-port=80", "the same as --http-port");
+    check("--ingress-vip=224.0.0.1", "is not an address that a client can reach");
+    check("--ingress-vip=::ffff:10.0.0.1", "IPv6's clothes");
+    check("--ingress-vip=300.0.0.1", "is not an IP address");
+    check("--snat-address=10.0.0.1,10.0.0.2", "more than one IPv4");
+    check("--tcp-services-configmap=nothing", "namespace/name");
+    check("--hash-seed=xyz", "hexadecimal");
+    check("--pin-path=here", "absolute");
+    check("--max-flows=0", "is not a number from 1");
+    check("--max-flows=-1", "is not a number from 1");
+    check("--hold-vips=some", "is not an IP address");
+    check("--admin-address=localhost", "is not an address and port");
+    check("--workers=0", "is not a number from 1");
+    check("--access-log-format=xml", "is none of json, combined");
+    check("--drain-timeout=99999999999999999999s", "up to a day");
+}
+
+#[test]
+fn secret_seed_is_not_repeated() {
+    let mistakes = parse(&["--manifests=/", "--interface=eth0", "--node=n", "--hash-seed=s3cr3t"]).unwrap_err();
+    assert!(!mistakes[0].contains("s3cr3t"), "{mistakes:?}");
+}
