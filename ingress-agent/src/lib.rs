@@ -14,3 +14,5 @@ pub mod object;
 pub mod args;
 
 pub mod config;
+
+pub mod admin;

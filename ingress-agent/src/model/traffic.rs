@@ -59,17 +59,25 @@ pub struct L4Explanation {
 /// A reading of what the proxy counted. Totals since the agent started; `proxy` fills it, `admin` shows it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct L7Traffic {
-    /// Every route that was ever hit, also those that are gone, so that totals never fall.
-    pub routes: Vec<RouteTraffic>,
-    /// Client connections open now, and accepted in all.
-    pub connections_open: u64,
-    pub connections_accepted: u64,
-    /// Requests that reached no route, by reason: no such host, no such path, malformed, too large a header.
-    pub refused: Vec<(&'static str, u64)>,
-    /// TLS handshakes that failed, by reason.
-    pub tls_failures: Vec<(&'static str, u64)>,
-    /// Lines that the access log's writer had to drop because it could not keep up.
+    pub connections: u64,
+    pub open_connections: u64,
+    pub tls_handshakes: u64,
+    pub tls_handshake_failures: u64,
+    /// Bytes on the wire from and to clients.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Answers without a route (404, 400, …) by the first digit of the status; index 0 is unused.
+    pub unrouted: [u64; 6],
+    /// Failures towards backends by reason.
+    pub upstream_errors: Vec<(&'static str, u64)>,
+    /// Tries beyond the first.
+    pub retries: u64,
+    /// Backends left alone for a while after repeated failures.
+    pub ejections: u64,
+    /// Lines that the access log's writer could not keep up with.
     pub log_lines_lost: u64,
+    /// Routes that have seen a request.
+    pub routes: Vec<RouteTraffic>,
 }
 
 /// Requests of one route.
@@ -78,20 +86,10 @@ pub struct RouteTraffic {
     /// [`Route::owner`](super::route::Route::owner) and [`Route::rule`](super::route::Route::rule).
     pub owner: ObjectName,
     pub rule: String,
-    /// Answers by status class: index 0 is 1xx, 4 is 5xx.
-    pub classes: [u64; 5],
-    /// Failures towards backends, by reason: connect, timeout, reset, protocol.
-    pub upstream_errors: Vec<(&'static str, u64)>,
-    /// Tries beyond the first.
-    pub retries: u64,
-    /// From the request's head to the response's last byte.
-    pub latency: Latency,
-}
-
-/// A histogram with fixed bounds.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Latency {
-    /// (upper bound in seconds, observations in this bucket alone), ascending; the last bound is infinite.
-    pub buckets: Vec<(f64, u64)>,
-    pub sum_seconds: f64,
+    /// By the first digit of the status; index 0 counts requests that the client gave up before any answer.
+    pub by_class: [u64; 6],
+    /// (upper bound in seconds, observations in this bucket alone), ascending; the last bound is `f64::MAX`.
+    pub latency: Vec<(f64, u64)>,
+    pub latency_sum_seconds: f64,
+    pub bytes_out: u64,
 }

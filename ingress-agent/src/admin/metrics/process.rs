@@ -1,0 +1,83 @@
+//! The agent's own process, under the names that Prometheus' clients agreed on. What cannot be read is left out.
+
+use std::fmt;
+use std::fs;
+
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::{counters, gauges};
+
+pub(super) fn encode(e: &mut DescriptorEncoder) -> fmt::Result {
+    // SAFETY: sysconf takes no pointers.
+    let (tick, page) = unsafe { (libc::sysconf(libc::_SC_CLK_TCK), libc::sysconf(libc::_SC_PAGESIZE)) };
+    if let Some(stat) = Stat::read() {
+        counters(e, "process_cpu_seconds", "CPU time of the agent in user and kernel mode.")?
+            .count_seconds(stat.cpu_ticks as f64 / tick.max(1) as f64)?;
+        gauges(e, "process_threads", "Threads of the agent.")?.gauge(&[], stat.threads as f64)?;
+        gauges(e, "process_resident_memory_bytes", "Memory of the agent that is in RAM.")?
+            .gauge(&[], stat.resident_pages as f64 * page as f64)?;
+        gauges(e, "process_virtual_memory_bytes", "Address space of the agent.")?.gauge(&[], stat.virtual_bytes as f64)?;
+        if let Some(boot) = boot_time() {
+            gauges(e, "process_start_time_seconds", "When the agent started, in seconds since 1970.")?
+                .gauge(&[], boot as f64 + stat.start_ticks as f64 / tick.max(1) as f64)?;
+        }
+    }
+    if let Ok(open) = fs::read_dir("/proc/self/fd") {
+        // One of them is the directory that is being read.
+        gauges(e, "process_open_fds", "File descriptors that the agent has open.")?
+            .gauge(&[], open.count().saturating_sub(1) as f64)?;
+    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writes.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0 {
+        gauges(e, "process_max_fds", "File descriptors that the agent may have open.")?.gauge(&[], limit.rlim_cur as f64)?;
+    }
+    Ok(())
+}
+
+/// The columns of `/proc/self/stat` that we show.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    cpu_ticks: u64,
+    threads: u64,
+    start_ticks: u64,
+    virtual_bytes: u64,
+    resident_pages: u64,
+}
+
+impl Stat {
+    fn read() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/self/stat").ok()?)
+    }
+
+    /// proc_pid_stat(5). The name in parentheses may contain anything, so columns are counted from the last one.
+    fn parse(text: &str) -> Option<Self> {
+        let rest: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        let column = |number: usize| rest.get(number - 3)?.parse::<u64>().ok();
+        Some(Self {
+            cpu_ticks: column(14)? + column(15)?,
+            threads: column(20)?,
+            start_ticks: column(22)?,
+            virtual_bytes: column(23)?,
+            resident_pages: column(24)?,
+        })
+    }
+}
+
+fn boot_time() -> Option<u64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    stat.lines().find_map(|l| l.strip_prefix("btime "))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_survive_a_hostile_name() {
+        let text = "7 (a) b) 1 (c) S 1 7 7 0 -1 4194560 100 0 0 0 11 22 0 0 20 0 5 0 999 4096 33 18446744073709551615";
+        let stat = Stat { cpu_ticks: 33, threads: 5, start_ticks: 999, virtual_bytes: 4096, resident_pages: 33 };
+        assert_eq!(Stat::parse(text), Some(stat));
+        assert_eq!(Stat::parse("nonsense"), None);
+    }
+}

@@ -1,0 +1,96 @@
+//! The text against what Prometheus expects of it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::*;
+use crate::admin::query::Room;
+use crate::model::holding::{HeldAddress, Holding, LinkState};
+use crate::model::snapshot::{FrontendKey, ObjectName, PoolName, Protocol, Snapshot};
+use crate::model::traffic::{Attachment, L4Traffic, L7Traffic, RouteTraffic};
+
+fn readings() -> Box<Readings> {
+    let vip = "203.0.113.1".parse().unwrap();
+    let key = FrontendKey { vip, protocol: Protocol::Tcp, port: 443 };
+    let service = ObjectName::new("shop", "web");
+    let counts = Counts { rx_packets: 5, rx_bytes: 500, tx_packets: 4, tx_bytes: 400, new_flows: 1 };
+    Box::new(Readings {
+        node: "n".into(),
+        started: Instant::now(),
+        snapshot: Arc::new(Snapshot { generation: 3, ..Snapshot::default() }),
+        rooms: vec![Room { name: "proxy".into(), applied: 2, problems: vec!["x".into()] }],
+        not_ready: vec!["x".into()],
+        attachments: vec![Attachment { interface: "eth0".into(), index: 2, mode: AttachMode::Native, note: None }],
+        holding: Arc::new(Holding {
+            interface: "eth0".into(),
+            link: LinkState::Up,
+            addresses: [(vip, HeldAddress { present: true, announced: 6, ..HeldAddress::default() })].into(),
+        }),
+        l4: L4Traffic {
+            verdicts: vec![("forward_nat", "", 9)],
+            frontends: vec![(key, counts)],
+            backends: vec![(
+                PoolName { service: service.clone(), port: 443, protocol: Protocol::Tcp },
+                "10.0.0.1:8443".parse().unwrap(),
+                counts,
+            )],
+            flows: 1,
+            flow_capacity: 1000,
+        },
+        l7: L7Traffic {
+            routes: vec![RouteTraffic {
+                owner: service,
+                rule: "shop/a\"b\\c\n".into(),
+                by_class: [0, 0, 3, 0, 0, 1],
+                latency: vec![(0.001, 3), (f64::MAX, 1)],
+                latency_sum_seconds: 1.5,
+                bytes_out: 10,
+            }],
+            ..L7Traffic::default()
+        },
+    })
+}
+
+#[test]
+fn samples_are_there() {
+    let text = render(readings()).expect("renders");
+    for line in [
+        "sluicegate_ready 0.0",
+        "sluicegate_planned_generation 3.0",
+        "sluicegate_applied_generation{room=\"proxy\"} 2.0",
+        "sluicegate_xdp_attached{interface=\"eth0\",mode=\"native\"} 1.0",
+        "sluicegate_vip_held{address=\"203.0.113.1\",interface=\"eth0\"} 1.0",
+        "sluicegate_vip_announcements_total{address=\"203.0.113.1\"} 6",
+        "sluicegate_xdp_packets_total{verdict=\"forward_nat\"} 9",
+        "sluicegate_frontend_rx_bytes_total{vip=\"203.0.113.1\",protocol=\"tcp\",port=\"443\",namespace=\"\",service=\"\"} 500",
+        "sluicegate_backend_tx_packets_total{namespace=\"shop\",service=\"web\",port=\"443\",protocol=\"tcp\",backend=\"10.0.0.1:8443\"} 4",
+        "sluicegate_http_requests_total{namespace=\"shop\",ingress=\"web\",rule=\"shop/a\\\"b\\\\c\\n\",class=\"5xx\"} 1",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\nnot in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+    assert!(text.contains("process_resident_memory_bytes "));
+}
+
+#[test]
+fn histogram_is_cumulative_and_ends_in_infinity() {
+    let text = render(readings()).expect("renders");
+    let buckets: Vec<_> = text.lines().filter(|l| l.contains("duration_seconds_bucket")).collect();
+    assert_eq!(buckets.len(), 2);
+    assert!(buckets[0].ends_with(" 3") && buckets[1].contains("le=\"+Inf\"") && buckets[1].ends_with(" 4"), "{buckets:?}");
+    assert!(text.lines().any(|l| l.contains("duration_seconds_count{") && l.ends_with(" 4")));
+}
+
+#[test]
+fn every_sample_has_one_type_and_a_shape() {
+    let text = render(readings()).expect("renders");
+    let mut types = std::collections::BTreeSet::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            assert!(types.insert(rest.split(' ').next().unwrap().to_owned()), "{line} twice");
+        } else if !line.starts_with('#') {
+            let (_, value) = line.rsplit_once(' ').expect("name and value");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+}
