@@ -242,7 +242,11 @@ fn l4(r: &mut Reader, args: &RunArgs) -> L4Config {
         max_frontends,
         max_backends,
         ring_slots,
-        hash_seed: args.hash_seed.as_ref().filter(|t| !t.is_empty()).and_then(|t| r.read_secret("--hash-seed", t, value::seed)),
+        hash_seed: args
+            .hash_seed
+            .as_ref()
+            .filter(|t| !t.is_empty())
+            .and_then(|t| r.read_secret("--hash-seed", t, value::seed)),
         pin_path: r.read("--pin-path", &args.pin_path, value::absolute_path).unwrap_or_default(),
         xdp_mode: r
             .choose(

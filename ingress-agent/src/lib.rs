@@ -7,12 +7,12 @@ pub mod sources;
 
 pub mod plan;
 
+pub mod object;
+
 pub mod vip;
 
-pub mod object;
+pub mod admin;
 
 pub mod args;
 
 pub mod config;
-
-pub mod admin;

@@ -9,7 +9,9 @@ use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
@@ -124,10 +126,12 @@ fn agent(e: &mut DescriptorEncoder, r: &Readings) -> fmt::Result {
     rejections(e, r)?;
     let mut expiry = gauges(e, "sluicegate_certificate_expiry_timestamp_seconds", "When a certificate expires.")?;
     for c in r.snapshot.certificates.values() {
-        let at = c.not_after.duration_since(UNIX_EPOCH).map_or_else(|e| -e.duration().as_secs_f64(), |d| d.as_secs_f64());
+        let at =
+            c.not_after.duration_since(UNIX_EPOCH).map_or_else(|e| -e.duration().as_secs_f64(), |d| d.as_secs_f64());
         expiry.gauge(&[("namespace", &c.name.namespace), ("secret", &c.name.name)], at)?;
     }
-    let mut expired = gauges(e, "sluicegate_certificate_expired", "1 if a certificate has expired or is not valid yet.")?;
+    let mut expired =
+        gauges(e, "sluicegate_certificate_expired", "1 if a certificate has expired or is not valid yet.")?;
     let now = SystemTime::now();
     for c in r.snapshot.certificates.values() {
         let bad = now > c.not_after || now < c.not_before;
@@ -171,11 +175,13 @@ fn vips(e: &mut DescriptorEncoder, r: &Readings) -> fmt::Result {
         let value = f64::from(u8::from(state.present));
         held.gauge(&[("address", &address.to_string()), ("interface", interface)], value)?;
     }
-    let mut announced = counters(e, "sluicegate_vip_announcements", "Gratuitous ARPs and neighbour advertisements sent.")?;
+    let mut announced =
+        counters(e, "sluicegate_vip_announcements", "Gratuitous ARPs and neighbour advertisements sent.")?;
     for (address, state) in &r.holding.addresses {
         announced.count(&[("address", &address.to_string())], state.announced)?;
     }
-    let mut claimed = gauges(e, "sluicegate_vip_claimed_elsewhere", "1 if another machine was seen to claim the address.")?;
+    let mut claimed =
+        gauges(e, "sluicegate_vip_claimed_elsewhere", "1 if another machine was seen to claim the address.")?;
     for (address, state) in &r.holding.addresses {
         claimed.gauge(&[("address", &address.to_string())], f64::from(u8::from(state.claimed_by.is_some())))?;
     }
@@ -200,20 +206,24 @@ fn l4(e: &mut DescriptorEncoder, r: &Readings) -> fmt::Result {
         ("sluicegate_frontend_tx_bytes", "Bytes back to clients, layer 3 upwards.", |c| c.tx_bytes),
         ("sluicegate_frontend_new_flows", "Flows that began.", |c| c.new_flows),
     ];
-    let rows: Vec<_> = r
-        .l4
-        .frontends
-        .iter()
-        .map(|(key, counts)| {
-            let owner = r.snapshot.frontends.get(key).map(|f| f.owner.clone()).unwrap_or_default();
-            (key.vip.to_string(), key.protocol.to_string(), key.port.to_string(), owner, counts)
-        })
-        .collect();
+    let rows: Vec<_> =
+        r.l4.frontends
+            .iter()
+            .map(|(key, counts)| {
+                let owner = r.snapshot.frontends.get(key).map(|f| f.owner.clone()).unwrap_or_default();
+                (key.vip.to_string(), key.protocol.to_string(), key.port.to_string(), owner, counts)
+            })
+            .collect();
     for (name, help, column) in frontend {
         let mut family = counters(e, name, help)?;
         for (vip, protocol, port, owner, counts) in &rows {
-            let labels =
-                [("vip", &**vip), ("protocol", protocol), ("port", port), ("namespace", &owner.namespace), ("service", &owner.name)];
+            let labels = [
+                ("vip", &**vip),
+                ("protocol", protocol),
+                ("port", port),
+                ("namespace", &owner.namespace),
+                ("service", &owner.name),
+            ];
             family.count(&labels, column(counts))?;
         }
     }
@@ -225,12 +235,13 @@ fn l4(e: &mut DescriptorEncoder, r: &Readings) -> fmt::Result {
         ("sluicegate_backend_tx_bytes", "Bytes from the backend, layer 3 upwards.", |c| c.tx_bytes),
         ("sluicegate_backend_new_flows", "Flows that the backend got.", |c| c.new_flows),
     ];
-    let rows: Vec<_> = r
-        .l4
-        .backends
-        .iter()
-        .map(|(pool, address, counts)| (pool, pool.port.to_string(), pool.protocol.to_string(), address.to_string(), counts))
-        .collect();
+    let rows: Vec<_> =
+        r.l4.backends
+            .iter()
+            .map(|(pool, address, counts)| {
+                (pool, pool.port.to_string(), pool.protocol.to_string(), address.to_string(), counts)
+            })
+            .collect();
     for (name, help, column) in backend {
         let mut family = counters(e, name, help)?;
         for (pool, port, protocol, address, counts) in &rows {

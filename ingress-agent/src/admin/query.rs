@@ -113,7 +113,8 @@ fn l4(protocol: &str, client: &str, vip: &str) -> Result<Question, Vec<String>> 
 fn http_question(url: &str, method: &str, headers: &[String], client: Option<&str>) -> Result<Question, Vec<String>> {
     let mut mistakes = Vec::new();
     let uri = url.parse::<http::Uri>().ok();
-    let uri = uri.filter(|u| matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some_and(|h| !h.is_empty()));
+    let uri =
+        uri.filter(|u| matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some_and(|h| !h.is_empty()));
     if uri.is_none() {
         mistakes.push(format!("{url}: is not a URL such as https://shop.example/cart"));
     }

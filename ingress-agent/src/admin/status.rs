@@ -188,7 +188,12 @@ fn interfaces(r: &Readings) -> Vec<InterfaceStatus> {
     };
     r.attachments
         .iter()
-        .map(|a| InterfaceStatus { name: a.interface.clone(), index: a.index, mode: mode(a.mode), note: a.note.clone() })
+        .map(|a| InterfaceStatus {
+            name: a.interface.clone(),
+            index: a.index,
+            mode: mode(a.mode),
+            note: a.note.clone(),
+        })
         .collect()
 }
 

@@ -97,7 +97,16 @@ fn services(s: &Status, before: Option<(&Status, f64)>) -> Rows {
         before.iter().flat_map(|(b, _)| b.services.iter().map(|v| (&*v.frontend, v))).collect();
     let seconds = before.map(|(_, seconds)| seconds);
     let mut rows = vec![row([
-        "FRONTEND / BACKEND", "OWNER / NODE", "MODE", "STATE", "WEIGHT", "IN pkt/s", "IN bit/s", "OUT bit/s", "FLOWS/s", "PACKETS",
+        "FRONTEND / BACKEND",
+        "OWNER / NODE",
+        "MODE",
+        "STATE",
+        "WEIGHT",
+        "IN pkt/s",
+        "IN bit/s",
+        "OUT bit/s",
+        "FLOWS/s",
+        "PACKETS",
         "FLOWS",
     ])];
     for service in &s.services {

@@ -4,7 +4,8 @@ use super::*;
 use crate::admin::status::{BackendStatus, RejectionStatus, VerdictStatus, VipStatus};
 
 fn sample(packets: u64) -> Status {
-    let traffic = Traffic { rx_packets: packets, rx_bytes: packets * 100, new_flows: packets / 10, ..Traffic::default() };
+    let traffic =
+        Traffic { rx_packets: packets, rx_bytes: packets * 100, new_flows: packets / 10, ..Traffic::default() };
     Status {
         version: "1".into(),
         node: "edge".into(),
@@ -62,7 +63,10 @@ fn rates_are_the_difference_of_two_readings() {
     let text = status(&sample(3000), Some((&sample(1000), 2.0)));
     let line = text.lines().find(|l| l.contains("tcp 203.0.113.1:80")).expect("the frontend's line");
     let cells: Vec<_> = line.split_whitespace().collect();
-    assert_eq!(cells, ["tcp", "203.0.113.1:80", "shop/web", "l4", "0/1", "ready", "1000", "800.0k", "0", "100", "3,000", "300"]);
+    assert_eq!(
+        cells,
+        ["tcp", "203.0.113.1:80", "shop/web", "l4", "0/1", "ready", "1000", "800.0k", "0", "100", "3,000", "300"]
+    );
 }
 
 #[test]

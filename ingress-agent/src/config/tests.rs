@@ -29,14 +29,37 @@ fn least_that_must_be_said() {
 #[test]
 fn everything_said() {
     let c = parse(&[
-        "--manifests=/", "--interface=eth0,eth1", "--interface=eth2", "--node=edge-1.example", "--ingress-vip=203.0.113.1",
-        "--ingress-vip=2001:db8::1", "--http-port=8080", "--https-port=8443", "--controller-class=k8s.io/ingress-nginx",
-        "--watch-ingress-without-class", "--tcp-services-configmap=a/b", "--udp-services-configmap=a/c",
-        "--default-ssl-certificate=a/d.e", "--default-backend-service=a/f", "--snat-address=10.0.0.1,fd00::1",
-        "--snat-ports=20000-30000", "--max-flows=2_000_000", "--max-frontends=5", "--max-backends=6", "--ring-slots=7",
-        "--hash-seed=0xDEADbeef", "--pin-path=/sys/fs/bpf/x", "--xdp-mode=generic", "--hold-vips=203.0.113.1,2001:db8::1",
-        "--vip-interface=bond0", "--admin-address=off", "--admin-socket=/tmp/s", "--workers=3", "--access-log=/var/log/a",
-        "--access-log-format=combined", "--drain-timeout=1500ms",
+        "--manifests=/",
+        "--interface=eth0,eth1",
+        "--interface=eth2",
+        "--node=edge-1.example",
+        "--ingress-vip=203.0.113.1",
+        "--ingress-vip=2001:db8::1",
+        "--http-port=8080",
+        "--https-port=8443",
+        "--controller-class=k8s.io/ingress-nginx",
+        "--watch-ingress-without-class",
+        "--tcp-services-configmap=a/b",
+        "--udp-services-configmap=a/c",
+        "--default-ssl-certificate=a/d.e",
+        "--default-backend-service=a/f",
+        "--snat-address=10.0.0.1,fd00::1",
+        "--snat-ports=20000-30000",
+        "--max-flows=2_000_000",
+        "--max-frontends=5",
+        "--max-backends=6",
+        "--ring-slots=7",
+        "--hash-seed=0xDEADbeef",
+        "--pin-path=/sys/fs/bpf/x",
+        "--xdp-mode=generic",
+        "--hold-vips=203.0.113.1,2001:db8::1",
+        "--vip-interface=bond0",
+        "--admin-address=off",
+        "--admin-socket=/tmp/s",
+        "--workers=3",
+        "--access-log=/var/log/a",
+        "--access-log-format=combined",
+        "--drain-timeout=1500ms",
     ])
     .expect("valid");
     assert_eq!(c.interfaces, ["eth0", "eth1", "eth2"]);
@@ -52,8 +75,10 @@ fn everything_said() {
 
 #[test]
 fn mistakes_are_reported_together() {
-    let mistakes = parse(&["--http-port=0", "--snat-ports=9-1", "--xdp-mode=fast", "--drain-timeout=soon"]).unwrap_err();
-    let wanted = ["--manifests", "--interface", "--http-port 0", "--snat-ports 9-1", "--xdp-mode fast", "--drain-timeout soon"];
+    let mistakes =
+        parse(&["--http-port=0", "--snat-ports=9-1", "--xdp-mode=fast", "--drain-timeout=soon"]).unwrap_err();
+    let wanted =
+        ["--manifests", "--interface", "--http-port 0", "--snat-ports 9-1", "--xdp-mode fast", "--drain-timeout soon"];
     for w in wanted {
         assert!(mistakes.iter().any(|m| m.starts_with(w)), "{w}: {mistakes:?}");
     }

@@ -100,7 +100,9 @@ pub(super) fn vip(text: &str) -> Result<IpAddr, String> {
     }
     match address {
         IpAddr::V4(v4) if v4.is_broadcast() => Err("is the broadcast address".into()),
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Err("is an IPv4 address in IPv6's clothes; write it as IPv4".into()),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            Err("is an IPv4 address in IPv6's clothes; write it as IPv4".into())
+        }
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Err("is link-local".into()),
         _ => Ok(address),
     }
@@ -129,7 +131,9 @@ pub(super) fn node_name(text: &str) -> Result<String, String> {
 
 pub(super) fn object_name(text: &str) -> Result<ObjectName, String> {
     match text.split_once('/') {
-        Some((namespace, name)) if label(namespace, 63) && name.len() <= 253 && name.split('.').all(|l| label(l, 253)) => {
+        Some((namespace, name))
+            if label(namespace, 63) && name.len() <= 253 && name.split('.').all(|l| label(l, 253)) =>
+        {
             Ok(ObjectName::new(namespace, name))
         }
         _ => Err("is not of the form namespace/name".into()),
@@ -138,7 +142,11 @@ pub(super) fn object_name(text: &str) -> Result<ObjectName, String> {
 
 fn label(text: &str, longest: usize) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    !text.is_empty() && text.len() <= longest && text.chars().all(plain) && !text.starts_with('-') && !text.ends_with('-')
+    !text.is_empty()
+        && text.len() <= longest
+        && text.chars().all(plain)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 pub(super) fn seed(text: &str) -> Result<u64, String> {

@@ -47,7 +47,8 @@ fn routes(e: &mut DescriptorEncoder, t: &L7Traffic) -> fmt::Result {
     }
     let mut bytes = counters(e, "sluicegate_http_route_sent_bytes", "Bytes of answers by route.")?;
     for r in &t.routes {
-        bytes.count(&[("namespace", &r.owner.namespace), ("ingress", &r.owner.name), ("rule", &r.rule)], r.bytes_out)?;
+        bytes
+            .count(&[("namespace", &r.owner.namespace), ("ingress", &r.owner.name), ("rule", &r.rule)], r.bytes_out)?;
     }
     let help = "From the request's head to the answer's end, by route.";
     let mut latency =

@@ -8,31 +8,47 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::{counters, gauges};
 
 pub(super) fn encode(e: &mut DescriptorEncoder) -> fmt::Result {
-    // SAFETY: sysconf takes no pointers.
-    let (tick, page) = unsafe { (libc::sysconf(libc::_SC_CLK_TCK), libc::sysconf(libc::_SC_PAGESIZE)) };
-    if let Some(stat) = Stat::read() {
+    let tick = ticks_per_second(&fs::read("/proc/self/auxv").unwrap_or_default());
+    let stat = fs::read_to_string("/proc/self/stat").ok().and_then(|text| Stat::parse(&text));
+    if let (Some(stat), Some(tick)) = (&stat, tick) {
         counters(e, "process_cpu_seconds", "CPU time of the agent in user and kernel mode.")?
-            .count_seconds(stat.cpu_ticks as f64 / tick.max(1) as f64)?;
-        gauges(e, "process_threads", "Threads of the agent.")?.gauge(&[], stat.threads as f64)?;
-        gauges(e, "process_resident_memory_bytes", "Memory of the agent that is in RAM.")?
-            .gauge(&[], stat.resident_pages as f64 * page as f64)?;
-        gauges(e, "process_virtual_memory_bytes", "Address space of the agent.")?.gauge(&[], stat.virtual_bytes as f64)?;
+            .count_seconds(stat.cpu_ticks as f64 / tick)?;
         if let Some(boot) = boot_time() {
             gauges(e, "process_start_time_seconds", "When the agent started, in seconds since 1970.")?
-                .gauge(&[], boot as f64 + stat.start_ticks as f64 / tick.max(1) as f64)?;
+                .gauge(&[], boot as f64 + stat.start_ticks as f64 / tick)?;
         }
+    }
+    if let Some(stat) = stat {
+        gauges(e, "process_threads", "Threads of the agent.")?.gauge(&[], stat.threads as f64)?;
+        gauges(e, "process_virtual_memory_bytes", "Address space of the agent.")?
+            .gauge(&[], stat.virtual_bytes as f64)?;
+    }
+    if let Some(kilobytes) = line("/proc/self/status", "VmRSS:") {
+        gauges(e, "process_resident_memory_bytes", "Memory of the agent that is in RAM.")?
+            .gauge(&[], kilobytes as f64 * 1024.0)?;
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         // One of them is the directory that is being read.
         gauges(e, "process_open_fds", "File descriptors that the agent has open.")?
             .gauge(&[], open.count().saturating_sub(1) as f64)?;
     }
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is valid for writes.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0 {
-        gauges(e, "process_max_fds", "File descriptors that the agent may have open.")?.gauge(&[], limit.rlim_cur as f64)?;
+    if let Some(most) = line("/proc/self/limits", "Max open files") {
+        gauges(e, "process_max_fds", "File descriptors that the agent may have open.")?.gauge(&[], most as f64)?;
     }
     Ok(())
+}
+
+/// The first number after a line's name.
+fn line(path: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    text.lines().find_map(|l| l.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
+
+/// `AT_CLKTCK` of getauxval(3): the unit of times in /proc.
+fn ticks_per_second(auxv: &[u8]) -> Option<f64> {
+    const AT_CLKTCK: u64 = 17;
+    let words: Vec<u64> = auxv.as_chunks::<8>().0.iter().map(|w| u64::from_ne_bytes(*w)).collect();
+    words.chunks(2).find(|pair| pair[0] == AT_CLKTCK).and_then(|pair| pair.get(1)).map(|t| *t as f64)
 }
 
 /// The columns of `/proc/self/stat` that we show.
@@ -42,14 +58,9 @@ struct Stat {
     threads: u64,
     start_ticks: u64,
     virtual_bytes: u64,
-    resident_pages: u64,
 }
 
 impl Stat {
-    fn read() -> Option<Self> {
-        Self::parse(&fs::read_to_string("/proc/self/stat").ok()?)
-    }
-
     /// proc_pid_stat(5). The name in parentheses may contain anything, so columns are counted from the last one.
     fn parse(text: &str) -> Option<Self> {
         let rest: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
@@ -59,7 +70,6 @@ impl Stat {
             threads: column(20)?,
             start_ticks: column(22)?,
             virtual_bytes: column(23)?,
-            resident_pages: column(24)?,
         })
     }
 }
@@ -76,8 +86,14 @@ mod tests {
     #[test]
     fn columns_survive_a_hostile_name() {
         let text = "7 (a) b) 1 (c) S 1 7 7 0 -1 4194560 100 0 0 0 11 22 0 0 20 0 5 0 999 4096 33 18446744073709551615";
-        let stat = Stat { cpu_ticks: 33, threads: 5, start_ticks: 999, virtual_bytes: 4096, resident_pages: 33 };
+        let stat = Stat { cpu_ticks: 33, threads: 5, start_ticks: 999, virtual_bytes: 4096 };
         assert_eq!(Stat::parse(text), Some(stat));
         assert_eq!(Stat::parse("nonsense"), None);
+    }
+
+    #[test]
+    fn clock_tick_of_this_machine_is_known() {
+        assert!(ticks_per_second(&fs::read("/proc/self/auxv").expect("readable")).is_some_and(|t| t >= 1.0));
+        assert_eq!(ticks_per_second(&[17, 0, 0]), None);
     }
 }

@@ -77,7 +77,10 @@ fn histogram_is_cumulative_and_ends_in_infinity() {
     let text = render(readings()).expect("renders");
     let buckets: Vec<_> = text.lines().filter(|l| l.contains("duration_seconds_bucket")).collect();
     assert_eq!(buckets.len(), 2);
-    assert!(buckets[0].ends_with(" 3") && buckets[1].contains("le=\"+Inf\"") && buckets[1].ends_with(" 4"), "{buckets:?}");
+    assert!(
+        buckets[0].ends_with(" 3") && buckets[1].contains("le=\"+Inf\"") && buckets[1].ends_with(" 4"),
+        "{buckets:?}"
+    );
     assert!(text.lines().any(|l| l.contains("duration_seconds_count{") && l.ends_with(" 4")));
 }
 
