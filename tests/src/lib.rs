@@ -13,6 +13,8 @@ pub mod websocket;
 
 pub mod load;
 
+pub mod table;
+
 pub mod packet;
 
 pub mod plans;

@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-pub mod https;
+pub mod web;
 
 /// An answer that takes longer is a failure. Below TCP's first retransmission of a SYN (1 s) plus its second (2 s).
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -32,6 +32,12 @@ impl Stop {
             let _ = sender.send(true);
         });
         Self(receiver)
+    }
+
+    /// When the sender says so, or is gone.
+    pub fn by_hand() -> (watch::Sender<bool>, Self) {
+        let (sender, receiver) = watch::channel(false);
+        (sender, Self(receiver))
     }
 
     /// After a time.
@@ -102,6 +108,18 @@ impl Outcome {
     /// Failures of attempts that began at this time or later.
     pub fn failed_since(&self, began: u128) -> usize {
         self.failures.iter().filter(|(at, _)| *at >= began).count()
+    }
+}
+
+/// Lets this process open as many files as the system allows: a thousand connections need more than the usual 1,024.
+pub fn allow_many_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a pointer to a local rlimit, which outlives them.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use ingress_tests::websocket;
+use ingress_tests::{load, websocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -37,6 +37,7 @@ struct Arguments {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    load::allow_many_files();
     let name: &'static str = arguments.name.leak();
     let http = listen(arguments.http)?;
     let tcp = listen(arguments.tcp)?;

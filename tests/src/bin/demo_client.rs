@@ -4,10 +4,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use ingress_tests::load;
+use ingress_tests::load::web::{Pace, Site};
 
 /// Traffic for the demo.
 #[derive(Parser)]
@@ -74,6 +76,7 @@ enum What {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
+    load::allow_many_files();
     let stop = load::Stop::at_end_of_input();
     match Arguments::parse().what {
         What::Udp { to, count } => load::print_spread(&load::udp(to, count).await?),
@@ -85,12 +88,14 @@ async fn main() -> Result<()> {
             println!("bytes {bytes}");
         }
         What::Https { to, host, path, ca, workers } => {
-            let site = load::https::Site::new(to, &host, &path, &ca)?;
-            load::https::load(&site, workers, stop).await.print();
+            let site = Site::secure(to, &host, &path, &ca)?;
+            // Both connection set-up and keep-alive are exercised.
+            let pace = Pace { workers, requests_a_connection: 10, pause: Duration::ZERO };
+            load::web::load(&site, pace, stop).await.print();
         }
         What::Websocket { to, host, path, ca } => {
-            let site = load::https::Site::new(to, &host, &path, &ca)?;
-            println!("echoed {}", load::https::websocket(&site).await?);
+            let site = Site::secure(to, &host, &path, &ca)?;
+            println!("echoed {}", load::web::websocket(&site).await?);
         }
     }
     Ok(())

@@ -2,7 +2,6 @@
 //! and exits 0 only if everything held. Leaves nothing behind, however it ends; `--keep` leaves it running on purpose.
 
 mod show;
-mod table;
 mod traces;
 mod world;
 

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ingress_tests::lan::Host;
-use ingress_tests::load::https::{Connection, Site};
+use ingress_tests::load::web::{Connection, Site};
 use ingress_tests::load::{self, Outcome, Spread};
+use ingress_tests::table::{Table, ms, quantile};
 
-use crate::table::Table;
 use crate::world::{CLIENT_V4, CLIENT_V6, L4_V4, L4_V6, Load, WEB_V4, WEB_V6, World, at};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -177,7 +177,7 @@ fn without(text: &str, node: &str) -> String {
 /// How soon an edit is noticed by a client, at L4 and at L7.
 fn manifest_edited(world: &World, table: &mut Table) -> Result<()> {
     step("A manifest is edited: its endpoint moves between b1 and b3");
-    let site = Site::new(at(WEB_V4, 443)?, "shop.example", "/edited", &world.authority())?;
+    let site = Site::secure(at(WEB_V4, 443)?, "shop.example", "/edited", &world.authority())?;
     let (mut l4, mut l7) = (Vec::new(), Vec::new());
     let moves = [("192.0.2.11", "192.0.2.13", "b3"), ("192.0.2.13", "192.0.2.11", "b1")];
     for (from, to, name) in moves.into_iter().cycle().take(10) {
@@ -197,7 +197,8 @@ fn manifest_edited(world: &World, table: &mut Table) -> Result<()> {
             })
         })?;
     }
-    let (l4, l7) = (median(&mut l4), median(&mut l7));
+    let median = |times: &mut [Duration]| quantile(times, 0.5).context("no edit was measured");
+    let (l4, l7) = (median(&mut l4)?, median(&mut l7)?);
     table.row("manifest edited: live in XDP after", ms(l4), "at most 100 ms", l4 < Duration::from_millis(100));
     table.row("manifest edited: live in the proxy after", ms(l7), "at most 100 ms", l7 < Duration::from_millis(100));
     Ok(())
@@ -272,13 +273,4 @@ impl UdpFlow {
         }
         bail!("no backend answered as expected within {PATIENCE:?}")
     }
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-fn ms(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }

@@ -1,29 +1,40 @@
-//! HTTPS and WebSocket clients that trust one authority and connect to one address, whatever the name resolves to.
+//! HTTP, HTTPS and WebSocket clients that connect to one address, whatever the name resolves to, and trust one authority.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::{Outcome, PATIENCE, Stop, now_ms};
 use crate::websocket::{self, Opcode};
 
-/// Requests on one connection before the next is opened: both connection set-up and keep-alive are exercised.
-const REQUESTS_A_CONNECTION: usize = 10;
+/// How hard a load presses.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    pub workers: usize,
+    /// Requests on one connection before the next is opened.
+    pub requests_a_connection: usize,
+    /// Between two requests of a worker.
+    pub pause: Duration,
+}
+
+/// A connection, encrypted or not.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Where to, and what for.
 #[derive(Clone)]
@@ -31,12 +42,18 @@ pub struct Site {
     to: SocketAddr,
     host: String,
     path: String,
-    connector: TlsConnector,
+    /// Absent for plain HTTP.
+    connector: Option<TlsConnector>,
 }
 
 impl Site {
+    /// Without TLS.
+    pub fn plain(to: SocketAddr, host: &str, path: &str) -> Self {
+        Self { to, host: host.to_owned(), path: path.to_owned(), connector: None }
+    }
+
     /// `authority` is a PEM file.
-    pub fn new(to: SocketAddr, host: &str, path: &str, authority: &Path) -> Result<Self> {
+    pub fn secure(to: SocketAddr, host: &str, path: &str, authority: &Path) -> Result<Self> {
         let pem = fs::read(authority).with_context(|| format!("read {}", authority.display()))?;
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -47,14 +64,15 @@ impl Site {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { to, host: host.to_owned(), path: path.to_owned(), connector: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { connector: Some(TlsConnector::from(Arc::new(config))), ..Self::plain(to, host, path) })
     }
 
-    async fn open(&self) -> Result<TlsStream<TcpStream>> {
+    async fn open(&self) -> Result<Box<dyn Stream>> {
         let stream = TcpStream::connect(self.to).await.context("connect")?;
         stream.set_nodelay(true)?;
+        let Some(connector) = &self.connector else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from(self.host.clone()).context("the host as a server name")?;
-        self.connector.connect(name, stream).await.context("TLS")
+        Ok(Box::new(connector.connect(name, stream).await.context("TLS")?))
     }
 
     fn request(&self) -> http::request::Builder {
@@ -78,28 +96,35 @@ impl Connection {
 
     /// The body of a successful answer.
     pub async fn get(&mut self) -> Result<String> {
+        let path = self.site.path.clone();
+        self.get_path(&path).await
+    }
+
+    /// The same for another path.
+    pub async fn get_path(&mut self, path: &str) -> Result<String> {
+        let (status, body) = self.ask(path).await?;
+        ensure!(status.is_success(), "{status}: {}", body.trim());
+        Ok(body)
+    }
+
+    /// Any answer. Fails only if there is none.
+    pub async fn ask(&mut self, path: &str) -> Result<(StatusCode, String)> {
+        let request = Request::get(path).header(HOST, &self.site.host).body(Empty::new())?;
         let whole = async {
             self.sender.ready().await.context("the connection was closed")?;
-            let response =
-                self.sender.send_request(self.site.request().body(Empty::new())?).await.context("request")?;
-            text(response).await
+            let response = self.sender.send_request(request).await.context("request")?;
+            let status = response.status();
+            let body = response.into_body().collect().await.context("body")?.to_bytes();
+            Ok((status, String::from_utf8_lossy(&body).into_owned()))
         };
         timeout(PATIENCE, whole).await.context("a request took too long")?
     }
 }
 
-async fn text(response: Response<Incoming>) -> Result<String> {
-    let status = response.status();
-    let body = response.into_body().collect().await.context("body")?.to_bytes();
-    let body = String::from_utf8_lossy(&body).into_owned();
-    ensure!(status.is_success(), "{status}: {}", body.trim());
-    Ok(body)
-}
-
 /// Requests from several workers until stopped.
-pub async fn load(site: &Site, workers: usize, stop: Stop) -> Outcome {
+pub async fn load(site: &Site, pace: Pace, stop: Stop) -> Outcome {
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..workers {
+    for _ in 0..pace.workers {
         let (site, stop) = (site.clone(), stop.clone());
         tasks.spawn(async move {
             let mut outcome = Outcome::default();
@@ -112,13 +137,16 @@ pub async fn load(site: &Site, workers: usize, stop: Stop) -> Outcome {
                         continue;
                     }
                 };
-                for _ in 0..REQUESTS_A_CONNECTION {
+                for _ in 0..pace.requests_a_connection {
                     let began = now_ms();
                     let result = connection.get().await;
                     let broken = result.is_err();
                     outcome.note(began, result);
-                    if broken {
+                    if broken || stop.now() {
                         break;
+                    }
+                    if !pace.pause.is_zero() {
+                        tokio::time::sleep(pace.pause).await;
                     }
                 }
             }
