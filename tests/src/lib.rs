@@ -18,3 +18,5 @@ pub mod table;
 pub mod packet;
 
 pub mod plans;
+
+pub mod capture;
