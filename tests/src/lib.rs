@@ -5,6 +5,8 @@ pub mod netns;
 
 pub mod lan;
 
+pub mod place;
+
 pub mod edge;
 
 pub mod wait;

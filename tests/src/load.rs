@@ -210,9 +210,16 @@ async fn message(stream: &mut BufReader<TcpStream>, text: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Holds connections open and speaks on each ten times a second. `ok` is those that still worked at the end. Prints
-/// `holding N` when all are open.
-pub async fn hold(to: SocketAddr, connections: usize, avoid: Option<&str>, stop: Stop) -> Result<Outcome> {
+/// Holds connections open and speaks on each after every pause. `ok` is those that still worked at the end. `opened` is
+/// called when all are open.
+pub async fn hold(
+    to: SocketAddr,
+    connections: usize,
+    avoid: Option<&str>,
+    pause: Duration,
+    stop: Stop,
+    opened: impl FnOnce(),
+) -> Result<Outcome> {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..connections {
         let (_, mut stream) = open(to, avoid).await?;
@@ -226,12 +233,12 @@ pub async fn hold(to: SocketAddr, connections: usize, avoid: Option<&str>, stop:
                 }
                 tokio::select! {
                     () = stop.wait() => return Ok(()),
-                    () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
             }
         });
     }
-    println!("holding {connections}");
+    opened();
     let mut outcome = Outcome::default();
     while let Some(ended) = tasks.join_next().await {
         match ended.context("a task broke")? {
