@@ -166,12 +166,14 @@ pub async fn tcp(to: SocketAddr, count: u32) -> Result<Spread> {
     Ok(spread)
 }
 
-/// New connections, one after another, until stopped.
+/// New connections, one after another with a breath between them, until stopped. Without it a minute would use up the
+/// client's ports.
 pub async fn connect(to: SocketAddr, stop: Stop) -> Outcome {
     let mut outcome = Outcome::default();
     while !stop.now() {
         let began = now_ms();
         outcome.note(began, one_connection(to).await);
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     outcome
 }

@@ -94,7 +94,7 @@ async fn main() -> Result<()> {
         What::Https { to, host, path, ca, workers } => {
             let site = Site::secure(to, &host, &path, &ca)?;
             // Both connection set-up and keep-alive are exercised.
-            let pace = Pace { workers, requests_a_connection: 10, pause: Duration::ZERO };
+            let pace = Pace { workers, requests_a_connection: 10, pause: Duration::from_millis(2) };
             load::web::load(&site, pace, stop).await.print();
         }
         What::Websocket { to, host, path, ca } => {
