@@ -9,6 +9,8 @@ pub mod plan;
 
 pub mod object;
 
+pub mod dataplane;
+
 pub mod vip;
 
 pub mod admin;

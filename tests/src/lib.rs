@@ -17,6 +17,8 @@ pub mod load;
 
 pub mod table;
 
+pub mod l4;
+
 pub mod packet;
 
 pub mod plans;
