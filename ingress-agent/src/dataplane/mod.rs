@@ -42,7 +42,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
-use xdp_ebpf::Config;
+use xdp_ebpf::{Config, tick_shift};
 
 pub use self::options::{DataplaneOptions, XdpMode};
 
@@ -197,12 +197,16 @@ fn configure(maps: &Maps, options: &DataplaneOptions) -> Result<u64> {
     };
     let (first, last) = (u32::from(*options.snat_ports.start()), u32::from(*options.snat_ports.end()));
     anyhow::ensure!(first > 0 && first <= last, "the SNAT port range {first}-{last} is empty or begins at 0");
+    let hz = hz()?;
+    let shift = tick_shift(hz);
     let config = Config {
         seed,
         flow_mask: maps.flow_buckets() - 1,
         reply_mask: maps.reply_buckets() - 1,
-        hz: hz()?,
-        udp_idle_s: u32::try_from(options.udp_idle.as_secs()).unwrap_or(u32::MAX),
+        tick_shift: shift,
+        udp_idle: u32::try_from(options.udp_idle.as_millis() * u128::from(hz) / 1000 >> shift)
+            .unwrap_or(u32::MAX)
+            .max(1),
         port_min: first,
         port_count: last - first + 1,
     };
