@@ -18,3 +18,5 @@ pub mod admin;
 pub mod args;
 
 pub mod config;
+
+pub mod proxy;
