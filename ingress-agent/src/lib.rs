@@ -9,8 +9,6 @@ pub mod plan;
 
 pub mod object;
 
-pub mod dataplane;
-
 pub mod vip;
 
 pub mod admin;
@@ -18,5 +16,3 @@ pub mod admin;
 pub mod args;
 
 pub mod config;
-
-pub mod proxy;

@@ -5,8 +5,6 @@ pub mod netns;
 
 pub mod lan;
 
-pub mod place;
-
 pub mod edge;
 
 pub mod wait;
@@ -17,10 +15,10 @@ pub mod load;
 
 pub mod table;
 
-pub mod l4;
-
 pub mod packet;
 
 pub mod plans;
 
-pub mod capture;
+pub mod xdp_run;
+
+pub mod xdp_world;

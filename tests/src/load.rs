@@ -166,14 +166,12 @@ pub async fn tcp(to: SocketAddr, count: u32) -> Result<Spread> {
     Ok(spread)
 }
 
-/// New connections, one after another with a breath between them, until stopped. Without it a minute would use up the
-/// client's ports.
+/// New connections, one after another, until stopped.
 pub async fn connect(to: SocketAddr, stop: Stop) -> Outcome {
     let mut outcome = Outcome::default();
     while !stop.now() {
         let began = now_ms();
         outcome.note(began, one_connection(to).await);
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     outcome
 }
@@ -212,16 +210,9 @@ async fn message(stream: &mut BufReader<TcpStream>, text: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Holds connections open and speaks on each after every pause. `ok` is those that still worked at the end. `opened` is
-/// called when all are open.
-pub async fn hold(
-    to: SocketAddr,
-    connections: usize,
-    avoid: Option<&str>,
-    pause: Duration,
-    stop: Stop,
-    opened: impl FnOnce(),
-) -> Result<Outcome> {
+/// Holds connections open and speaks on each ten times a second. `ok` is those that still worked at the end. Prints
+/// `holding N` when all are open.
+pub async fn hold(to: SocketAddr, connections: usize, avoid: Option<&str>, stop: Stop) -> Result<Outcome> {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..connections {
         let (_, mut stream) = open(to, avoid).await?;
@@ -235,12 +226,12 @@ pub async fn hold(
                 }
                 tokio::select! {
                     () = stop.wait() => return Ok(()),
-                    () = tokio::time::sleep(pause) => {}
+                    () = tokio::time::sleep(Duration::from_millis(100)) => {}
                 }
             }
         });
     }
-    opened();
+    println!("holding {connections}");
     let mut outcome = Outcome::default();
     while let Some(ended) = tasks.join_next().await {
         match ended.context("a task broke")? {

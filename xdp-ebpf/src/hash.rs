@@ -61,10 +61,16 @@ pub const fn tuple(seed: u64, src: &Addr, dst: &Addr, sport: Port, dport: Port, 
     if is_v4(src) && is_v4(dst) {
         return tuple_v4(seed, low(src), low(dst), sport, dport, proto);
     }
-    let mut h = round(seed ^ P3, word(src, 0));
-    h = round(h, word(src, 8));
-    h = round(h, word(dst, 0));
-    h = round(h, word(dst, 8));
+    tuple_v6(seed, [word(src, 0), word(src, 8)], [word(dst, 0), word(dst, 8)], sport, dport, proto)
+}
+
+/// Hash of an IPv6 tuple whose words are at hand, all in host order.
+#[inline(always)]
+pub const fn tuple_v6(seed: u64, src: [u64; 2], dst: [u64; 2], sport: u16, dport: u16, proto: u8) -> u64 {
+    let mut h = round(seed ^ P3, src[0]);
+    h = round(h, src[1]);
+    h = round(h, dst[0]);
+    h = round(h, dst[1]);
     finish(round(h, (sport as u64) << 32 | (dport as u64) << 16 | proto as u64))
 }
 
@@ -85,7 +91,9 @@ pub const fn slot(hash: u64, len: u32) -> u32 {
 /// bucket depends on alone; the stride is prime, so that crowded ranges are left quickly.
 #[inline(always)]
 pub const fn port(hash: u64, i: u32, min: u32, count: u32) -> u16 {
-    (min + (slot(hash.rotate_left(16), count) + i * 9973) % count) as u16
+    let count = if count == 0 { 1 } else { count };
+    let step = slot(hash.rotate_left(16), count).wrapping_add(i.wrapping_mul(9973));
+    min.wrapping_add(step % count) as u16
 }
 
 /// Bit of [`AddrFilter`](crate::AddrFilter) for an address given as its four big-endian words (IPv4: `0, 0, 0xffff, v4`).

@@ -58,7 +58,7 @@ pub mod map {
     pub const FLOW_INDEX: &str = "FLOW_INDEX";
     /// `ARRAY` of [`Flow`](crate::Flow): record `bucket * 8 + way` belongs to that way of `FLOW_INDEX`.
     pub const FLOWS: &str = "FLOWS";
-    /// `ARRAY` of [`ReplyBucket`](crate::ReplyBucket), twice as many as in `FLOW_INDEX` (a full bucket costs a flow its port):
+    /// `ARRAY` of [`ReplyBucket`](crate::ReplyBucket), [`REPLY_FACTOR`](crate::REPLY_FACTOR) times as many as in `FLOW_INDEX` (a full bucket costs a flow its port):
     /// from the hash of a reply's tuple to its flow record.
     pub const REPLY_INDEX: &str = "REPLY_INDEX";
     /// `DEVMAP_HASH` by ifindex: devices that XDP may redirect to. A missing one means PASS to the kernel.
@@ -69,6 +69,10 @@ pub mod map {
     pub const FRONTEND_TRAFFIC: &str = "FRONTEND_TRAFFIC";
     /// `PERCPU_ARRAY` of [`Traffic`](crate::Traffic) by backend id.
     pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+    /// `PERCPU_ARRAY[1]`: the program's own workplace. Not for the agent.
+    pub const OPENING: &str = "OPENING";
+    /// `PERCPU_ARRAY[1]`: likewise.
+    pub const NEXT_HOP: &str = "NEXT_HOP";
 }
 
 /// Names of the programs in the object file.
@@ -348,6 +352,9 @@ pub struct ReplyEntry {
     /// Index into `FLOWS`.
     pub flow: u32,
 }
+
+/// Buckets in `REPLY_INDEX` for each in `FLOW_INDEX`.
+pub const REPLY_FACTOR: u32 = 2;
 
 /// One cache line of `REPLY_INDEX`.
 #[repr(C, align(64))]

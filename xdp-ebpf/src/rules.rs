@@ -17,7 +17,7 @@
 //! # From a client (TCP and UDP, the destination is in `FRONTENDS`)
 //! - `L7`: `PassL7`. TTL or hop limit ≤ 1: `PassTtl`.
 //! - The *own* record: in the bucket `hash & flow_mask` of [`hash::tuple`](crate::hash::tuple)`(seed, client, vip, client port,
-//!   vip port, proto)`, the first way with that [`tag`](crate::hash::tag) whose record has the same client, client port and
+//!   vip port, proto)`, the first way with that [`tag`](crate::hash::tag), if its record has the same client, client port and
 //!   frontend. It is *good* while its backend's `epoch` is the record's and its `state` is not `GONE`.
 //! - TCP with SYN and without ACK *opens*. UDP opens if the own record is not good or was idle for more than `udp_idle` ticks.
 //!   All else with a good own record goes by it. What remains is a *miss*.
@@ -52,7 +52,7 @@
 //! - Longer than the next hop's MTU: with DF or IPv6, and not longer than the ingress interface's own MTU (then it is an
 //!   aggregate, which the kernel will segment): the original goes back as the payload of an ICMP error, [`QUOTE_V4`] or [`QUOTE_V6`]
 //!   bytes of it, from its destination address, TTL 64, tags kept, MACs swapped: `PacketTooBig`, TX. Else `ForwardNatPass`.
-//! - IPv4 UDP checksum 0 stays 0; a computed 0 becomes 0xffff (RFC 768).
+//! - UDP checksum 0 stays 0; a computed 0 becomes 0xffff (RFC 768).
 //! - `Forward*` and `Reply*` count in `FRONTEND_TRAFFIC` and `BACKEND_TRAFFIC`; nothing else does (but `new_flows` counts records).
 //!
 //! # From a backend (XDP: the destination is not in `FRONTENDS`; TC egress: the source is in `ADDR_FILTER`)

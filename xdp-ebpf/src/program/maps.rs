@@ -1,46 +1,342 @@
-//! The maps, and the only place besides `packet.rs` that may say `unsafe`.
+//! The maps as the programs see them. With `packet.rs` the only file that says `unsafe`. Values that the ABI writes with byte
+//! arrays are seen here through types of the same layout made of words, so that the compiler loads words.
+
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::ptr::from_ref;
+
+use crate::insert::Opening;
+use crate::next_hop::Fib;
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_map_lookup_elem, bpf_redirect_map};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, PerCpuArray};
+use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{
-    Addr, AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, ReplyBucket,
-    RingPage, Traffic, Vip, verdict::Verdict,
+    AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, REPLY_FACTOR,
+    ReplyBucket, RingPage, Traffic, Vip, WAYS,
 };
 
+/// The agent maps these arrays into its memory.
 const MMAPABLE: u32 = 1 << 10;
 
+// Sizes here serve tests; the agent sets its own when it loads the object.
 #[map]
-pub static CONFIG: Array<Config> = Array::with_max_entries(1, MMAPABLE);
+static CONFIG: Array<Config> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-pub static ADDR_FILTER: Array<AddrFilter> = Array::with_max_entries(1, MMAPABLE);
+static ADDR_FILTER: Array<AddrFilter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-pub static VIPS: HashMap<Addr, Vip> = HashMap::with_max_entries(1024, 0);
+static VIPS: HashMap<Address, Vip> = HashMap::with_max_entries(1024, 0);
 #[map]
-pub static FRONTENDS: HashMap<FrontendKey, Frontend> = HashMap::with_max_entries(1024, 0);
+static FRONTENDS: HashMap<Key, FrontendView> = HashMap::with_max_entries(1024, 0);
 #[map]
-pub static FRONTEND_INFO: Array<FrontendInfo> = Array::with_max_entries(1024, MMAPABLE);
+static FRONTEND_INFO: Array<FrontendInfoView> = Array::with_max_entries(1024, MMAPABLE);
 #[map]
-pub static POOLS: Array<Pool> = Array::with_max_entries(1024, MMAPABLE);
+static POOLS: Array<[u64; 2]> = Array::with_max_entries(1024, MMAPABLE);
 #[map]
-pub static RINGS: Array<RingPage> = Array::with_max_entries(64, MMAPABLE);
+static RINGS: Array<RingPage> = Array::with_max_entries(64, MMAPABLE);
 #[map]
-pub static BACKENDS: Array<Backend> = Array::with_max_entries(1024, MMAPABLE);
+static BACKENDS: Array<BackendView> = Array::with_max_entries(1024, MMAPABLE);
 #[map]
-pub static FLOW_INDEX: Array<FlowBucket> = Array::with_max_entries(128, MMAPABLE);
+static FLOW_INDEX: Array<Bucket> = Array::with_max_entries(FLOW_BUCKETS, MMAPABLE);
 #[map]
-pub static FLOWS: Array<Flow> = Array::with_max_entries(1024, MMAPABLE);
+static FLOWS: Array<Record> = Array::with_max_entries(FLOW_BUCKETS * WAYS as u32, MMAPABLE);
 #[map]
-pub static REPLY_INDEX: Array<ReplyBucket> = Array::with_max_entries(256, MMAPABLE);
+static REPLY_INDEX: Array<Replies> = Array::with_max_entries(FLOW_BUCKETS * REPLY_FACTOR, MMAPABLE);
 #[map]
-pub static DEVICES: DevMapHash = DevMapHash::with_max_entries(64, 0);
+static DEVICES: DevMapHash = DevMapHash::with_max_entries(64, 0);
 #[map]
-pub static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::ALL.len() as u32, 0);
+static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::ALL.len() as u32, 0);
 #[map]
-pub static FRONTEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1024, 0);
+static FRONTEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1024, 0);
 #[map]
-pub static BACKEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1024, 0);
+static BACKEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1024, 0);
 
-pub fn touch() {
-    if let Some(p) = VERDICTS.get_ptr_mut(0) {
-        unsafe { *p += 1 };
+#[map]
+static OPENING: PerCpuArray<Opening> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static NEXT_HOP: PerCpuArray<Fib> = PerCpuArray::with_max_entries(1, 0);
+
+const FLOW_BUCKETS: u32 = 128;
+
+/// An [`Addr`](xdp_ebpf::Addr) as two words in memory order.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Address {
+    pub high: u64,
+    pub low: u64,
+}
+
+/// [`FrontendKey`].
+#[repr(C, packed(4))]
+#[derive(Clone, Copy)]
+pub struct Key {
+    pub addr: Address,
+    pub port: u16,
+    pub proto: u8,
+    pub pad: u8,
+}
+const _: () = assert!(size_of::<Key>() == size_of::<FrontendKey>());
+
+/// [`Frontend`].
+#[repr(C)]
+pub struct FrontendView {
+    pub id: u32,
+    pub pool: u32,
+    pub flags: u32,
+    pad: u32,
+    pub snat: Address,
+}
+const _: () = assert!(size_of::<FrontendView>() == size_of::<Frontend>());
+
+/// [`FrontendInfo`].
+#[repr(C)]
+pub struct FrontendInfoView {
+    pub addr: Address,
+    pub port: u16,
+    pub proto: u8,
+    pad: [u8; 5],
+}
+const _: () = assert!(size_of::<FrontendInfoView>() == size_of::<FrontendInfo>());
+
+/// [`Backend`].
+#[repr(C)]
+pub struct BackendView {
+    pub addr: Address,
+    pub port: u16,
+    pub forwarding: u8,
+    pub state: u8,
+    pub epoch: u32,
+}
+const _: () = assert!(size_of::<BackendView>() == size_of::<Backend>());
+
+/// [`Flow`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Record {
+    pub client: Address,
+    pub frontend: u32,
+    pub client_port: u16,
+    pub port: u16,
+    pub backend: u32,
+    pub epoch: u32,
+    pub source: Address,
+    pub reply: u32,
+    pub opened: u32,
+    pub pad: u64,
+}
+const _: () = assert!(size_of::<Record>() == size_of::<Flow>());
+
+/// [`FlowBucket`].
+#[repr(C)]
+pub struct Bucket {
+    pub tag: [Word; WAYS],
+    pub meta: [Word; WAYS],
+}
+const _: () = assert!(size_of::<Bucket>() == size_of::<FlowBucket>());
+
+/// [`ReplyBucket`].
+#[repr(C)]
+pub struct Replies {
+    pub entry: [Entry; WAYS],
+}
+const _: () = assert!(size_of::<Replies>() == size_of::<ReplyBucket>());
+
+/// A word that other CPUs write.
+#[repr(transparent)]
+pub struct Word(UnsafeCell<u32>);
+
+// SAFETY: every access is one aligned load, store or atomic instruction.
+unsafe impl Sync for Word {}
+
+impl Word {
+    #[inline(always)]
+    pub fn load(&self) -> u32 {
+        // SAFETY: aligned, in a map's value; volatile, so that it is one load at this place.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline(always)]
+    pub fn store(&self, v: u32) {
+        // SAFETY: as in `load`.
+        unsafe { self.0.get().write_volatile(v) }
+    }
+
+    /// Compare-and-swap with full ordering. (Rust's BPF target has none, LLVM's and the kernel's have.)
+    #[inline(always)]
+    pub fn swap_if(&self, old: u32, new: u32) -> bool {
+        let mut seen = u64::from(old);
+        // SAFETY: one atomic instruction on an aligned word of a map's value.
+        unsafe {
+            asm!("w0 = cmpxchg32_32(r1 + 0, w0, w2)", inout("r0") seen, in("r1") self.0.get(), in("r2") u64::from(new), options(nostack));
+        }
+        seen as u32 == old
+    }
+
+    /// Exchange with full ordering: what was written before is visible to whoever sees the new value.
+    #[inline(always)]
+    pub fn publish(&self, v: u32) {
+        // SAFETY: as in `swap_if`.
+        unsafe {
+            asm!("w2 = xchg32_32(r1 + 0, w2)", inout("r2") u64::from(v) => _, in("r1") self.0.get(), options(nostack))
+        };
     }
 }
+
+/// A [`ReplyEntry`](xdp_ebpf::ReplyEntry) as the one word that it is stored with.
+#[repr(transparent)]
+pub struct Entry(UnsafeCell<u64>);
+
+// SAFETY: as for `Word`.
+unsafe impl Sync for Entry {}
+
+impl Entry {
+    #[inline(always)]
+    pub fn load(&self) -> u64 {
+        // SAFETY: as in `Word::load`.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline(always)]
+    pub fn swap_if(&self, old: u64, new: u64) -> bool {
+        let mut seen = old;
+        // SAFETY: as in `Word::swap_if`.
+        unsafe {
+            asm!("r0 = cmpxchg_64(r1 + 0, r0, r2)", inout("r0") seen, in("r1") self.0.get(), in("r2") new, options(nostack));
+        }
+        seen == old
+    }
+}
+
+/// What `bpf_map_lookup_elem` returns, as a reference. Values of arrays live as long as the program; of hashes, until the
+/// program's end (RCU).
+macro_rules! look_up {
+    ($map:ident, $t:ty, $key:expr) => {{
+        let key = $key;
+        // SAFETY: the map's definition has this key and value; the pointer is valid until the program ends.
+        unsafe { bpf_map_lookup_elem((&raw const $map).cast_mut().cast(), from_ref(&key).cast()).cast::<$t>().as_mut() }
+    }};
+}
+
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    look_up!(CONFIG, Config, 0u32).map(|v| &*v)
+}
+
+/// Whether the bit of an address is set in `ADDR_FILTER`.
+#[inline(always)]
+pub fn maybe_ours(bit: u32) -> bool {
+    look_up!(ADDR_FILTER, AddrFilter, 0u32)
+        .and_then(|f| f.words.get((bit >> 6) as usize & 1023))
+        .is_some_and(|word| word >> (bit & 63) & 1 != 0)
+}
+
+/// The flags of an address in `VIPS`.
+#[inline(always)]
+pub fn vip(addr: Address) -> Option<u32> {
+    look_up!(VIPS, Vip, addr).map(|v| v.flags)
+}
+
+#[inline(always)]
+pub fn frontend(key: Key) -> Option<&'static FrontendView> {
+    look_up!(FRONTENDS, FrontendView, key).map(|v| &*v)
+}
+
+#[inline(always)]
+pub fn frontend_info(id: u32) -> Option<&'static FrontendInfoView> {
+    look_up!(FRONTEND_INFO, FrontendInfoView, id).map(|v| &*v)
+}
+
+/// The rings of a pool, current and previous, as `offset << 32 | len`.
+#[inline(always)]
+pub fn rings(pool: u32) -> Option<(u64, u64)> {
+    let [current, previous] = look_up!(POOLS, [u64; 2], pool)?;
+    // SAFETY: aligned words of a map's value; the agent replaces each with one store.
+    unsafe { Some((core::ptr::read_volatile(current), core::ptr::read_volatile(previous))) }
+}
+
+/// A slot of the arena in `RINGS`; 0 where there is none.
+#[inline(always)]
+pub fn ring_slot(at: u32) -> u32 {
+    look_up!(RINGS, RingPage, at >> 10).and_then(|page| page.slots.get(at as usize & 1023)).map_or(0, |id| *id)
+}
+
+#[inline(always)]
+pub fn backend(id: u32) -> Option<&'static BackendView> {
+    look_up!(BACKENDS, BackendView, id).map(|v| &*v)
+}
+
+#[inline(always)]
+pub fn bucket(at: u32) -> Option<&'static Bucket> {
+    look_up!(FLOW_INDEX, Bucket, at).map(|v| &*v)
+}
+
+#[inline(always)]
+pub fn record(flow: u32) -> Option<&'static mut Record> {
+    look_up!(FLOWS, Record, flow)
+}
+
+#[inline(always)]
+pub fn replies(at: u32) -> Option<&'static Replies> {
+    look_up!(REPLY_INDEX, Replies, at).map(|v| &*v)
+}
+
+/// This CPU's workplace for a packet that opens a flow. On no stack, because the programs' frames together have 512 bytes, and
+/// because global functions, which the verifier walks once and not at every call, take no richer argument than a number.
+#[inline(always)]
+pub fn opening() -> Option<&'static mut Opening> {
+    look_up!(OPENING, Opening, 0u32)
+}
+
+/// This CPU's place for a next hop's look-up, for the same reason.
+#[inline(always)]
+pub fn fib() -> Option<&'static mut Fib> {
+    look_up!(NEXT_HOP, Fib, 0u32)
+}
+
+/// Keeps loads before it from being moved behind it.
+#[inline(always)]
+pub fn barrier() {
+    // SAFETY: the template is empty; it is said to touch memory.
+    unsafe { asm!("", options(nostack)) };
+}
+
+/// An index below 8 that the verifier takes for unknown: otherwise it would walk the rest of the program once for each way.
+/// `noise` is any word whose value it doesn't know.
+#[inline(always)]
+pub fn forget(way: u32, noise: u32) -> u32 {
+    let mut same = noise;
+    // SAFETY: the template is empty.
+    unsafe { asm!("/* {0} */", inout(reg) same, options(pure, nomem, nostack)) };
+    (way ^ noise ^ same) & (WAYS as u32 - 1)
+}
+
+#[inline(always)]
+pub fn jiffies() -> u64 {
+    // SAFETY: a helper without arguments; the verifier replaces it by a load.
+    unsafe { bpf_jiffies64() }
+}
+
+#[inline(always)]
+pub fn redirect(ifindex: u32) -> u32 {
+    // SAFETY: a helper on a map of the right type; the flags are what it returns for a missing device.
+    unsafe { bpf_redirect_map((&raw const DEVICES).cast_mut().cast(), u64::from(ifindex), 2) as u32 }
+}
+
+#[inline(always)]
+pub fn count(verdict: Verdict) {
+    if let Some(n) = look_up!(VERDICTS, u64, verdict as u32) {
+        *n += 1;
+    }
+}
+
+/// Both traffic counters of a packet, or `None` where the agent gave no such ids.
+#[inline(always)]
+pub fn traffic(frontend: u32, backend: u32, add: impl Fn(&mut Traffic)) {
+    if let Some(t) = look_up!(FRONTEND_TRAFFIC, Traffic, frontend) {
+        add(t);
+    }
+    if let Some(t) = look_up!(BACKEND_TRAFFIC, Traffic, backend) {
+        add(t);
+    }
+}
+const _: () = assert!(size_of::<Pool>() == 16);

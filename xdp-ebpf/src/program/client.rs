@@ -1,0 +1,83 @@
+//! A client's packet: its flow's record, or a choice.
+
+use xdp_ebpf::verdict::Verdict;
+use xdp_ebpf::{IPPROTO_TCP, IPPROTO_UDP, WAYS, flow_state, frontend_flags, hash, meta};
+
+use crate::family::Family;
+use crate::flow::{Place, Way, good, next_meta, way_of};
+use crate::insert::{NONE, Opening, sluicegate_open};
+use crate::maps::{self, FrontendView};
+use crate::segment::{Segment, flag};
+use crate::verdict;
+
+/// The way to a backend, or the action that ends the packet.
+#[inline(always)]
+pub fn way<F: Family>(seg: &Segment<F>, frontend: &FrontendView) -> Result<Way, u32> {
+    if frontend.flags & frontend_flags::L7 != 0 {
+        return Err(verdict::pass(Verdict::PassL7));
+    }
+    if F::ttl(seg.ip) <= 1 {
+        return Err(verdict::pass(Verdict::PassTtl));
+    }
+    let Some(config) = maps::config() else { return Err(verdict::drop(Verdict::DropInternal)) };
+    let hash = F::hash(config.seed, seg.src, seg.dst, seg.sport, seg.dport, seg.proto);
+    let now = (maps::jiffies() >> (config.tick_shift & 31)) as u32;
+    let at = hash as u32 & config.flow_mask;
+    let Some(bucket) = maps::bucket(at) else { return Err(verdict::drop(Verdict::DropInternal)) };
+    let opens = seg.proto == IPPROTO_TCP && seg.flags & (flag::SYN | flag::ACK) == flag::SYN;
+
+    let mut own = NONE;
+    if let Some(way) = way_of(bucket, hash)
+        && let Some(record) = maps::record(at * WAYS as u32 + way)
+        && record.client == seg.src
+        && record.client_port == seg.sport
+        && record.frontend == frontend.id
+        && let Some(backend) = maps::backend(record.backend)
+    {
+        own = way;
+        let place = Place { bucket, way };
+        let old = place.meta();
+        let idle = seg.proto == IPPROTO_UDP && meta::age(old, now) > config.udp_idle;
+        let good = good(backend, record.epoch);
+        let found = Way {
+            src: record.source,
+            dst: backend.addr,
+            sport: record.port,
+            dport: backend.port,
+            frontend: record.frontend,
+            backend: record.backend,
+            forwarding: backend.forwarding,
+        };
+        maps::barrier();
+        if place.tag() != hash::tag(hash) {
+            own = NONE;
+        } else if good && !opens && !idle {
+            place.touch(old, next_meta(old, now, flow_state::REPLIED, flow_state::ESTABLISHED, seg.last()));
+            return Ok(found);
+        }
+    }
+    let Some(opening) = maps::opening() else { return Err(verdict::drop(Verdict::DropInternal)) };
+    *opening = Opening {
+        hash,
+        client: seg.src,
+        vip: seg.dst,
+        snat: frontend.snat,
+        bucket: at,
+        own,
+        now,
+        pool: frontend.pool,
+        frontend: frontend.id,
+        affinity: frontend.flags & frontend_flags::CLIENT_IP_AFFINITY != 0,
+        opens: opens || seg.proto == IPPROTO_UDP,
+        v4: F::V4,
+        client_port: seg.sport,
+        vip_port: seg.dport,
+        proto: seg.proto,
+        flags: seg.flags,
+        way: Way::NOWHERE,
+    };
+    match sluicegate_open() {
+        0 => Ok(opening.way),
+        action => Err(action),
+    }
+}

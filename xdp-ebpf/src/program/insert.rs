@@ -1,0 +1,294 @@
+//! Choosing a backend, and making a flow's record. Not inlined: the verifier and the instruction cache see it once.
+
+use xdp_ebpf::rules::{CLOSING_REUSE, PORT_PROBES, dead, flow_rank};
+use xdp_ebpf::verdict::Verdict;
+use xdp_ebpf::{Config, WAYS, backend_state, flow_state, forwarding, hash, meta, tag};
+
+use crate::family::{Family, V4, V6};
+use crate::flow::{Place, Way, entry, entry_flow, entry_tag, good};
+use crate::maps::{self, Address, BackendView, Bucket, Key, Record};
+use crate::segment::flag;
+use crate::verdict;
+
+/// No way of a bucket.
+pub const NONE: u32 = u32::MAX;
+
+/// A packet that no record settles.
+pub struct Opening {
+    pub hash: u64,
+    pub client: Address,
+    pub vip: Address,
+    pub snat: Address,
+    /// Index of the flow's bucket.
+    pub bucket: u32,
+    /// The way of its own record, or [`NONE`].
+    pub own: u32,
+    pub now: u32,
+    pub pool: u32,
+    pub frontend: u32,
+    pub affinity: bool,
+    /// SYN, or UDP; else a TCP packet without a good record.
+    pub opens: bool,
+    pub v4: bool,
+    pub proto: u8,
+    pub client_port: u16,
+    pub vip_port: u16,
+    pub flags: u8,
+    /// Out: where the packet goes.
+    pub way: Way,
+}
+
+/// Fills in `way` and returns 0, or returns the action that ends the packet.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn sluicegate_open() -> u32 {
+    let Some(o) = maps::opening() else { return verdict::drop(Verdict::DropInternal) };
+    let Some(config) = maps::config() else { return verdict::drop(Verdict::DropInternal) };
+    let Some((id, backend)) = choose(o, config) else { return verdict::pass(Verdict::PassNoBackend) };
+    o.way.dst = backend.addr;
+    o.way.dport = backend.port;
+    o.way.frontend = o.frontend;
+    o.way.backend = id;
+    o.way.forwarding = backend.forwarding;
+    let local = backend.forwarding == forwarding::LOCAL;
+    o.way.src = if local { o.client } else { o.snat };
+    let Some(bucket) = maps::bucket(o.bucket) else { return verdict::drop(Verdict::DropInternal) };
+
+    if o.opens
+        && o.own != NONE
+        && let Some(record) = maps::record(o.bucket * WAYS as u32 + o.own)
+        && record.backend == id
+        && good(backend, record.epoch)
+    {
+        let place = Place { bucket, way: o.own };
+        let old = place.meta();
+        let state = match meta::state(old) {
+            _ if meta::proto(old) == xdp_ebpf::IPPROTO_UDP => flow_state::NEW,
+            flow_state::CLOSING => flow_state::NEW,
+            state => state,
+        };
+        place.touch(old, meta::new(o.now, state, o.proto));
+        o.way.sport = record.port;
+        o.way.src = record.source;
+        return 0;
+    }
+    if !o.opens && o.flags & flag::RST != 0 {
+        o.way.sport = candidate(o, config, local, 0);
+        return 0;
+    }
+    insert(o, config, bucket, backend.epoch, local)
+}
+
+/// The backend that the rings name.
+#[inline(always)]
+fn choose(o: &Opening, config: &Config) -> Option<(u32, &'static BackendView)> {
+    let (current, previous) = maps::rings(o.pool)?;
+    let hash = if o.affinity { tuple(o.v4, config.seed, o.client, o.vip, 0, o.vip_port, o.proto) } else { o.hash };
+    if !o.opens {
+        maps::count(Verdict::FlowMiss);
+        if let Some(found) = slot(previous, hash) {
+            maps::count(Verdict::PreviousTable);
+            return Some(found);
+        }
+    }
+    slot(current, hash)
+}
+
+#[inline(always)]
+fn slot(ring: u64, hash: u64) -> Option<(u32, &'static BackendView)> {
+    let (offset, len) = ((ring >> 32) as u32, ring as u32);
+    if len == 0 {
+        return None;
+    }
+    let id = maps::ring_slot(offset + hash::slot(hash, len));
+    if id == 0 {
+        return None;
+    }
+    let backend = maps::backend(id)?;
+    (backend.state != backend_state::GONE).then_some((id, backend))
+}
+
+#[inline(always)]
+fn tuple(v4: bool, seed: u64, src: Address, dst: Address, sport: u16, dport: u16, proto: u8) -> u64 {
+    if v4 { V4::hash(seed, src, dst, sport, dport, proto) } else { V6::hash(seed, src, dst, sport, dport, proto) }
+}
+
+/// Candidate `i` for the source port, as it lies in the packet.
+#[inline(always)]
+fn candidate(o: &Opening, config: &Config, local: bool, i: u32) -> u16 {
+    if local && i == 0 {
+        return o.client_port;
+    }
+    hash::port(o.hash, i, config.port_min, config.port_count).to_be()
+}
+
+#[inline(always)]
+fn insert(o: &mut Opening, config: &Config, bucket: &'static Bucket, epoch: u32, local: bool) -> u32 {
+    let way = if o.own == NONE { sluicegate_victim() } else { o.own };
+    if way == NONE {
+        return verdict::drop(Verdict::DropContended);
+    }
+    let way = way & (WAYS as u32 - 1);
+    let place = Place { bucket, way };
+    let old = place.tag();
+    let at = &bucket.tag[way as usize & (WAYS - 1)];
+    if old == tag::BUSY || !at.swap_if(old, tag::BUSY) {
+        return verdict::drop(Verdict::DropContended);
+    }
+    let flow = o.bucket * WAYS as u32 + way;
+    let Some(record) = maps::record(flow) else {
+        at.publish(tag::FREE);
+        return verdict::drop(Verdict::DropInternal);
+    };
+    if old != tag::FREE {
+        if o.own == NONE && !dead(place.meta(), o.now, config.udp_idle) {
+            maps::count(Verdict::FlowEvicted);
+            if meta::state(place.meta()) == flow_state::ESTABLISHED {
+                maps::count(Verdict::FlowEvictedEstablished);
+            }
+        }
+        release(record.reply, flow);
+    }
+    let Some(reply) = reserve(o, config, flow, local) else {
+        at.publish(tag::FREE);
+        return verdict::drop(Verdict::DropNoPort);
+    };
+    *record = Record {
+        client: o.client,
+        frontend: o.frontend,
+        client_port: o.client_port,
+        port: o.way.sport,
+        backend: o.way.backend,
+        epoch,
+        source: o.way.src,
+        reply,
+        opened: maps::jiffies() as u32,
+        pad: 0,
+    };
+    let state = if o.flags & flag::FIN != 0 { flow_state::CLOSING } else { flow_state::NEW };
+    bucket.meta[way as usize & (WAYS - 1)].store(meta::new(o.now, state, o.proto));
+    at.publish(hash::tag(o.hash));
+    maps::count(Verdict::FlowNew);
+    maps::traffic(o.frontend, o.way.backend, |t| t.new_flows += 1);
+    0
+}
+
+/// The way that a new record takes: free, dead, or the one that will be missed least.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sluicegate_victim() -> u32 {
+    let Some(o) = maps::opening() else { return NONE };
+    let Some(config) = maps::config() else { return NONE };
+    let Some(bucket) = maps::bucket(o.bucket) else { return NONE };
+    let (mut best, mut lowest) = (NONE, u32::MAX);
+    for way in 0..WAYS {
+        let word = bucket.meta[way].load();
+        let score = match bucket.tag[way].load() {
+            tag::FREE => 0,
+            tag::BUSY => continue,
+            _ if dead(word, o.now, config.udp_idle) => 1,
+            _ => (flow_rank(word) + 1) << 16 | (0xffff - meta::age(word, o.now)),
+        };
+        if score < lowest {
+            (best, lowest) = (way as u32, score);
+        }
+    }
+    best
+}
+
+/// Frees the entry of `REPLY_INDEX` that a record owned, if it still does.
+#[inline(always)]
+fn release(reply: u32, flow: u32) {
+    if let Some(replies) = maps::replies(reply / WAYS as u32) {
+        let slot = &replies.entry[reply as usize & (WAYS - 1)];
+        let old = slot.load();
+        if entry_tag(old) != tag::FREE && entry_flow(old) == flow {
+            slot.swap_if(old, 0);
+        }
+    }
+}
+
+/// Finds a source port and its entry in `REPLY_INDEX`; returns the entry's index.
+#[inline(always)]
+fn reserve(o: &mut Opening, config: &Config, flow: u32, local: bool) -> Option<u32> {
+    let mut spare = NONE;
+    for i in 0..=PORT_PROBES {
+        // The last round takes what a closing flow may have to give up.
+        let last = i == PORT_PROBES;
+        if last && spare == NONE {
+            return None;
+        }
+        o.way.sport = candidate(o, config, local, if last { spare } else { i });
+        match sluicegate_probe(flow, u32::from(local), u32::from(last)) {
+            TAKEN => {}
+            CLOSING if spare == NONE => spare = i,
+            CLOSING => {}
+            reply => return Some(reply),
+        }
+        maps::count(Verdict::PortProbe);
+    }
+    None
+}
+
+/// Answers of [`sluicegate_probe`] besides an index.
+const TAKEN: u32 = u32::MAX;
+const CLOSING: u32 = u32::MAX - 1;
+
+/// Tries to reserve the reverse key of `o.way`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sluicegate_probe(flow: u32, local: u32, last: u32) -> u32 {
+    let Some(o) = maps::opening() else { return TAKEN };
+    let Some(config) = maps::config() else { return TAKEN };
+    // The backend's answers must not look like a client's packets to a frontend.
+    if local == 0 && maps::frontend(Key { addr: o.way.src, port: o.way.sport, proto: o.proto, pad: 0 }).is_some() {
+        return TAKEN;
+    }
+    let seed = config.seed.wrapping_add(hash::REPLY_SEED);
+    let hash = tuple(o.v4, seed, o.way.dst, o.way.src, o.way.dport, o.way.sport, o.proto);
+    let (wanted, at) = (hash::tag(hash), hash as u32 & config.reply_mask);
+    let Some(replies) = maps::replies(at) else { return TAKEN };
+    let (mut same, mut empty) = (NONE, NONE);
+    for way in 0..WAYS {
+        let found = entry_tag(replies.entry[way].load());
+        if found == wanted && same == NONE {
+            same = way as u32;
+        }
+        if found == tag::FREE && empty == NONE {
+            empty = way as u32;
+        }
+    }
+    let way = if same == NONE { empty } else { same };
+    if way == NONE {
+        return TAKEN;
+    }
+    let slot = &replies.entry[way as usize & (WAYS - 1)];
+    let old = slot.load();
+    if same == NONE {
+        if entry_tag(old) != tag::FREE {
+            return TAKEN;
+        }
+    } else {
+        match forget_owner(entry_flow(old), o.now, config.udp_idle, last != 0) {
+            0 => {}
+            refusal => return refusal,
+        }
+    }
+    if slot.swap_if(old, entry(wanted, flow)) { at * WAYS as u32 + way } else { TAKEN }
+}
+
+/// Frees the flow that owns a reverse key, if it is dead; 0 then.
+#[inline(always)]
+fn forget_owner(flow: u32, now: u32, udp_idle: u32, last: bool) -> u32 {
+    let Some(bucket) = maps::bucket(flow / WAYS as u32) else { return TAKEN };
+    let place = Place { bucket, way: flow % WAYS as u32 };
+    let (tag, word) = (place.tag(), place.meta());
+    if tag == tag::FREE {
+        return 0;
+    }
+    let closing = meta::state(word) == flow_state::CLOSING && meta::age(word, now) >= CLOSING_REUSE;
+    if tag == tag::BUSY || !(dead(word, now, udp_idle) || last && closing) {
+        return if tag != tag::BUSY && closing { CLOSING } else { TAKEN };
+    }
+    if bucket.tag[place.way as usize & (WAYS - 1)].swap_if(tag, tag::FREE) { 0 } else { TAKEN }
+}
