@@ -90,7 +90,7 @@ pub const DEAD_NEW: u32 = 60;
 pub const DEAD_REPLIED: u32 = 60;
 /// About two hours and a quarter, as conntrack-based balancers have it.
 pub const DEAD_ESTABLISHED: u32 = 8000;
-/// TIME_WAIT of the usual backend.
+/// `TIME_WAIT` of the usual backend.
 pub const DEAD_CLOSING: u32 = 60;
 /// A closing flow's port may be used again this early if there is no other.
 pub const CLOSING_REUSE: u32 = 2;
