@@ -49,6 +49,11 @@ impl Origin {
         (self.created, &self.name)
     }
 
+    /// In words, for the one that lost.
+    pub fn why_before(&self, loser: &Self) -> &'static str {
+        if self.created < loser.created { "which is older" } else { "whose name comes first" }
+    }
+
     /// This part is not served.
     pub fn reject(&self, kind: &str, field: impl Into<String>, reason: impl Into<String>) -> Rejection {
         self.finding(kind, field.into(), reason.into(), Severity::Rejected)

@@ -120,7 +120,7 @@ fn lost(origin: &Origin, claim: &Claim, winner: &Winner<'_>) -> Rejection {
     let who = if winner.origin.name == origin.name {
         format!("{} already", winner.claim.field)
     } else {
-        format!("served by Ingress {}, which is older", winner.origin.name)
+        format!("served by Ingress {}, {}", winner.origin.name, winner.origin.why_before(origin))
     };
     origin.reject("Ingress", claim.field.as_str(), format!("{} is {who}", claim.route.rule))
 }

@@ -31,7 +31,7 @@ pub(super) fn same_input(a: &Facts, b: &Facts) -> bool {
 }
 
 pub(super) fn plan(facts: &Facts, options: &PlanOptions, http: &Http, last: Option<&L4>) -> L4 {
-    let listeners = http.frontends.iter().map(|f| (f.key, "the HTTP listener".to_owned()));
+    let listeners = http.frontends.iter().map(|f| (f.key, ("the HTTP listener".to_owned(), None)));
     let mut claims = Claims { options, taken: listeners.collect(), frontends: BTreeMap::new(), l4: L4::default() };
 
     for streams in [&facts.tcp_streams, &facts.udp_streams].into_iter().flatten() {
@@ -55,7 +55,7 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, http: &Http, last: Opti
 struct Claims<'a> {
     options: &'a PlanOptions,
     /// By whom, for the messages.
-    taken: BTreeMap<FrontendKey, String>,
+    taken: BTreeMap<FrontendKey, (String, Option<Origin>)>,
     frontends: BTreeMap<FrontendKey, Frontend>,
     l4: L4,
 }
@@ -120,18 +120,20 @@ impl Claims<'_> {
         field: String,
     ) {
         let owner = format!("{kind} {}", origin.name);
-        if let Some(winner) = self.taken.get(&key) {
-            let older = if winner.starts_with(kind) { ", which is older" } else { ", which comes first" };
-            self.l4.rejections.push(origin.reject(kind, field, format!("{key} is taken by {winner}{older}")));
+        if let Some((winner, theirs)) = self.taken.get(&key) {
+            let why = theirs.as_ref().map_or("which comes before everybody", |theirs| theirs.why_before(origin));
+            self.l4.rejections.push(origin.reject(kind, field, format!("{key} is taken by {winner}, {why}")));
             return;
         }
         let snat = self.options.snat.iter().find(|a| a.is_ipv4() == key.vip.is_ipv4()).copied().unwrap_or(key.vip);
         let owner_name: ObjectName = pool.service.clone();
         self.l4.pools.insert(pool.clone());
         self.l4.owners.insert((key.vip, owner.clone()));
+        let origin_kind = kind;
         let kind = FrontendKind::L4 { pool, client_ip_affinity, snat };
         self.frontends.insert(key, Frontend { key, owner: owner_name, kind });
-        self.taken.insert(key, owner);
+        // A ConfigMap's age does not matter: the operator named it.
+        self.taken.insert(key, (owner, (origin_kind == "Service").then(|| origin.clone())));
     }
 }
 

@@ -45,7 +45,8 @@ pub(super) fn names(ingresses: &[&Arc<Compiled>], facts: &Facts, rejections: &mu
                 }
                 match (names.by_name.get(&host), owners.get(&host)) {
                     (Some(taken), Some(owner)) if taken != secret => {
-                        let reason = format!("{host} has Secret {taken} from Ingress {}, which is older", owner.name);
+                        let why = owner.why_before(&ingress.origin);
+                        let reason = format!("{host} has Secret {taken} from Ingress {}, {why}", owner.name);
                         rejections.push(warn(&format!(".hosts[{i}]"), reason));
                     }
                     _ => {

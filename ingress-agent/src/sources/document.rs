@@ -133,18 +133,18 @@ fn yaml(text: &str) -> Result<Value, serde_saphyr::Error> {
     // The bound is the size of the file; a document may expand it by aliases only within the crate's own limits.
     let nodes = text.len().max(1000);
     let budget = serde_saphyr::budget! { max_events: nodes * 4, max_nodes: nodes * 2 };
-    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { budget: budget, with_snippet: false })
+    // YAML 1.2: `n` and `no` are a namespace and a country, not false.
+    let options = serde_saphyr::options! { budget: budget, with_snippet: false, strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options)
 }
 
 fn yaml_fault(e: &serde_saphyr::Error, first_line: usize) -> String {
     let text = e.to_string();
-    let message = text.lines().next().unwrap_or_default();
+    // The crate's own line counts from the document's start; the file's is of more use.
+    let message = text.lines().next().and_then(|l| l.split(" at line ").next()).unwrap_or_default();
     match e.location() {
         Some(at) => {
             let line = first_line + usize::try_from(at.line()).unwrap_or(1).max(1) - 1;
-            // The crate prints its own line, which counts from the document's start.
-            let own = format!("line {} column {}: ", at.line(), at.column());
-            let message = message.split_once(&own).map_or(message, |(_, rest)| rest);
             format!("broken YAML in line {line}, column {}: {message}", at.column())
         }
         None => format!("broken YAML: {message}"),

@@ -15,10 +15,6 @@ pub fn parse(object: &ConfigMap, protocol: Protocol, notes: &mut Notes) -> Strea
             Ok(StreamPort { port, backend: BackendRef { field: field.clone(), service, port: service_port } })
         });
         match parsed {
-            // "080" and "80" are two keys.
-            Ok(stream) if ports.iter().any(|p| p.port == stream.port) => {
-                notes.reject(field, format!("port {} is named twice", stream.port));
-            }
             Ok(stream) => ports.push(stream),
             Err(reason) => notes.reject(field, reason),
         }
@@ -28,8 +24,9 @@ pub fn parse(object: &ConfigMap, protocol: Protocol, notes: &mut Notes) -> Strea
 }
 
 fn listen_port(key: &str) -> Result<u16, String> {
-    let number = key.trim().parse().map_err(|_| format!("`{key}` is not a port number"))?;
-    port_number(number)
+    // "080" would be another key for 80.
+    let number = key.parse().ok().filter(|n: &i32| n.to_string() == key);
+    port_number(number.ok_or_else(|| format!("`{key}` is not a port number"))?)
 }
 
 /// `namespace/service:port`, the port by number or name.

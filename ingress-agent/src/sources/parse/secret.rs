@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{X509Certificate, parse_x509_certificate};
+use x509_parser::prelude::{X509Certificate, X509Version, parse_x509_certificate};
 
 use super::Notes;
 use crate::model::facts::{CertificateFacts, Origin};
@@ -35,6 +35,11 @@ fn certificate(object: &Secret, notes: &Notes) -> Result<CertificateFacts, Rejec
     };
     let (_, parsed) = parse_x509_certificate(leaf)
         .map_err(|e| notes.error("data[tls.crt]", format!("the first certificate is not X.509: {e}")))?;
+
+    if parsed.version() != X509Version::V3 {
+        let reason = "the certificate is X.509 version 1 or 2; TLS takes version 3 (one with extensions)";
+        return Err(notes.error("data[tls.crt]", reason));
+    }
 
     let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| {
         let reason = "contains no PEM section `PRIVATE KEY`, `RSA PRIVATE KEY` or `EC PRIVATE KEY` (unencrypted)";
