@@ -22,3 +22,5 @@ pub mod plans;
 pub mod xdp_run;
 
 pub mod xdp_world;
+
+pub mod dice;

@@ -252,7 +252,7 @@ struct Place<'a> {
 
 impl Place<'_> {
     /// `parse` gives `None` for an object that is none of our business.
-    fn read<T: DeserializeOwned + Clone>(
+    fn read<T>(
         &self,
         value: &Value,
         kind: &'static str,
@@ -260,7 +260,7 @@ impl Place<'_> {
         to: &mut Contents,
         parse: impl FnOnce(&T, &mut Notes) -> Option<Result<Object, Rejection>>,
     ) where
-        T: k8s_openapi::Metadata<Ty = ObjectMeta>,
+        T: DeserializeOwned + k8s_openapi::Metadata<Ty = ObjectMeta>,
     {
         // A ConfigMap or Secret of no interest is not even looked at.
         if kind == "ConfigMap" && self.options.tcp_services.is_none() && self.options.udp_services.is_none() {
