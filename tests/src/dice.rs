@@ -1,6 +1,6 @@
 //! Chance from a seed, for property tests and fuzzing: the same numbers on every machine and in every run.
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to choose test cases.
+/// `SplitMix64` (Steele, Lea, Flood 2014): small, and good enough to choose test cases.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
@@ -9,7 +9,7 @@ impl Dice {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,7 +19,7 @@ impl Dice {
 
     /// 0 to `n` - 1; 0 for an `n` of 0.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % (n.max(1) as u64)) as usize
+        (self.number() % (n.max(1) as u64)) as usize
     }
 
     /// True once in `n` times.

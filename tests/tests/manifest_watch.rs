@@ -25,7 +25,7 @@ async fn watched(test: &str, prepare: impl FnOnce(&Path)) -> Watched {
     let root = std::env::temp_dir().join(format!("sluicegate-watch-{test}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&root);
     let directory = root.join("manifests");
-    fs::create_dir_all(&directory).unwrap();
+    fs::create_dir_all(&directory).expect("a directory for the test");
     prepare(&directory);
     let (sender, facts) = watch::channel(Arc::new(Facts::default()));
     let task = tokio::spawn(manifests::watch(directory.clone(), SourceOptions::default(), sender));
@@ -45,7 +45,9 @@ impl Watched {
             match found {
                 Ok(Ok(facts)) => facts,
                 Ok(Err(_)) => panic!("the watch ended while waiting for {what}"),
-                Err(_) => panic!("{what}: not within {SOON:?}; facts: {:#?}", self.facts.borrow()),
+                Err(tokio::time::error::Elapsed { .. }) => {
+                    panic!("{what}: not within {SOON:?}; facts: {:#?}", self.facts.borrow())
+                }
             }
         }
     }
@@ -58,7 +60,7 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.task.abort();
-        let _ = fs::remove_dir_all(self.directory.parent().unwrap());
+        let _ = fs::remove_dir_all(self.directory.parent().unwrap_or(&self.directory));
     }
 }
 
@@ -81,7 +83,7 @@ fn has(name: &'static str, address: &'static str) -> impl Fn(&Facts) -> bool {
 }
 
 fn faults(facts: &Facts) -> String {
-    facts.rejections.iter().map(|r| format!("{r}\n")).collect()
+    facts.rejections.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use ingress_agent::sources::store::Store;
 use ingress_tests::plans::dump;
 
 /// All golden files are read at this time: 2026-06-01.
-const NOW: Duration = Duration::from_secs(1_780_272_000);
+const NOW: Duration = Duration::from_hours(494_520);
 
 #[test]
 fn plans_are_as_recorded() {
@@ -44,20 +44,22 @@ fn planned(text: &str) -> String {
     for (name, text) in files(text) {
         store.put(&name, Ok(&text));
     }
-    let facts = store.publish(SystemTime::UNIX_EPOCH + NOW, &[]).unwrap();
+    let facts = store.publish(SystemTime::UNIX_EPOCH + NOW, &[]).expect("the first facts");
     dump(&plan(&facts, &options, None).snapshot)
 }
 
 /// `# file: name.yaml` starts another file of the directory; what stands before the first is `a.yaml`.
 fn files(text: &str) -> Vec<(String, String)> {
-    let mut files = vec![("a.yaml".to_owned(), String::new())];
+    let mut files = Vec::new();
+    let (mut name, mut content) = ("a.yaml".to_owned(), String::new());
     for line in text.split_inclusive('\n') {
-        if let Some(name) = line.strip_prefix("# file: ") {
-            files.push((name.trim().to_owned(), String::new()));
+        if let Some(next) = line.strip_prefix("# file: ") {
+            files.push((std::mem::replace(&mut name, next.trim().to_owned()), std::mem::take(&mut content)));
         } else {
-            files.last_mut().unwrap().1.push_str(line);
+            content.push_str(line);
         }
     }
+    files.push((name, content));
     files
 }
 
@@ -69,15 +71,15 @@ fn options(text: &str) -> (SourceOptions, PlanOptions) {
     for line in text.lines().filter_map(|l| l.strip_prefix("# option: ")) {
         let (option, value) = line.split_once(' ').unwrap_or((line, ""));
         match option {
-            "ingress-vip" => plan.ingress_vips.push(value.parse().unwrap()),
-            "snat-address" => plan.snat.push(value.parse().unwrap()),
-            "controller-class" => plan.controller_class = value.to_owned(),
+            "ingress-vip" => plan.ingress_vips.push(value.parse().expect("an address")),
+            "snat-address" => plan.snat.push(value.parse().expect("an address")),
+            "controller-class" => value.clone_into(&mut plan.controller_class),
             "watch-ingress-without-class" => plan.watch_ingress_without_class = true,
             "default-ssl-certificate" => plan.default_certificate = name(value),
             "default-backend-service" => plan.default_backend = name(value),
             "tcp-services-configmap" => sources.tcp_services = name(value),
             "udp-services-configmap" => sources.udp_services = name(value),
-            "hold-vips" => plan.hold = Hold::Only(value.split(',').map(|a| a.parse().unwrap()).collect()),
+            "hold-vips" => plan.hold = Hold::Only(value.split(',').map(|a| a.parse().expect("an address")).collect()),
             other => panic!("unknown option {other} in a golden file"),
         }
     }

@@ -28,14 +28,14 @@ fn check_manifest(manifest: &str, rows: &[(&str, &str, &str)]) {
         store.put(&format!("{name}.yaml"), Ok(&text));
     }
     store.put("i.yaml", Ok(manifest));
-    let facts = store.publish(SystemTime::now(), &[]).unwrap();
+    let facts = store.publish(SystemTime::now(), &[]).expect("the first facts");
     let options = PlanOptions {
-        ingress_vips: vec!["203.0.113.80".parse().unwrap()],
+        ingress_vips: vec!["203.0.113.80".parse().expect("an address")],
         watch_ingress_without_class: true,
         ..PlanOptions::default()
     };
     let planned = plan(&facts, &options, None);
-    let listener = planned.snapshot.listeners.first().unwrap();
+    let listener = planned.snapshot.listeners.first().expect("a listener");
     for (host, path, wanted) in rows {
         let found = answer(&listener.hosts, host, path);
         assert_eq!(&found, wanted, "http://{host}{path}\n{manifest}\n{:#?}", planned.snapshot.rejections);

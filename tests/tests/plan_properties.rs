@@ -2,6 +2,7 @@
 //! parts keep their `Arc`, and neither the order of files nor the way that led to a state matters.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,7 +21,7 @@ fn sources() -> SourceOptions {
 fn options() -> PlanOptions {
     PlanOptions {
         node: "node-1".to_owned(),
-        ingress_vips: vec!["203.0.113.80".parse().unwrap()],
+        ingress_vips: vec!["203.0.113.80".parse().expect("an address")],
         watch_ingress_without_class: true,
         default_backend: Some(ObjectName::new("n0", "s0")),
         ..PlanOptions::default()
@@ -66,7 +67,8 @@ fn object(dice: &mut Dice) -> String {
                     dice.pick(&["{}", "{ready: false}", "{ready: false, serving: true, terminating: true}"]);
                 let address = dice.pick(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "203.0.113.1", "0.0.0.0"]);
                 let node = dice.below(3);
-                endpoints += &format!("{{addresses: [{address}], nodeName: node-{node}, conditions: {conditions}}}, ");
+                let _ =
+                    write!(endpoints, "{{addresses: [{address}], nodeName: node-{node}, conditions: {conditions}}}, ");
             }
             format!(
                 "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n{head}addressType: IPv4\n\
@@ -81,7 +83,7 @@ fn object(dice: &mut Dice) -> String {
                 let kind = dice.pick(&["Prefix", "Exact", "ImplementationSpecific"]);
                 let service = format!("s{}", dice.below(7));
                 let backend = format!("{{service: {{name: {service}, port: {{name: http}}}}}}");
-                paths += &format!("{{pathType: {kind}, path: {path}, backend: {backend}}}, ");
+                let _ = write!(paths, "{{pathType: {kind}, path: {path}, backend: {backend}}}, ");
             }
             let host = dice.pick(&["host: a.test, ", "host: b.test, ", "host: '*.test', ", ""]);
             let class = dice.pick(&["", "  ingressClassName: c0\n", "  ingressClassName: c1\n"]);
@@ -113,7 +115,8 @@ fn object(dice: &mut Dice) -> String {
 }
 
 fn file(dice: &mut Dice) -> String {
-    (0..dice.below(4)).map(|_| format!("---\n{}", object(dice))).collect()
+    let objects: Vec<String> = (0..dice.below(4)).map(|_| object(dice)).collect();
+    objects.join("---\n")
 }
 
 /// A directory, edited step by step: the store, and the files as they are.
@@ -151,7 +154,7 @@ fn read<'a>(files: impl Iterator<Item = (&'a String, &'a String)>) -> Arc<Facts>
     for (name, text) in files {
         store.put(name, Ok(text));
     }
-    store.publish(SystemTime::UNIX_EPOCH, &[]).unwrap()
+    store.publish(SystemTime::UNIX_EPOCH, &[]).expect("the first facts")
 }
 
 #[test]

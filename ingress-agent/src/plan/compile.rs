@@ -84,9 +84,10 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, services: &Objects<ServiceFac
         let (action, balance) = compiled.forward(backend, services);
         // With rules it is the default of their hosts; an Ingress of nothing else takes the unknown hosts (observed in
         // ingress-nginx: golden cases 014 and 015).
-        let hosts: BTreeSet<HostFacts> = match ingress.catch_all {
-            true => BTreeSet::from([HostFacts::Any]),
-            false => ingress.rules.iter().map(|r| r.host.clone()).collect(),
+        let hosts: BTreeSet<HostFacts> = if ingress.catch_all {
+            BTreeSet::from([HostFacts::Any])
+        } else {
+            ingress.rules.iter().map(|r| r.host.clone()).collect()
         };
         for host in hosts {
             let rule_text = format!("{} (default backend)", host_text(&host));
@@ -180,26 +181,30 @@ fn slash_redirect(ingress: &IngressFacts, path: &PathFacts, rule: &str) -> Optio
 }
 
 fn route(ingress: &IngressFacts, rule: String, path: PathMatch, action: Action, balance: Balance) -> Arc<Route> {
-    let origin = &ingress.origin;
-    let matches = RouteMatch {
-        path,
-        method: None,
-        headers: Vec::new(),
-        query: Vec::new(),
-        created: origin.created,
-        object: origin.name.clone(),
-    };
-    Arc::new(Route {
-        owner: origin.name.clone(),
+    Arc::new(plain_route(&ingress.origin.name, ingress.origin.created, rule, path, action, balance))
+}
+
+/// A route that looks at the path alone and leaves the rest at its defaults.
+pub(super) fn plain_route(
+    owner: &ObjectName,
+    created: i64,
+    rule: String,
+    path: PathMatch,
+    action: Action,
+    balance: Balance,
+) -> Route {
+    let (headers, query) = (Vec::new(), Vec::new());
+    Route {
+        owner: owner.clone(),
         rule,
-        matches,
+        matches: RouteMatch { path, method: None, headers, query, created, object: owner.clone() },
         filters: Vec::new(),
         action,
         timeouts: Timeouts::default(),
         retry: Retry::default(),
         balance,
         max_body: None,
-    })
+    }
 }
 
 pub(super) fn host_text(host: &HostFacts) -> String {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::compile::{Claim, Compiled, Rank, host_text};
+use super::compile::{Claim, Compiled, Rank, host_text, plain_route};
 use super::keep;
 use crate::model::facts::{HostFacts, Origin};
 use crate::model::rejection::Rejection;
-use crate::model::route::{Action, HostTable, PathMatch, Route, RouteMatch, VirtualHost, Wildcard};
+use crate::model::route::{Action, Balance, HostTable, PathMatch, Route, VirtualHost, Wildcard};
+use crate::model::snapshot::ObjectName;
 
 /// One host while it is being filled.
 #[derive(Default)]
@@ -127,23 +128,7 @@ fn lost(origin: &Origin, claim: &Claim, winner: &Winner<'_>) -> Rejection {
 
 /// ingress-nginx answers a probe of the edge itself on hosts that nobody named (golden cases 014 and 016).
 fn healthz() -> Arc<Route> {
-    let matches = RouteMatch {
-        path: PathMatch::Exact("/healthz".to_owned()),
-        method: None,
-        headers: Vec::new(),
-        query: Vec::new(),
-        created: 0,
-        object: Default::default(),
-    };
-    Arc::new(Route {
-        owner: crate::model::snapshot::ObjectName::new("", "healthz"),
-        rule: format!("{}/healthz (built in)", host_text(&HostFacts::Any)),
-        matches,
-        filters: Vec::new(),
-        action: Action::Respond(StatusCode::OK),
-        timeouts: Default::default(),
-        retry: Default::default(),
-        balance: Default::default(),
-        max_body: None,
-    })
+    let (owner, path) = (ObjectName::new("", "healthz"), PathMatch::Exact("/healthz".to_owned()));
+    let rule = format!("{}/healthz (built in)", host_text(&HostFacts::Any));
+    Arc::new(plain_route(&owner, 0, rule, path, Action::Respond(StatusCode::OK), Balance::default()))
 }

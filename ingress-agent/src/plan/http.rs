@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::compile::{Compiled, compile, host_text, resolve};
+use super::compile::{Compiled, compile, host_text, plain_route, resolve};
 use super::{PlanOptions, hosts, keep, tls, vips};
 use crate::model::facts::{
     BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef,
 };
 use crate::model::rejection::Rejection;
-use crate::model::route::{Action, HostTable, Listener, PathMatch, Route, RouteMatch, Tls, WeightedPool};
+use crate::model::route::{Action, HostTable, Listener, PathMatch, Route, Tls, WeightedPool};
 use crate::model::snapshot::{Certificate, Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol};
 
 #[derive(Debug, Default)]
@@ -222,26 +222,10 @@ fn default_backend(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Opt
         }
     };
     http.pools.insert(pool.clone());
-    let path = PathMatch::Prefix(String::new());
-    let matches = RouteMatch {
-        path,
-        method: None,
-        headers: Vec::new(),
-        query: Vec::new(),
-        created: i64::MAX,
-        object: ObjectName::default(),
-    };
-    Some(Arc::new(Route {
-        owner: name.clone(),
-        rule: format!("{} (--default-backend-service)", host_text(&HostFacts::Any)),
-        matches,
-        filters: Vec::new(),
-        action: Action::Forward(vec![WeightedPool { pool, weight: 1, filters: Vec::new() }]),
-        timeouts: Default::default(),
-        retry: Default::default(),
-        balance: service.balance.unwrap_or_default(),
-        max_body: None,
-    }))
+    let rule = format!("{} (--default-backend-service)", host_text(&HostFacts::Any));
+    let action = Action::Forward(vec![WeightedPool { pool, weight: 1, filters: Vec::new() }]);
+    let everything = PathMatch::Prefix(String::new());
+    Some(Arc::new(plain_route(name, i64::MAX, rule, everything, action, service.balance.unwrap_or_default())))
 }
 
 /// Options stand where no object does.

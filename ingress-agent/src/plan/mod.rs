@@ -64,13 +64,11 @@ pub fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Plan>) -> Plan {
         None => Arc::new(l4::plan(facts, options, &http, before.map(|m| &*m.l4))),
     };
     let stages = before.filter(|m| Arc::ptr_eq(&m.http, &http) && Arc::ptr_eq(&m.l4, &l4));
-    let (names, vips) = match stages {
-        Some(m) => (Arc::clone(&m.names), Arc::clone(&m.vips)),
-        None => {
-            let vips = Arc::new(held(&http, &l4, options));
-            let vips = before.map(|m| &m.vips).filter(|old| **old == vips).map_or(vips, Arc::clone);
-            (Arc::new(http.pools.union(&l4.pools).cloned().collect()), vips)
-        }
+    let (names, vips) = if let Some(m) = stages {
+        (Arc::clone(&m.names), Arc::clone(&m.vips))
+    } else {
+        let vips = keep(held(&http, &l4, options), before.map(|m| &m.vips));
+        (Arc::new(http.pools.union(&l4.pools).cloned().collect()), vips)
     };
     // What an endpoint may not be is an address that we answer for.
     let same_vips = before.filter(|m| Arc::ptr_eq(&m.vips, &vips));

@@ -10,7 +10,7 @@ use xdp_ebpf::maglev;
 use super::{PlanOptions, keep};
 use crate::model::facts::{EndpointFacts, Facts, PortFacts, ServiceFacts, ServiceSlices, SliceFacts};
 use crate::model::rejection::Rejection;
-use crate::model::snapshot::{Backend, BackendState, Forwarding, Pool, PoolName, Vip};
+use crate::model::snapshot::{AppProtocol, Backend, BackendState, Forwarding, Pool, PoolName, Vip};
 
 /// Of an endpoint that nobody gave another one.
 const WEIGHT: u32 = 100;
@@ -82,7 +82,7 @@ fn make(
     let port = service.and_then(|s| s.ports.iter().find(|p| p.port == name.port && p.protocol == name.protocol));
     let (Some(service), Some(port)) = (service, port) else {
         let (backends, table_size) = (Vec::new(), maglev::size_for(0));
-        return Pool { name: name.clone(), backends, table_size, app_protocol: Default::default() };
+        return Pool { name: name.clone(), backends, table_size, app_protocol: AppProtocol::Http1 };
     };
     let slices = slices.map(|s| s.slices.as_slice()).unwrap_or_default();
     let mut merged: BTreeMap<SocketAddr, Merged<'_>> = BTreeMap::new();
@@ -163,7 +163,7 @@ fn backends(merged: BTreeMap<SocketAddr, Merged<'_>>, service: &ServiceFacts, op
             weight: WEIGHT,
             state: if endpoint.ready || last_resort { BackendState::Ready } else { BackendState::Draining },
             forwarding: service.forwarding.unwrap_or(if here { Forwarding::Local } else { Forwarding::Nat }),
-            node: endpoint.node.map(|n| n.to_string()),
+            node: endpoint.node.map(ToString::to_string),
         }
     };
     merged.into_iter().map(backend).collect()

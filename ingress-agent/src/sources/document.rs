@@ -234,14 +234,11 @@ fn unknown(value: &Value, version: &str, kind: &str, place: &str, to: &mut Conte
     let text = |field: &str| value.pointer(field).and_then(Value::as_str).unwrap_or_default();
     let name = ObjectName::new(text("/metadata/namespace"), text("/metadata/name"));
     let origin = Origin { name, place: place.to_owned(), created: 0 };
-    match VERSIONS.into_iter().find(|(known, _)| *known == kind) {
-        Some((_, right)) => {
-            to.faults.push(origin.reject(kind, "apiVersion", format!("`{version}` is not supported: use `{right}`")));
-        }
-        None => {
-            let reason = format!("`{version} {kind}` is not a kind that is read here; it is passed over");
-            to.unknown.push(origin.warn(kind, "kind", reason));
-        }
+    if let Some((_, right)) = VERSIONS.into_iter().find(|(known, _)| *known == kind) {
+        to.faults.push(origin.reject(kind, "apiVersion", format!("`{version}` is not supported: use `{right}`")));
+    } else {
+        let reason = format!("`{version} {kind}` is not a kind that is read here; it is passed over");
+        to.unknown.push(origin.warn(kind, "kind", reason));
     }
 }
 

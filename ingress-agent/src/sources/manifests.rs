@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, RenameMode};
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{oneshot, watch};
 
@@ -45,7 +45,7 @@ pub async fn watch(directory: PathBuf, options: SourceOptions, facts: watch::Sen
         .name("manifests".to_owned())
         .spawn(move || {
             // Nobody listens any more when the future is gone.
-            let _ = ended.send(Watch::open(directory, options, wake).map(|mut w| w.run(&events, &facts)));
+            let _ = ended.send(Watch::open(&directory, options, wake).map(|mut w| w.run(&events, &facts)));
         })
         .context("start the thread that watches the manifests")?;
     let result = end.await.context("the thread that watches the manifests ended unexpectedly")?;
@@ -95,9 +95,9 @@ struct Watch {
 }
 
 impl Watch {
-    fn open(directory: PathBuf, options: SourceOptions, wake: Sender<Wake>) -> anyhow::Result<Self> {
+    fn open(directory: &Path, options: SourceOptions, wake: Sender<Wake>) -> anyhow::Result<Self> {
         let shown = directory.display().to_string();
-        let directory = std::path::absolute(&directory).with_context(|| format!("find the directory {shown}"))?;
+        let directory = std::path::absolute(directory).with_context(|| format!("find the directory {shown}"))?;
         fs::read_dir(&directory).with_context(|| format!("read the manifests in {shown}"))?;
         let target = directory.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -274,24 +274,26 @@ fn wanted(directory: &Path, event: notify::Result<notify::Event>) -> Vec<Wake> {
             continue;
         }
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        // The whole of a mounted ConfigMap is swapped by renaming this link.
+        if name == "..data" && matches!(event.kind, EventKind::Modify(ModifyKind::Name(_))) {
+            wanted.push(Wake::All);
+        }
+        let manifest = is_manifest(name);
         match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) if is_manifest(name) => {
-                wanted.push(Wake::File(name.to_owned()));
-            }
-            // An empty new file, or a link that is complete at once.
-            EventKind::Create(CreateKind::File) if is_manifest(name) && is_link(path) => {
-                wanted.push(Wake::File(name.to_owned()));
-            }
-            // The whole directory of a mounted ConfigMap is swapped by renaming this link.
-            EventKind::Modify(ModifyKind::Name(_)) if name == "..data" => wanted.push(Wake::All),
-            EventKind::Modify(ModifyKind::Name(RenameMode::To)) if is_manifest(name) => {
-                wanted.push(Wake::File(name.to_owned()));
-            }
             // It may have another name in this directory now: both are looked at before anything is published, or its
             // objects would be gone for a moment.
-            EventKind::Modify(ModifyKind::Name(RenameMode::From)) if is_manifest(name) => wanted.push(Wake::All),
-            EventKind::Remove(RemoveKind::File | RemoveKind::Any | RemoveKind::Other) if is_manifest(name) => {
+            EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) if manifest => {
                 wanted.push(Wake::All);
+            }
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(RenameMode::To))
+                if manifest =>
+            {
+                wanted.push(Wake::File(name.to_owned()));
+            }
+            // A new file is empty and will be closed by its writer; a link is complete.
+            EventKind::Create(CreateKind::File) if manifest && is_link(path) => {
+                wanted.push(Wake::File(name.to_owned()));
             }
             _ => {}
         }

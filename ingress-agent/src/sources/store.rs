@@ -76,7 +76,7 @@ impl Store {
         let touched: BTreeSet<Identity> = old.entries.into_keys().chain(file.entries.keys().cloned()).collect();
         self.files.insert(name.to_owned(), file);
         for identity in touched {
-            self.settle(name, identity);
+            self.settle(name, &identity);
         }
     }
 
@@ -86,7 +86,7 @@ impl Store {
             return;
         };
         for identity in file.entries.into_keys() {
-            self.settle(name, identity);
+            self.settle(name, &identity);
         }
     }
 
@@ -132,8 +132,8 @@ impl Store {
     }
 
     /// An object changed in file `name`, appeared or went: decides again which file is believed.
-    fn settle(&mut self, name: &str, identity: Identity) {
-        let claimed = self.files.get(name).is_some_and(|f| f.entries.contains_key(&identity));
+    fn settle(&mut self, name: &str, identity: &Identity) {
+        let claimed = self.files.get(name).is_some_and(|f| f.entries.contains_key(identity));
         let claim = self.claims.entry(identity.clone()).or_default();
         if claimed {
             claim.files.insert(name.to_owned());
@@ -143,13 +143,13 @@ impl Store {
         if claim.files.len() > 1 {
             self.disputed.insert(identity.clone());
         } else {
-            self.disputed.remove(&identity);
+            self.disputed.remove(identity);
         }
-        let good = claim.files.iter().find_map(|f| self.files.get(f)?.entries.get(&identity)?.object.clone());
+        let good = claim.files.iter().find_map(|f| self.files.get(f)?.entries.get(identity)?.object.clone());
         self.changed |= fold(&mut self.facts, &identity.name, claim.believed.as_ref(), good.as_ref());
         claim.believed = good;
         if claim.files.is_empty() {
-            self.claims.remove(&identity);
+            self.claims.remove(identity);
         }
     }
 
