@@ -9,6 +9,8 @@ pub mod plan;
 
 pub mod object;
 
+pub mod dataplane;
+
 pub mod vip;
 
 pub mod admin;
@@ -16,3 +18,5 @@ pub mod admin;
 pub mod args;
 
 pub mod config;
+
+pub mod proxy;

@@ -5,6 +5,8 @@ pub mod netns;
 
 pub mod lan;
 
+pub mod place;
+
 pub mod edge;
 
 pub mod wait;
@@ -15,6 +17,8 @@ pub mod load;
 
 pub mod table;
 
+pub mod l4;
+
 pub mod packet;
 
 pub mod plans;
@@ -24,3 +28,5 @@ pub mod xdp_run;
 pub mod xdp_world;
 
 pub mod dice;
+
+pub mod capture;

@@ -166,12 +166,14 @@ pub async fn tcp(to: SocketAddr, count: u32) -> Result<Spread> {
     Ok(spread)
 }
 
-/// New connections, one after another, until stopped.
+/// New connections, one after another with a breath between them, until stopped. Without it a minute would use up the
+/// client's ports.
 pub async fn connect(to: SocketAddr, stop: Stop) -> Outcome {
     let mut outcome = Outcome::default();
     while !stop.now() {
         let began = now_ms();
         outcome.note(began, one_connection(to).await);
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     outcome
 }
@@ -210,9 +212,16 @@ async fn message(stream: &mut BufReader<TcpStream>, text: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Holds connections open and speaks on each ten times a second. `ok` is those that still worked at the end. Prints
-/// `holding N` when all are open.
-pub async fn hold(to: SocketAddr, connections: usize, avoid: Option<&str>, stop: Stop) -> Result<Outcome> {
+/// Holds connections open and speaks on each after every pause. `ok` is those that still worked at the end. `opened` is
+/// called when all are open.
+pub async fn hold(
+    to: SocketAddr,
+    connections: usize,
+    avoid: Option<&str>,
+    pause: Duration,
+    stop: Stop,
+    opened: impl FnOnce(),
+) -> Result<Outcome> {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..connections {
         let (_, mut stream) = open(to, avoid).await?;
@@ -226,12 +235,12 @@ pub async fn hold(to: SocketAddr, connections: usize, avoid: Option<&str>, stop:
                 }
                 tokio::select! {
                     () = stop.wait() => return Ok(()),
-                    () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
             }
         });
     }
-    println!("holding {connections}");
+    opened();
     let mut outcome = Outcome::default();
     while let Some(ended) = tasks.join_next().await {
         match ended.context("a task broke")? {

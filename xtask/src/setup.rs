@@ -73,9 +73,21 @@ pub(crate) fn tools(purpose: For) -> Result<()> {
     }
     bpf::prepare()?;
     if purpose >= For::Test {
+        checkers()?;
         mount_bpffs()?;
     }
     steps::note(&format!("all there ({})", steps::elapsed(started)));
+    Ok(())
+}
+
+/// rustfmt and clippy: a minimal tool chain comes without them.
+fn checkers() -> Result<()> {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if steps::ask(&mut steps::cargo(&[subcommand, "--version"])).is_err() {
+            let mut add = Command::new("rustup");
+            steps::run(&format!("add {component}"), add.args(["component", "add", component]))?;
+        }
+    }
     Ok(())
 }
 

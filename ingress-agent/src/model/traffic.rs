@@ -11,6 +11,9 @@ pub struct L4Traffic {
     pub verdicts: Vec<(&'static str, &'static str, u64)>,
     pub frontends: Vec<(FrontendKey, Counts)>,
     pub backends: Vec<(PoolName, SocketAddr, Counts)>,
+    /// Maglev tables in force: pool, whether of its IPv6 endpoints, slots, and a digest of what it was filled from (seed, size,
+    /// endpoints, weights). Nodes whose digests differ send the same client to different backends.
+    pub tables: Vec<(PoolName, bool, u32, u64)>,
     /// Live flow records at the last sweep.
     pub flows: u64,
     pub flow_capacity: u64,

@@ -82,7 +82,11 @@ async fn main() -> Result<()> {
         What::Udp { to, count } => load::print_spread(&load::udp(to, count).await?),
         What::Tcp { to, count } => load::print_spread(&load::tcp(to, count).await?),
         What::Connect { to } => load::connect(to, stop).await.print(),
-        What::Hold { to, connections, avoid } => load::hold(to, connections, avoid.as_deref(), stop).await?.print(),
+        What::Hold { to, connections, avoid } => {
+            let opened = || println!("holding {connections}");
+            let pause = Duration::from_millis(100);
+            load::hold(to, connections, avoid.as_deref(), pause, stop, opened).await?.print();
+        }
         What::Transfer { to, avoid } => {
             let bytes = load::transfer(to, avoid.as_deref(), stop).await?;
             println!("bytes {bytes}");
@@ -90,7 +94,7 @@ async fn main() -> Result<()> {
         What::Https { to, host, path, ca, workers } => {
             let site = Site::secure(to, &host, &path, &ca)?;
             // Both connection set-up and keep-alive are exercised.
-            let pace = Pace { workers, requests_a_connection: 10, pause: Duration::ZERO };
+            let pace = Pace { workers, requests_a_connection: 10, pause: Duration::from_millis(2) };
             load::web::load(&site, pace, stop).await.print();
         }
         What::Websocket { to, host, path, ca } => {

@@ -36,6 +36,7 @@ fn readings() -> Box<Readings> {
             )],
             flows: 1,
             flow_capacity: 1000,
+            ..L4Traffic::default()
         },
         l7: L7Traffic {
             routes: vec![RouteTraffic {

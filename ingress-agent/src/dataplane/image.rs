@@ -1,0 +1,111 @@
+//! What the maps hold, as this agent knows it: the state that a snapshot is compared with. Every store into a map that packets
+//! read is made by this file and its children; nothing here knows how programs are attached.
+
+mod adopt;
+mod apply;
+mod frontends;
+mod pools;
+mod sweep;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use xdp_ebpf::Addr;
+
+use self::adopt::Adopted;
+use self::sweep::Sweep;
+use super::filter::FilterCounts;
+use super::ids::{Ids, REST};
+use super::maps::Maps;
+use super::pool::{PoolKey, PoolState};
+use super::tables::Tables;
+use crate::model::snapshot::{Frontend, FrontendKey};
+
+pub(super) struct Image {
+    pub maps: Maps,
+    pub seed: u64,
+    pub frontends: BTreeMap<FrontendKey, FrontendState>,
+    pub vips: BTreeSet<IpAddr>,
+    pub pools: BTreeMap<PoolKey, PoolState>,
+    pub tables: Tables,
+    /// Found in the maps and not yet claimed by the first snapshot.
+    adopted: Option<Adopted>,
+    filter: FilterCounts,
+    frontend_ids: Ids,
+    pool_ids: Ids,
+    backend_ids: Ids,
+    /// Endpoints in all pools, at most `max_backends`.
+    backends: usize,
+    max_backends: usize,
+    pub sweep: Sweep,
+    /// A table being filled, kept for its memory.
+    scratch: Vec<u32>,
+}
+
+pub(super) struct FrontendState {
+    /// What was applied last. `None`: adopted from the maps.
+    source: Option<Arc<Frontend>>,
+    pub image: xdp_ebpf::Frontend,
+    pub pool: Option<PoolKey>,
+}
+
+/// The SNAT address of an L7 frontend.
+const NOWHERE: Addr = [0; 16];
+
+impl Image {
+    /// Reads what adopted maps hold; empty ones hold nothing.
+    pub(super) fn read(maps: Maps, seed: u64, keep: Duration, max_backends: u32, now: Instant) -> Result<Self> {
+        let tables = Tables::new(maps.ring_slots(), keep);
+        let sweep = Sweep::new(maps.flow_buckets());
+        let mut image = Self {
+            frontend_ids: Ids::new(maps.frontend_info.end() as u32, REST),
+            pool_ids: Ids::new(maps.pools.end() as u32, REST),
+            // A previous table may name an endpoint that is gone.
+            backend_ids: Ids::new(maps.backends.end() as u32, keep + REST),
+            maps,
+            seed,
+            frontends: BTreeMap::new(),
+            vips: BTreeSet::new(),
+            pools: BTreeMap::new(),
+            tables,
+            adopted: None,
+            filter: FilterCounts::new(),
+            backends: 0,
+            max_backends: max_backends as usize,
+            sweep,
+            scratch: Vec::new(),
+        };
+        image.adopt(now)?;
+        Ok(image)
+    }
+
+    /// Periodic work, a bounded amount a call.
+    pub(super) fn tick(&mut self, now: Instant) -> Result<()> {
+        self.tables.tick(&self.maps, now);
+        self.sweep_some(now)
+    }
+
+    /// One more reason for both programs to look closer at this address. Before any map names it.
+    fn watch(&mut self, addr: &Addr) {
+        if *addr == NOWHERE {
+            return;
+        }
+        if let Some((word, bits)) = self.filter.add(addr) {
+            self.maps.filter.word(word, 0).store(bits, Ordering::Release);
+        }
+    }
+
+    /// One reason less. After the maps forgot it.
+    fn unwatch(&mut self, addr: &Addr) {
+        if *addr == NOWHERE {
+            return;
+        }
+        if let Some((word, bits)) = self.filter.remove(addr) {
+            self.maps.filter.word(word, 0).store(bits, Ordering::Release);
+        }
+    }
+}

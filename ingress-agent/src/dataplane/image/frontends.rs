@@ -1,0 +1,143 @@
+//! Frontends: their entry in `FRONTENDS`, what replies are rewritten back to, and the address filter behind both. An id is given
+//! to another frontend only after no flow names it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use aya::maps::PerCpuValues;
+use aya::util::nr_cpus;
+use xdp_ebpf::{FrontendInfo, Traffic, frontend_flags};
+
+use super::{FrontendState, Image};
+use crate::dataplane::plain::Abi;
+use crate::dataplane::pool::{PoolKey, addr};
+use crate::model::snapshot::{Frontend, FrontendKey, FrontendKind};
+
+/// Why a frontend could not be put; it is tried again once others have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    Done,
+    /// `FRONTENDS` is full.
+    Full,
+    /// No id or no pool could be had.
+    Short,
+}
+
+impl Image {
+    /// Adds or changes a frontend. Its pool is there already.
+    pub(super) fn put_frontend(&mut self, frontend: &Arc<Frontend>, now: Instant) -> Result<Put> {
+        let key = frontend.key;
+        let old = self.frontends.get(&key).map(|f| (f.image, f.pool.clone()));
+        if old.is_none() && self.frontends.len() >= self.maps.max_frontends {
+            return Ok(Put::Full);
+        }
+        let pool = pool_of(frontend);
+        let pool_id = match &pool {
+            None => 0,
+            Some(pool) => match self.pools.get(pool) {
+                Some(state) => state.id,
+                None => return Ok(Put::Short),
+            },
+        };
+        // Flows were made under the old kind; they must not meet the new one.
+        let same_kind = old.as_ref().is_some_and(|(image, _)| (image.pool == 0) == (pool_id == 0));
+        let id = match &old {
+            Some((image, _)) if same_kind => image.id,
+            _ => match self.new_frontend_id(now)? {
+                Some(id) => id,
+                None => return Ok(Put::Short),
+            },
+        };
+        let image = image_of(frontend, id, pool_id);
+        let wire = wire_key(&key);
+        if old.as_ref().is_none_or(|(before, _)| before.snat != image.snat) {
+            self.watch(&image.snat);
+        }
+        if old.as_ref().is_none_or(|(before, _)| before.id != id) {
+            let info = FrontendInfo { addr: wire.addr, port: wire.port, proto: wire.proto, pad: [0; 5] };
+            self.maps.frontend_info.store(id as usize, &info);
+        }
+        if old.as_ref().is_none_or(|(before, _)| *before != image) {
+            self.maps
+                .frontends
+                .insert(Abi(wire), Abi(image), 0)
+                .with_context(|| format!("write {key} into FRONTENDS"))?;
+        }
+        // From here on packets follow the new entry.
+        if let Some(new) = &pool
+            && let Some(state) = self.pools.get_mut(new)
+        {
+            state.frontends += 1;
+        }
+        if let Some((before, old_pool)) = old {
+            if let Some(state) = old_pool.as_ref().and_then(|p| self.pools.get_mut(p)) {
+                state.frontends -= 1;
+            }
+            if before.snat != image.snat {
+                self.unwatch(&before.snat);
+            }
+            if before.id != id {
+                self.sweep.retire(before.id);
+            }
+        }
+        self.frontends.insert(key, FrontendState { source: Some(Arc::clone(frontend)), image, pool });
+        Ok(Put::Done)
+    }
+
+    /// Removes a frontend; its id rests until the flows that name it were swept. Returns the pool it used.
+    pub(super) fn remove_frontend(&mut self, key: &FrontendKey) -> Result<Option<PoolKey>> {
+        let Some(state) = self.frontends.remove(key) else { return Ok(None) };
+        match self.maps.frontends.remove(&Abi(wire_key(key))) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
+            Err(e) => return Err(e).with_context(|| format!("remove {key} from FRONTENDS")),
+        }
+        self.unwatch(&state.image.snat);
+        self.sweep.retire(state.image.id);
+        if let Some(pool) = state.pool.as_ref().and_then(|p| self.pools.get_mut(p)) {
+            pool.frontends -= 1;
+        }
+        Ok(state.pool)
+    }
+
+    fn new_frontend_id(&mut self, now: Instant) -> Result<Option<u32>> {
+        let mut id = self.frontend_ids.take(now);
+        if id.is_none() {
+            self.sweep_all(now)?;
+            id = self.frontend_ids.take_tired();
+        }
+        if let Some(id) = id {
+            self.maps.frontend_traffic.set(id, zeroes()?, 0).context("reset FRONTEND_TRAFFIC")?;
+        }
+        Ok(id)
+    }
+}
+
+/// The data plane's pool of an L4 frontend: the endpoints of its own family.
+pub(super) fn pool_of(frontend: &Frontend) -> Option<PoolKey> {
+    match &frontend.kind {
+        FrontendKind::L4 { pool, .. } => Some(PoolKey { name: pool.clone(), v6: frontend.key.vip.is_ipv6() }),
+        FrontendKind::L7 => None,
+    }
+}
+
+fn image_of(frontend: &Frontend, id: u32, pool: u32) -> xdp_ebpf::Frontend {
+    match &frontend.kind {
+        FrontendKind::L4 { client_ip_affinity, snat, .. } => {
+            let flags = if *client_ip_affinity { frontend_flags::CLIENT_IP_AFFINITY } else { 0 };
+            xdp_ebpf::Frontend { id, pool, flags, pad: 0, snat: addr(*snat) }
+        }
+        // The filter is watched for the VIP itself, so that no case needs telling apart here.
+        FrontendKind::L7 => xdp_ebpf::Frontend { id, pool: 0, flags: frontend_flags::L7, pad: 0, snat: [0; 16] },
+    }
+}
+
+pub(in crate::dataplane) fn wire_key(key: &FrontendKey) -> xdp_ebpf::FrontendKey {
+    xdp_ebpf::FrontendKey { addr: addr(key.vip), port: key.port.to_be_bytes(), proto: key.protocol.number(), pad: 0 }
+}
+
+/// A per-CPU counter at zero.
+pub(super) fn zeroes() -> Result<PerCpuValues<Abi<Traffic>>> {
+    let cpus = nr_cpus().map_err(|(path, e)| anyhow::anyhow!("read {path}: {e}"))?;
+    Ok(PerCpuValues::try_from(vec![Abi(Traffic::default()); cpus])?)
+}

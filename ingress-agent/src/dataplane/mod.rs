@@ -1,0 +1,234 @@
+//! The data plane's side of the agent: loads, attaches and pins the BPF programs, and keeps their maps an image of the snapshot.
+//! It knows kernels, not Kubernetes. Nothing that a packet needs waits for it: when this process is gone, all is pinned and
+//! forwards on.
+
+mod options;
+
+mod preflight;
+
+mod claim;
+
+mod device;
+
+mod sysctl;
+
+mod pins;
+
+mod attach;
+
+mod plain;
+
+mod region;
+
+mod maps;
+
+mod ids;
+
+mod arena;
+
+mod filter;
+
+mod pool;
+
+mod tables;
+
+mod image;
+
+mod traffic;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use aya::Ebpf;
+use xdp_ebpf::{Config, tick_shift};
+
+pub use self::options::{DataplaneOptions, XdpMode};
+
+use self::claim::Claims;
+use self::device::Device;
+use self::image::Image;
+use self::maps::Maps;
+use self::pins::Pins;
+use crate::model::snapshot::Snapshot;
+use crate::model::traffic::Attachment;
+
+/// The loaded, attached and pinned data plane. Dropping it leaves everything in place.
+pub struct Dataplane {
+    options: DataplaneOptions,
+    pins: Pins,
+    devices: Vec<Device>,
+    image: Image,
+    attachments: Vec<Attachment>,
+    /// Programs that wait for the first snapshot, because another schema's are still forwarding.
+    waiting: Option<Ebpf>,
+    _claims: Claims,
+}
+
+/// What [`Dataplane::apply`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    pub generation: u64,
+    /// What of the snapshot is not served, and why, a sentence each.
+    pub problems: Vec<String>,
+}
+
+impl Dataplane {
+    /// Checks the host, takes its claims, adopts or makes the maps, and attaches the programs. Adopted flows and frontends go
+    /// on meanwhile.
+    pub fn open(options: DataplaneOptions) -> Result<Self> {
+        let now = Instant::now();
+        let pin_path = &options.pin_path;
+        preflight::check(pin_path)?;
+        let mut devices: Vec<Device> =
+            options.interfaces.iter().map(|name| device::find(name)).collect::<Result<_>>()?;
+        devices.sort();
+        devices.dedup();
+        if devices.is_empty() {
+            bail!("no interface is named: give at least one --interface");
+        }
+        let below: Vec<Device> = devices.iter().flat_map(device::below).collect();
+        let mut claimed: Vec<_> = devices.iter().chain(&below).map(|d| (d.name.clone(), d.index)).collect();
+        claimed.sort();
+        claimed.dedup();
+        let claims = claim::take(pin_path, &claimed)?;
+        sysctl::prepare(&devices)?;
+
+        let pins = Pins::new(pin_path);
+        pins.create()?;
+        let (specs, adopted) = pins.survey(&options.sizes())?;
+        let mut ebpf = attach::load(crate::object::PROGRAM, &pins, &specs)?;
+        let maps = Maps::open(&pins, &specs)?;
+        let seed = configure(&maps, &options)?;
+        let image = Image::read(maps, seed, options.previous_table, options.max_backends, now).with_context(|| {
+            format!(
+                "adopt the maps under {0}; `sluicegate uninstall --pin-path {0}` removes them, flows are lost",
+                pin_path.display()
+            )
+        })?;
+        tracing::info!(
+            adopted,
+            frontends = image.frontends.len(),
+            pin_path = %pin_path.display(),
+            "the data plane's maps are ready"
+        );
+        let others = pins.other_schemas();
+        let mut dataplane =
+            Self { options, pins, devices, image, attachments: Vec::new(), waiting: None, _claims: claims };
+        if others.is_empty() {
+            dataplane.attach(&mut ebpf)?;
+        } else {
+            tracing::warn!(
+                found = ?others,
+                "pins of another schema: its programs forward until the first snapshot is applied; its flows are lost then"
+            );
+            dataplane.waiting = Some(ebpf);
+        }
+        Ok(dataplane)
+    }
+
+    /// Makes the maps what the snapshot says. After an error the next call does what is missing.
+    pub fn apply(&mut self, snapshot: &Arc<Snapshot>) -> Result<Applied> {
+        let problems = self.image.apply(snapshot, Instant::now())?;
+        if let Some(mut ebpf) = self.waiting.take() {
+            self.replace_other_schemas(&mut ebpf)?;
+        }
+        Ok(Applied { generation: snapshot.generation, problems })
+    }
+
+    /// Periodic work, about once a second.
+    pub fn tick(&mut self) -> Result<()> {
+        self.image.tick(Instant::now())
+    }
+
+    /// How each interface is attached. Empty until the first snapshot where another schema's programs are replaced.
+    pub fn attachments(&self) -> &[Attachment] {
+        &self.attachments
+    }
+
+    /// The hash seed in force, for telling the operator what other nodes need.
+    pub fn hash_seed(&self) -> u64 {
+        self.image.seed
+    }
+
+    /// Detaches the programs and removes all pins: forwarding stops. For a deliberate uninstall only.
+    pub fn detach_and_unpin(self) -> Result<()> {
+        pins::remove_all(&self.options.pin_path)
+    }
+
+    fn attach(&mut self, ebpf: &mut Ebpf) -> Result<()> {
+        self.attachments = attach::attach(ebpf, &self.pins, &self.devices, self.options.xdp_mode)?;
+        self.image.maps.allow_redirect(&self.attachments)
+    }
+
+    fn replace_other_schemas(&mut self, ebpf: &mut Ebpf) -> Result<()> {
+        let others = self.pins.other_schemas();
+        for other in &others {
+            attach::take_over(&self.pins, other)?;
+        }
+        self.attach(ebpf)?;
+        for other in &others {
+            pins::remove_tree(other)?;
+            tracing::warn!(path = %other.display(), "replaced the data plane of another schema and removed its pins");
+        }
+        Ok(())
+    }
+}
+
+/// Detaches and removes whatever is pinned under `pin_path`, by any schema, when no agent runs there.
+pub fn uninstall(pin_path: &Path) -> Result<()> {
+    let _claims = claim::take_existing(pin_path)?;
+    pins::remove_all(pin_path)
+}
+
+/// Writes `CONFIG` and returns the seed in force.
+fn configure(maps: &Maps, options: &DataplaneOptions) -> Result<u64> {
+    let pinned = maps.config.load(0);
+    let seed = match (options.hash_seed, pinned.seed) {
+        (Some(wanted), before) => {
+            if before != 0 && before != wanted {
+                tracing::warn!("the hash seed changed: flow records made under the old one are not found any more");
+            }
+            wanted
+        }
+        (None, 0) => random()?,
+        (None, before) => before,
+    };
+    let (first, last) = (u32::from(*options.snat_ports.start()), u32::from(*options.snat_ports.end()));
+    anyhow::ensure!(first > 0 && first <= last, "the SNAT port range {first}-{last} is empty or begins at 0");
+    let hz = hz()?;
+    let shift = tick_shift(hz);
+    let config = Config {
+        seed,
+        flow_mask: maps.flow_buckets() - 1,
+        reply_mask: maps.reply_buckets() - 1,
+        tick_shift: shift,
+        udp_idle: u32::try_from(options.udp_idle.as_millis() * u128::from(hz) / 1000 >> shift)
+            .unwrap_or(u32::MAX)
+            .max(1),
+        port_min: first,
+        port_count: last - first + 1,
+    };
+    maps.config.store(0, &config);
+    Ok(seed)
+}
+
+fn random() -> Result<u64> {
+    let mut bytes = [0; 8];
+    // SAFETY: room for the 8 bytes asked for.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    anyhow::ensure!(got == 8, "getrandom: {}", std::io::Error::last_os_error());
+    // 0 means "no seed yet" in adopted maps.
+    Ok(u64::from_ne_bytes(bytes).max(1))
+}
+
+/// Jiffies a second: the coarse clock advances once a jiffy.
+fn hz() -> Result<u32> {
+    let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for one `timespec`.
+    let failed = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) } != 0;
+    let nanoseconds = u32::try_from(resolution.tv_nsec).unwrap_or(0);
+    anyhow::ensure!(!failed && nanoseconds > 0, "the coarse clock does not tell its resolution");
+    Ok((1_000_000_000 + nanoseconds / 2) / nanoseconds)
+}

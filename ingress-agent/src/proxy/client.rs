@@ -1,0 +1,292 @@
+//! One client connection as its worker knows it: who it is, which listener it came to, how long it has been waiting for
+//! what, and what it has been told to do. Bytes pass through [`ClientIo`], which judges and counts them.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use http::HeaderValue;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Limits;
+use super::compile::CompiledListener;
+use super::framing::{Framing, Judgement, Phase, Violation};
+use super::pools::Lease;
+use super::request::forwarded_block;
+use super::upstream::h1::Connection;
+use super::worker::Worker;
+
+pub(super) struct Client {
+    pub(super) worker: Rc<Worker>,
+    pub(super) peer: IpAddr,
+    pub(super) peer_value: HeaderValue,
+    /// The address and port that it connected to.
+    pub(super) listener: SocketAddr,
+    pub(super) port_value: HeaderValue,
+    pub(super) tls: bool,
+    /// The name that it asked a certificate for.
+    pub(super) server_name: Option<Box<str>>,
+    pub(super) forwarded_block: Vec<u8>,
+    /// The listener as of a generation; looked up again when that has passed.
+    compiled: RefCell<(u64, Arc<CompiledListener>)>,
+    /// Requests that hyper has handed over on an HTTP/1 connection.
+    pub(super) requests: Cell<u32>,
+    pub(super) bad_head: Cell<Option<(u32, Violation)>>,
+    /// Requests under way.
+    pub(super) under_way: Cell<u32>,
+    pub(super) tunnel: RefCell<Option<(Box<Connection>, Lease)>>,
+    /// How long a tunnel may be silent: the read limit of its route.
+    pub(super) tunnel_idle: Cell<Option<std::time::Duration>>,
+    order: Cell<Order>,
+    waker: RefCell<Option<Waker>>,
+    waiting: Waiting,
+}
+
+/// What a connection has been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Serve,
+    /// Finish what is under way, then close.
+    Finish,
+    Abort,
+}
+
+/// Since when (milliseconds of the worker) the client owes us something.
+struct Waiting {
+    phase: Cell<Phase>,
+    /// When the phase began or, in a body, bytes last came.
+    since: Cell<u64>,
+    reading: Cell<bool>,
+    stuck_writing: Cell<Option<u64>>,
+    /// A first request has come: the keep-alive limit applies, no longer that of the first head.
+    greeted: Cell<bool>,
+}
+
+impl Client {
+    pub(super) fn new(
+        worker: Rc<Worker>,
+        peer: IpAddr,
+        listener: SocketAddr,
+        compiled: (u64, Arc<CompiledListener>),
+        server_name: Option<Box<str>>,
+    ) -> Self {
+        let tls = compiled.1.secure;
+        let scheme = if tls { "https" } else { "http" };
+        let (peer_text, port_text) = (peer.to_string(), listener.port().to_string());
+        let value = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
+        let now = worker.deadlines.now();
+        Self {
+            peer,
+            peer_value: value(&peer_text),
+            listener,
+            port_value: value(&port_text),
+            tls,
+            server_name,
+            forwarded_block: forwarded_block(&peer_text, &port_text, scheme),
+            compiled: RefCell::new(compiled),
+            requests: Cell::new(0),
+            bad_head: Cell::new(None),
+            under_way: Cell::new(0),
+            tunnel: RefCell::default(),
+            tunnel_idle: Cell::new(None),
+            order: Cell::new(Order::Serve),
+            waker: RefCell::default(),
+            waiting: Waiting {
+                phase: Cell::new(Phase::Idle),
+                since: Cell::new(now),
+                reading: Cell::new(false),
+                stuck_writing: Cell::new(None),
+                greeted: Cell::new(false),
+            },
+            worker,
+        }
+    }
+
+    pub(super) const fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// The listener that serves this connection now; one that was removed goes on for those it has.
+    pub(super) fn compiled(&self) -> Arc<CompiledListener> {
+        let generation = self.worker.generation.get();
+        let mut known = self.compiled.borrow_mut();
+        if known.0 != generation {
+            known.0 = generation;
+            if let Some(current) = self.worker.routing.borrow().listeners.get(&self.listener)
+                && current.secure == self.tls
+            {
+                known.1 = Arc::clone(current);
+            }
+        }
+        Arc::clone(&known.1)
+    }
+
+    pub(super) fn tell(&self, order: Order) {
+        if self.order.get() != Order::Abort {
+            self.order.set(order);
+        }
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The order, and whom to wake when it changes.
+    pub(super) fn order(&self, cx: &Context<'_>) -> Order {
+        let mut waker = self.waker.borrow_mut();
+        if waker.is_none() {
+            // A task's waker stays the same; the connection is polled by one task all its life.
+            *waker = Some(cx.waker().clone());
+        }
+        self.order.get()
+    }
+
+    /// Whether the client has kept us waiting for too long.
+    pub(super) fn overdue(&self, now: u64, limits: &Limits) -> Option<Order> {
+        let w = &self.waiting;
+        let over = |since: u64, limit: std::time::Duration| now.saturating_sub(since) >= limit.as_millis() as u64;
+        if w.stuck_writing.get().is_some_and(|since| over(since, limits.client_send)) {
+            return Some(Order::Abort);
+        }
+        match w.phase.get() {
+            Phase::Idle if self.under_way.get() > 0 => None,
+            Phase::Idle if w.greeted.get() => over(w.since.get(), limits.keep_alive).then_some(Order::Finish),
+            Phase::Idle | Phase::Head => over(w.since.get(), limits.header).then_some(Order::Abort),
+            Phase::Body if w.reading.get() => over(w.since.get(), limits.client_body).then_some(Order::Abort),
+            Phase::Body => None,
+        }
+    }
+
+    pub(super) fn request_begun(&self) {
+        self.under_way.set(self.under_way.get() + 1);
+        self.waiting.greeted.set(true);
+    }
+
+    pub(super) fn request_done(&self) {
+        self.under_way.set(self.under_way.get().saturating_sub(1));
+        if self.under_way.get() == 0 {
+            self.waiting.since.set(self.worker.deadlines.now());
+        }
+    }
+}
+
+/// The client's byte stream between the socket (or TLS) and hyper.
+pub(super) struct ClientIo<T> {
+    pub(super) inner: T,
+    client: Rc<Client>,
+    /// `None` for HTTP/2, which frames by itself.
+    framing: Option<Framing>,
+}
+
+impl<T> ClientIo<T> {
+    pub(super) fn new(inner: T, client: Rc<Client>, http1: bool) -> Self {
+        Self { inner, client, framing: http1.then(Framing::new) }
+    }
+
+    fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let client = &self.client;
+        client.worker.counters.bytes_in.add(bytes.len() as u64);
+        let waiting = &client.waiting;
+        let Some(framing) = &mut self.framing else {
+            waiting.since.set(client.worker.deadlines.now());
+            return Ok(());
+        };
+        match framing.feed(bytes) {
+            Judgement::Fine => {}
+            Judgement::BadHead(number, violation) => client.bad_head.set(Some((number, violation))),
+            Judgement::BadBody(violation) => {
+                tracing::debug!(peer = %client.peer, ?violation, "request body refused");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the request's framing is malformed"));
+            }
+        }
+        let phase = framing.phase();
+        // A head's time counts from its first byte, so that a slow one cannot stretch it byte by byte.
+        if phase != waiting.phase.get() || phase != Phase::Head {
+            waiting.phase.set(phase);
+            waiting.since.set(client.worker.deadlines.now());
+        }
+        Ok(())
+    }
+}
+
+impl<T: AsyncRead + Unpin> Read for ClientIo<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // SAFETY: `ReadBuf::uninit` only ever writes initialised bytes into the cursor's memory and never reads what it
+        // has not written, which is what `ReadBufCursor::as_mut` asks for.
+        let mut buffer = ReadBuf::uninit(unsafe { buf.as_mut() });
+        match Pin::new(&mut this.inner).poll_read(cx, &mut buffer) {
+            Poll::Ready(Ok(())) => {
+                this.client.waiting.reading.set(false);
+                this.came(buffer.filled())?;
+                let count = buffer.filled().len();
+                // SAFETY: the first `count` bytes have been initialised by the inner read.
+                unsafe { buf.advance(count) };
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                let waiting = &this.client.waiting;
+                if !waiting.reading.replace(true) && waiting.phase.get() == Phase::Body {
+                    waiting.since.set(this.client.worker.deadlines.now());
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T> ClientIo<T> {
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let waiting = &self.client.waiting;
+        match &result {
+            Poll::Ready(Ok(count)) => {
+                self.client.worker.counters.bytes_out.add(*count as u64);
+                waiting.stuck_writing.set(None);
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                if waiting.stuck_writing.get().is_none() {
+                    waiting.stuck_writing.set(Some(self.client.worker.deadlines.now()));
+                }
+            }
+        }
+        result
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Write for ClientIo<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.wrote(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.wrote(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.client.tunnel.borrow().is_some() {
+            // The connection goes on as a tunnel; hyper is done with it.
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,238 @@
+//! From the snapshot to what workers look things up in. Runs on the caller's thread, once for all workers, and reuses
+//! every part whose `Arc` has not changed: one endpoint among 100,000 costs a walk over pointers.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::sign::CertifiedKey;
+
+use super::hosts::{CompiledRoute, Host, Hosts};
+use super::metrics::RouteStats;
+use super::pools::PoolId;
+use super::tls::{Names, TlsBasis};
+use crate::model::route::{HostTable, Listener, Route, Tls, VirtualHost};
+use crate::model::snapshot::{Certificate, ObjectName, Pool, PoolName, Snapshot};
+
+/// What one generation serves.
+#[derive(Default)]
+pub(super) struct Routing {
+    pub(super) generation: u64,
+    pub(super) listeners: HashMap<SocketAddr, Arc<CompiledListener>>,
+}
+
+pub(super) struct CompiledListener {
+    pub(super) hosts: Arc<Hosts>,
+    /// TLS is wanted; without `tls` the connection is refused, never served in clear.
+    pub(super) secure: bool,
+    pub(super) tls: Option<Arc<CompiledTls>>,
+}
+
+pub(super) struct CompiledTls {
+    pub(super) config: Arc<ServerConfig>,
+    source: Arc<Tls>,
+}
+
+impl CompiledTls {
+    /// Whether a client that asked for `server_name` got a certificate that was meant for another host than `host`.
+    pub(super) fn misdirected(&self, server_name: &str, host: &str) -> bool {
+        let of = |name: &str| {
+            let exact = self.source.by_name.get(name);
+            exact.or_else(|| {
+                name.split_once('.').and_then(|(_, suffix)| self.source.by_name.get(&format!("*.{suffix}")))
+            })
+        };
+        server_name != host && of(host).is_some_and(|own| of(server_name) != Some(own))
+    }
+}
+
+/// Pools that differ from the generation before; `None` is gone.
+pub(super) type PoolChanges = Vec<(PoolId, Option<Arc<Pool>>)>;
+
+/// Remembers the last generation's parts.
+pub(super) struct Compiler {
+    workers: usize,
+    tls: Option<TlsBasis>,
+    ids: HashMap<PoolName, PoolId>,
+    pools: HashMap<PoolName, Arc<Pool>>,
+    stats: HashMap<(ObjectName, String), Arc<RouteStats>>,
+    hosts: Vec<Arc<Hosts>>,
+    certified: HashMap<ObjectName, (Arc<Certificate>, Option<Arc<CertifiedKey>>)>,
+    listeners: HashMap<SocketAddr, (Arc<Listener>, Arc<CompiledListener>)>,
+}
+
+impl Compiler {
+    pub(super) fn new(workers: usize) -> anyhow::Result<Self> {
+        Ok(Self { tls: Some(TlsBasis::new()?), ..Self::without_tls(workers) })
+    }
+
+    /// For questions about routes: listeners have no TLS to present.
+    pub(super) fn without_tls(workers: usize) -> Self {
+        Self {
+            workers,
+            tls: None,
+            ids: HashMap::new(),
+            pools: HashMap::new(),
+            stats: HashMap::new(),
+            hosts: Vec::new(),
+            certified: HashMap::new(),
+            listeners: HashMap::new(),
+        }
+    }
+
+    pub(super) fn compile(&mut self, snapshot: &Snapshot) -> (Routing, PoolChanges) {
+        let changed_certificates = self.certificates(snapshot);
+        let mut listeners = HashMap::with_capacity(snapshot.listeners.len());
+        let mut kept = HashMap::with_capacity(snapshot.listeners.len());
+        let mut hosts: Vec<Arc<Hosts>> = Vec::new();
+        let mut touched = false;
+        for listener in &snapshot.listeners {
+            let key = SocketAddr::new(listener.vip, listener.port);
+            if kept.contains_key(&key) {
+                tracing::warn!(%key, "two listeners on one address and port: the first serves");
+                continue;
+            }
+            let known =
+                self.listeners.get(&key).filter(|(source, _)| Arc::ptr_eq(source, listener) && !changed_certificates);
+            let compiled = if let Some((_, compiled)) = known {
+                if !hosts.iter().any(|h| Arc::ptr_eq(h, &compiled.hosts)) {
+                    hosts.push(Arc::clone(&compiled.hosts));
+                }
+                Arc::clone(compiled)
+            } else {
+                touched = true;
+                let table = self.host_table(&listener.hosts, &mut hosts);
+                let tls = listener.tls.as_ref().and_then(|tls| self.listener_tls(key, tls, changed_certificates));
+                Arc::new(CompiledListener { hosts: table, secure: listener.tls.is_some(), tls })
+            };
+            kept.insert(key, (Arc::clone(listener), Arc::clone(&compiled)));
+            listeners.insert(key, compiled);
+        }
+        if touched || kept.len() != self.listeners.len() {
+            self.hosts = hosts;
+            self.listeners = kept;
+            self.forget_stats();
+        }
+        (Routing { generation: snapshot.generation, listeners }, self.pool_changes(snapshot))
+    }
+
+    /// Statistics of the routes of this generation.
+    pub(super) fn stats(&self) -> impl Iterator<Item = &Arc<RouteStats>> {
+        self.stats.values()
+    }
+
+    fn host_table(&mut self, table: &Arc<HostTable>, done: &mut Vec<Arc<Hosts>>) -> Arc<Hosts> {
+        let last = self.hosts.iter().chain(done.iter()).find(|h| Arc::ptr_eq(&h.source, table)).map(Arc::clone);
+        if let Some(last) = last {
+            if !done.iter().any(|h| Arc::ptr_eq(h, &last)) {
+                done.push(Arc::clone(&last));
+            }
+            return last;
+        }
+        // By the address of the old source, which the old host keeps alive.
+        let known: HashMap<*const VirtualHost, Arc<Host>> =
+            self.hosts.iter().flat_map(|h| h.all()).map(|h| (Arc::as_ptr(&h.source), Arc::clone(h))).collect();
+        let mut compiled = HashMap::new();
+        let hosts = Hosts::new(table, |source| {
+            if let Some(known) = known.get(&Arc::as_ptr(source)) {
+                return Arc::clone(known);
+            }
+            let host = compiled.entry(Arc::as_ptr(source)).or_insert_with(|| self.host(source));
+            Arc::clone(host)
+        });
+        let hosts = Arc::new(hosts);
+        done.push(Arc::clone(&hosts));
+        hosts
+    }
+
+    fn host(&mut self, source: &Arc<VirtualHost>) -> Arc<Host> {
+        Arc::new(Host::new(source, |route| self.route(route)))
+    }
+
+    fn route(&mut self, route: &Arc<Route>) -> Arc<CompiledRoute> {
+        let key = (route.owner.clone(), route.rule.clone());
+        let workers = self.workers;
+        let stats = self
+            .stats
+            .entry(key)
+            .or_insert_with_key(|(owner, rule)| Arc::new(RouteStats::new(owner.clone(), rule.clone(), workers)));
+        let stats = Arc::clone(stats);
+        let ids = &mut self.ids;
+        Arc::new(CompiledRoute::new(route, stats, |name| id_of(ids, name)))
+    }
+
+    /// A route that left takes its statistics with it, once nobody uses them.
+    fn forget_stats(&mut self) {
+        let mut used: HashMap<*const RouteStats, ()> = HashMap::with_capacity(self.stats.len());
+        for route in self.hosts.iter().flat_map(|h| h.all()).flat_map(|h| h.routes()) {
+            used.insert(Arc::as_ptr(&route.stats), ());
+        }
+        self.stats.retain(|_, stats| used.contains_key(&Arc::as_ptr(stats)));
+    }
+
+    fn pool_changes(&mut self, snapshot: &Snapshot) -> PoolChanges {
+        let mut changes = Vec::new();
+        for (name, pool) in &snapshot.pools {
+            if self.pools.get(name).is_some_and(|known| Arc::ptr_eq(known, pool)) {
+                continue;
+            }
+            changes.push((id_of(&mut self.ids, name), Some(Arc::clone(pool))));
+            self.pools.insert(name.clone(), Arc::clone(pool));
+        }
+        if self.pools.len() > snapshot.pools.len() {
+            let gone: Vec<PoolName> = self.pools.keys().filter(|n| !snapshot.pools.contains_key(*n)).cloned().collect();
+            for name in gone {
+                self.pools.remove(&name);
+                changes.push((id_of(&mut self.ids, &name), None));
+            }
+        }
+        changes
+    }
+
+    fn listener_tls(&self, key: SocketAddr, tls: &Tls, changed: bool) -> Option<Arc<CompiledTls>> {
+        let basis = self.tls.as_ref()?;
+        let same = |known: &&Arc<CompiledTls>| {
+            !changed && Arc::ptr_eq(&known.source.by_name, &tls.by_name) && known.source.default == tls.default
+        };
+        if let Some(known) = self.listeners.values().filter_map(|(_, l)| l.tls.as_ref()).find(same) {
+            return Some(Arc::clone(known));
+        }
+        let certified = |name: &ObjectName| self.certified.get(name).and_then(|(_, key)| key.clone());
+        let by_name = tls.by_name.iter().filter_map(|(name, secret)| Some((name.as_str().into(), certified(secret)?)));
+        let default = tls.default.as_ref().and_then(certified).unwrap_or_else(|| basis.default());
+        match basis.config(Names { by_name: by_name.collect(), default }) {
+            Ok(config) => Some(Arc::new(CompiledTls { config, source: Arc::new(tls.clone()) })),
+            Err(error) => {
+                tracing::error!(%key, "TLS: {error:#}");
+                None
+            }
+        }
+    }
+
+    /// Parses the new ones; true if any differs from before.
+    fn certificates(&mut self, snapshot: &Snapshot) -> bool {
+        let Some(basis) = &self.tls else { return false };
+        let mut changed = false;
+        for (name, certificate) in &snapshot.certificates {
+            if self.certified.get(name).is_some_and(|(known, _)| Arc::ptr_eq(known, certificate)) {
+                continue;
+            }
+            changed = true;
+            let key = basis.certified(certificate).map_err(|error| tracing::error!("{error:#}")).ok();
+            self.certified.insert(name.clone(), (Arc::clone(certificate), key));
+        }
+        let before = self.certified.len();
+        self.certified.retain(|name, _| snapshot.certificates.contains_key(name));
+        changed || self.certified.len() != before
+    }
+}
+
+fn id_of(ids: &mut HashMap<PoolName, PoolId>, name: &PoolName) -> PoolId {
+    if let Some(&id) = ids.get(name) {
+        return id;
+    }
+    let id = PoolId(ids.len() as u32);
+    ids.insert(name.clone(), id);
+    id
+}

@@ -1,0 +1,169 @@
+//! What would happen to a URL, in sentences: the same compiled look-up that requests go through, asked by a person.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use http::{HeaderMap, Method, Uri};
+
+use super::compile::Compiler;
+use super::hosts::Question;
+use super::path::normalise;
+use super::target;
+use crate::model::route::{Action, HostTable, PathMatch, Route};
+use crate::model::snapshot::{BackendState, ObjectName, Snapshot};
+
+/// The outcome for one URL, asked with GET and no header but Host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpExplanation {
+    /// Each a sentence, in the order in which things are decided.
+    pub steps: Vec<String>,
+    pub listener: Option<SocketAddr>,
+    pub owner: Option<ObjectName>,
+    pub rule: Option<String>,
+    /// Backends that may get it.
+    pub backends: Vec<SocketAddr>,
+}
+
+pub fn explain(snapshot: &Snapshot, url: &str) -> anyhow::Result<HttpExplanation> {
+    let uri: Uri = url.parse().with_context(|| format!("`{url}` is not a URL"))?;
+    let (port, secure) = match uri.scheme_str() {
+        Some("http") => (uri.port_u16().unwrap_or(80), false),
+        Some("https") => (uri.port_u16().unwrap_or(443), true),
+        _ => bail!("`{url}` does not begin with http:// or https://"),
+    };
+    let authority = uri.authority().with_context(|| format!("`{url}` names no host"))?;
+    let name =
+        target::name(authority.as_str().as_bytes()).with_context(|| format!("`{authority}` is not a host: 400"))?;
+    let mut told = HttpExplanation { steps: Vec::new(), listener: None, owner: None, rule: None, backends: Vec::new() };
+    let Some(listener) = snapshot.listeners.iter().find(|l| l.port == port && l.tls.is_some() == secure) else {
+        let kind = if secure { "HTTPS" } else { "HTTP" };
+        told.steps.push(format!("No {kind} listener on port {port}: the connection is refused."));
+        return Ok(told);
+    };
+    told.listener = Some(SocketAddr::new(listener.vip, listener.port));
+    let others =
+        snapshot.listeners.iter().filter(|l| l.port == port && Arc::ptr_eq(&l.hosts, &listener.hosts)).count() - 1;
+    told.steps.push(format!(
+        "Listener {}{}.",
+        SocketAddr::new(listener.vip, port),
+        match others {
+            0 => String::new(),
+            n => format!(" (and {n} more addresses with the same hosts)"),
+        }
+    ));
+    if let Some(tls) = &listener.tls {
+        told.steps.push(certificate(tls, &name));
+    }
+    // Only this host is compiled: the question costs the same in a large cluster.
+    let table = only(&listener.hosts, &name);
+    let one = Snapshot {
+        listeners: vec![Arc::new(crate::model::route::Listener { hosts: Arc::new(table), ..(**listener).clone() })],
+        ..Snapshot::default()
+    };
+    let (routing, _) = Compiler::without_tls(0).compile(&one);
+    let hosts = routing.listeners.into_values().next().context("the listener did not compile")?.hosts.clone();
+    let Some(host) = hosts.host(&name) else {
+        told.steps.push(format!("No host matches `{name}` and there is no catch-all: 404."));
+        return Ok(told);
+    };
+    told.steps.push(host_step(&listener.hosts, &name));
+    let Ok(path) = normalise(uri.path()) else {
+        told.steps.push(format!("The path `{}` cannot be normalised: 400.", uri.path()));
+        return Ok(told);
+    };
+    let question = Question { path: &path, query: uri.query(), method: &Method::GET, headers: &HeaderMap::new() };
+    let Some(found) = host.route(&question) else {
+        let count = host.routes().len();
+        told.steps.push(format!("None of its {count} routes matches `{}`: 404.", String::from_utf8_lossy(&path)));
+        return Ok(told);
+    };
+    let route = &found.route;
+    told.owner = Some(route.owner.clone());
+    told.rule = Some(route.rule.clone());
+    told.steps.push(format!("Route of {}: {} ({}).", route.owner, route.rule, matched(route)));
+    action(snapshot, route, &mut told);
+    Ok(told)
+}
+
+fn certificate(tls: &crate::model::route::Tls, name: &str) -> String {
+    let wildcard = name.split_once('.').and_then(|(_, suffix)| tls.by_name.get(&format!("*.{suffix}")));
+    match (tls.by_name.get(name).or(wildcard), &tls.default) {
+        (Some(secret), _) => format!("Certificate of the Secret {secret}."),
+        (None, Some(secret)) => {
+            format!("No certificate is meant for `{name}`: the default one of the Secret {secret}.")
+        }
+        (None, None) => format!("No certificate is meant for `{name}`: the self-signed default."),
+    }
+}
+
+/// The table cut down to what `name` can meet.
+fn only(table: &HostTable, name: &str) -> HostTable {
+    let suffixes: Vec<&str> = name.match_indices('.').map(|(at, _)| &name[at + 1..]).collect();
+    HostTable {
+        exact: table.exact.get_key_value(name).map(|(k, v)| (k.clone(), v.clone())).into_iter().collect(),
+        wildcard: suffixes
+            .iter()
+            .filter_map(|s| table.wildcard.get_key_value(*s))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
+        any: table.any.clone(),
+    }
+}
+
+fn host_step(table: &HostTable, name: &str) -> String {
+    if table.exact.contains_key(name) {
+        return format!("Host `{name}`.");
+    }
+    let suffix = name
+        .match_indices('.')
+        .map(|(at, _)| &name[at + 1..])
+        .enumerate()
+        .find(|(labels, suffix)| table.wildcard.get(*suffix).is_some_and(|w| !w.one_label || *labels == 0));
+    match suffix {
+        Some((_, suffix)) => format!("Host `*.{suffix}` (no exact one for `{name}`)."),
+        None => format!("The catch-all host (none for `{name}`)."),
+    }
+}
+
+fn matched(route: &Route) -> String {
+    let path = match &route.matches.path {
+        PathMatch::Exact(path) => format!("path is exactly `{path}`"),
+        PathMatch::Prefix(prefix) if prefix.is_empty() => "any path".to_owned(),
+        PathMatch::Prefix(prefix) => format!("path begins with the elements of `{prefix}`"),
+        PathMatch::Regex { pattern, .. } => format!("path matches the expression `{pattern}`"),
+    };
+    let conditions =
+        usize::from(route.matches.method.is_some()) + route.matches.headers.len() + route.matches.query.len();
+    if conditions == 0 { path } else { format!("{path}, and {conditions} more conditions hold") }
+}
+
+fn action(snapshot: &Snapshot, route: &Route, told: &mut HttpExplanation) {
+    let pools = match &route.action {
+        Action::Respond(status) => return told.steps.push(format!("Answered here with {status}.")),
+        Action::Redirect(redirect) => return told.steps.push(format!("Redirected with {}.", redirect.status)),
+        Action::Forward(pools) => pools,
+    };
+    let total: u64 = pools.iter().map(|p| u64::from(p.weight)).sum();
+    if total == 0 {
+        return told.steps.push("It names no backend with a weight: 500.".to_owned());
+    }
+    for weighted in pools.iter().filter(|p| p.weight > 0) {
+        let ready: Vec<SocketAddr> = snapshot.pools.get(&weighted.pool).map_or(Vec::new(), |pool| {
+            let ready = pool.backends.iter().filter(|b| b.state == BackendState::Ready && b.weight > 0);
+            ready.map(|b| b.address).collect()
+        });
+        let share = match pools.len() {
+            1 => String::new(),
+            _ => format!(" ({} of {total} requests)", weighted.weight),
+        };
+        told.steps.push(match ready.as_slice() {
+            [] => format!("Pool {}{share} has no ready backend: 503.", weighted.pool),
+            [one] => format!("Pool {}{share}, backend {one}.", weighted.pool),
+            [first, ..] => {
+                format!("Pool {}{share}: one of {} ready backends, {first} among them.", weighted.pool, ready.len())
+            }
+        });
+        told.backends.extend(ready);
+    }
+}

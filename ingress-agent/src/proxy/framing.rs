@@ -1,0 +1,300 @@
+//! The client's HTTP/1 framing, judged before hyper reads it. hyper is lenient where two readers could disagree about
+//! where a request ends (a length beside an encoding, bare line feeds, folded lines, junk behind a chunk's size); a proxy
+//! that forwards such a request helps to smuggle. This reader only judges: it never changes a byte.
+
+use memchr::memchr;
+
+use super::upstream::response::decimal;
+
+/// What is wrong with a request. The answer is 400 (431 for [`Violation::HeadTooLarge`]) and the connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Violation {
+    BareLineFeed,
+    FoldedLine,
+    LengthAndEncoding,
+    MalformedLength,
+    RepeatedLength,
+    Encoding,
+    NoColon,
+    HeadTooLarge,
+    ChunkSize,
+    ChunkExtension,
+    ChunkEnd,
+}
+
+/// Request line and fields, and trailers, in bytes; nginx's `large_client_header_buffers` 4 × 8k.
+const HEAD_MOST: usize = 32 * 1024;
+/// A chunk's size line.
+const CHUNK_LINE_MOST: usize = 512;
+
+pub(super) struct Framing {
+    state: State,
+    /// The beginning of a line whose end has not come yet.
+    partial: Vec<u8>,
+    head_bytes: usize,
+    length: Option<u64>,
+    encoded: bool,
+    /// Heads that are complete, which is also the number of the request whose head or body is being read.
+    heads: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Between requests.
+    Start,
+    Fields,
+    Body(u64),
+    ChunkSize,
+    ChunkData(u64),
+    /// The line break after a chunk's data.
+    ChunkEnd,
+    Trailers,
+    /// Not judged any more: the connection is closing, or is no longer HTTP.
+    Opaque,
+}
+
+/// Where the connection stands, for its time limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Idle,
+    Head,
+    Body,
+}
+
+/// The outcome of reading some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    Fine,
+    /// The head of this request (counted from 0) is not acceptable.
+    BadHead(u32, Violation),
+    /// The body that is being read is not acceptable: no byte more may be taken from this connection.
+    BadBody(Violation),
+}
+
+impl Framing {
+    pub(super) const fn new() -> Self {
+        Self { state: State::Start, partial: Vec::new(), head_bytes: 0, length: None, encoded: false, heads: 0 }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self.state {
+            State::Start if self.partial.is_empty() => Phase::Idle,
+            State::Start | State::Fields => Phase::Head,
+            State::Opaque => Phase::Idle,
+            _ => Phase::Body,
+        }
+    }
+
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Judgement {
+        while !bytes.is_empty() {
+            match self.state {
+                State::Opaque => return Judgement::Fine,
+                State::Body(left) => {
+                    let (used, left) = skip(bytes.len(), left);
+                    self.state = if left == 0 { State::Start } else { State::Body(left) };
+                    bytes = &bytes[used..];
+                    continue;
+                }
+                State::ChunkData(left) => {
+                    let (used, left) = skip(bytes.len(), left);
+                    self.state = if left == 0 { State::ChunkEnd } else { State::ChunkData(left) };
+                    bytes = &bytes[used..];
+                    continue;
+                }
+                _ => {}
+            }
+            let Some(end) = memchr(b'\n', bytes) else {
+                self.partial.extend_from_slice(bytes);
+                return self.too_long(self.partial.len());
+            };
+            let (line, rest) = bytes.split_at(end + 1);
+            bytes = rest;
+            let judged = if self.partial.is_empty() {
+                self.line(line)
+            } else {
+                let mut whole = std::mem::take(&mut self.partial);
+                whole.extend_from_slice(line);
+                let judged = self.line(&whole);
+                whole.clear();
+                self.partial = whole;
+                judged
+            };
+            if let Err(violation) = judged {
+                return self.bad(violation);
+            }
+        }
+        Judgement::Fine
+    }
+
+    fn bad(&mut self, violation: Violation) -> Judgement {
+        let head = matches!(self.state, State::Start | State::Fields);
+        self.state = State::Opaque;
+        self.partial = Vec::new();
+        if head { Judgement::BadHead(self.heads, violation) } else { Judgement::BadBody(violation) }
+    }
+
+    /// An unfinished line must not fill memory.
+    fn too_long(&mut self, partial: usize) -> Judgement {
+        match self.state {
+            State::ChunkSize if partial > CHUNK_LINE_MOST => self.bad(Violation::ChunkExtension),
+            State::ChunkEnd if partial > 1 => self.bad(Violation::ChunkEnd),
+            State::Start | State::Fields | State::Trailers if self.head_bytes + partial > HEAD_MOST => {
+                self.bad(Violation::HeadTooLarge)
+            }
+            _ => Judgement::Fine,
+        }
+    }
+
+    /// `line` with its line feed.
+    fn line(&mut self, line: &[u8]) -> Result<(), Violation> {
+        // RFC 9112 §2.2: a recipient MAY take a bare LF as the end of a line. Not this one: others do not.
+        let Some(text) = line.strip_suffix(b"\r\n") else { return Err(Violation::BareLineFeed) };
+        match self.state {
+            State::Start => {
+                // RFC 9112 §2.2: empty lines before the request line are ignored.
+                if !text.is_empty() {
+                    self.head_bytes = line.len();
+                    self.length = None;
+                    self.encoded = false;
+                    self.state = State::Fields;
+                }
+                Ok(())
+            }
+            State::Fields if text.is_empty() => self.head_complete(),
+            State::Fields => self.field(text, line.len()),
+            State::ChunkSize => {
+                let size = chunk_size(text)?;
+                self.head_bytes = 0;
+                self.state = if size == 0 { State::Trailers } else { State::ChunkData(size) };
+                Ok(())
+            }
+            State::ChunkEnd if text.is_empty() => {
+                self.state = State::ChunkSize;
+                Ok(())
+            }
+            State::ChunkEnd => Err(Violation::ChunkEnd),
+            State::Trailers if text.is_empty() => {
+                self.head_bytes = 0;
+                self.state = State::Start;
+                Ok(())
+            }
+            State::Trailers => {
+                self.fits(line.len())?;
+                if matches!(text.first(), Some(b' ' | b'\t')) {
+                    return Err(Violation::FoldedLine);
+                }
+                memchr(b':', text).map(|_| ()).ok_or(Violation::NoColon)
+            }
+            State::Body(_) | State::ChunkData(_) | State::Opaque => Ok(()),
+        }
+    }
+
+    fn fits(&mut self, line: usize) -> Result<(), Violation> {
+        self.head_bytes += line;
+        if self.head_bytes > HEAD_MOST { Err(Violation::HeadTooLarge) } else { Ok(()) }
+    }
+
+    fn field(&mut self, text: &[u8], line: usize) -> Result<(), Violation> {
+        self.fits(line)?;
+        // RFC 9112 §5.2: obs-fold in a request is refused or replaced; refused.
+        if matches!(text[0], b' ' | b'\t') {
+            return Err(Violation::FoldedLine);
+        }
+        // Only two fields say where a request ends; hyper judges the rest.
+        match text[0] | 0x20 {
+            b'c' | b't' => {}
+            _ => return Ok(()),
+        }
+        let colon = memchr(b':', text).ok_or(Violation::NoColon)?;
+        let (name, value) = (&text[..colon], text[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"content-length") {
+            // RFC 9110 §8.6 lets a recipient fold equal lengths into one; RFC 9112 §6.3 lets it refuse, which is safer.
+            if self.length.is_some() {
+                return Err(Violation::RepeatedLength);
+            }
+            self.length = Some(decimal(value).ok_or(Violation::MalformedLength)?);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            // RFC 9112 §6.1: we know no other encoding than chunked, and it may be applied only once.
+            if self.encoded || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Violation::Encoding);
+            }
+            self.encoded = true;
+        }
+        Ok(())
+    }
+
+    fn head_complete(&mut self) -> Result<(), Violation> {
+        // RFC 9112 §6.1: both together "ought to be handled as an error".
+        if self.encoded && self.length.is_some() {
+            return Err(Violation::LengthAndEncoding);
+        }
+        self.heads = self.heads.wrapping_add(1);
+        self.head_bytes = 0;
+        self.state = match (self.encoded, self.length) {
+            (true, _) => State::ChunkSize,
+            (false, None | Some(0)) => State::Start,
+            (false, Some(length)) => State::Body(length),
+        };
+        Ok(())
+    }
+}
+
+fn skip(have: usize, left: u64) -> (usize, u64) {
+    let used = usize::try_from(left).unwrap_or(usize::MAX).min(have);
+    (used, left - used as u64)
+}
+
+/// RFC 9112 §7.1: `1*HEXDIG [ chunk-ext ]`.
+fn chunk_size(text: &[u8]) -> Result<u64, Violation> {
+    let digits = text.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    // 16 digits would be more than any body; hyper stops there as well.
+    if digits == 0 || digits > 15 {
+        return Err(Violation::ChunkSize);
+    }
+    let size = text[..digits].iter().fold(0_u64, |sum, &b| sum * 16 + u64::from((b as char).to_digit(16).unwrap_or(0)));
+    if text.len() > CHUNK_LINE_MOST {
+        return Err(Violation::ChunkExtension);
+    }
+    if extensions(&text[digits..]) { Ok(size) } else { Err(Violation::ChunkExtension) }
+}
+
+/// RFC 9112 §7.1.1: `*( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] )`.
+fn extensions(mut text: &[u8]) -> bool {
+    while !text.is_empty() {
+        let Some(rest) = text.trim_ascii_start().strip_prefix(b";") else { return false };
+        let Some(rest) = token(rest.trim_ascii_start()) else { return false };
+        text = rest;
+        let Some(value) = rest.trim_ascii_start().strip_prefix(b"=") else { continue };
+        let value = value.trim_ascii_start();
+        let after = if value.first() == Some(&b'"') { quoted(&value[1..]) } else { token(value) };
+        let Some(rest) = after else { return false };
+        text = rest;
+    }
+    true
+}
+
+/// What follows a token (RFC 9110 §5.6.2) of at least one character.
+fn token(text: &[u8]) -> Option<&[u8]> {
+    let length = text.iter().take_while(|&&b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)).count();
+    (length > 0).then(|| &text[length..])
+}
+
+/// What follows the closing quote.
+fn quoted(text: &[u8]) -> Option<&[u8]> {
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'"' => return Some(&text[at + 1..]),
+            b'\\' => at += 1,
+            0..0x20 if byte != b'\t' => return None,
+            0x7f => return None,
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+#[cfg(test)]
+#[path = "framing_tests.rs"]
+mod tests;

@@ -1,0 +1,243 @@
+//! HTTP and TLS: the proxy of layer 7. Workers share what a snapshot compiled to, which never changes, and nothing else;
+//! no request waits for a lock, a thread or another core. Knows nothing of Kubernetes or BPF.
+//!
+//! Read `forward` first, then `upstream`; `framing` and `target` are where requests are refused.
+
+mod forward;
+
+mod target;
+
+mod path;
+
+mod framing;
+
+mod hosts;
+
+mod filters;
+
+mod request;
+
+mod upstream;
+
+mod pools;
+
+mod body;
+
+mod record;
+
+mod reply;
+
+mod mirror;
+
+mod client;
+
+mod serve;
+
+mod tunnel;
+
+mod worker;
+
+mod listen;
+
+mod deadline;
+
+mod compile;
+
+mod tls;
+
+mod access_log;
+
+pub mod metrics;
+
+mod explain;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+
+pub use access_log::{AccessLog, AccessLogFormat};
+pub use explain::{HttpExplanation, explain};
+
+use crate::model::snapshot::Snapshot;
+use access_log::LogWriter;
+use compile::Compiler;
+use metrics::{HttpTraffic, WorkerCounters};
+use worker::{Birth, Command};
+
+#[derive(Clone, Debug)]
+pub struct ProxyOptions {
+    /// Threads; at least 1. One a core is right.
+    pub workers: usize,
+    pub access_log: AccessLog,
+    pub access_log_format: AccessLogFormat,
+    pub limits: Limits,
+}
+
+impl Default for ProxyOptions {
+    fn default() -> Self {
+        Self {
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            access_log: AccessLog::Off,
+            access_log_format: AccessLogFormat::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// How long a client may keep us waiting. Looked at once a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For a request's head, and for the first one from the moment of connecting (`client-header-timeout`).
+    pub header: Duration,
+    /// Between two reads of a request's body (`client-body-timeout`).
+    pub client_body: Duration,
+    /// Between two writes of a response.
+    pub client_send: Duration,
+    /// Between requests (`keep-alive`).
+    pub keep_alive: Duration,
+}
+
+/// ingress-nginx's defaults.
+impl Default for Limits {
+    fn default() -> Self {
+        let minute = Duration::from_mins(1);
+        Self { header: minute, client_body: minute, client_send: minute, keep_alive: Duration::from_secs(75) }
+    }
+}
+
+/// The running proxy.
+pub struct Proxy {
+    workers: Vec<WorkerHandle>,
+    compiler: Mutex<Compiler>,
+    counters: Vec<Arc<WorkerCounters>>,
+    log: Option<LogWriter>,
+    generation: AtomicU64,
+}
+
+struct WorkerHandle {
+    commands: mpsc::UnboundedSender<Command>,
+    thread: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Starts the workers; nothing is served before the first [`Self::apply`].
+    pub fn start(options: ProxyOptions) -> anyhow::Result<Self> {
+        let count = options.workers.max(1);
+        let log = LogWriter::start(&options.access_log)?;
+        let compiler = Compiler::new(count)?;
+        let mut workers = Vec::with_capacity(count);
+        let mut all_counters = Vec::with_capacity(count);
+        for index in 0..count {
+            let (sender, commands) = mpsc::unbounded_channel();
+            let counters = Arc::new(WorkerCounters::default());
+            let birth = Birth {
+                index,
+                limits: options.limits,
+                counters: Arc::clone(&counters),
+                log: log.as_ref().map(|log| log.buffer(options.access_log_format)),
+                commands,
+                seed: seed(),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("proxy-{index}"))
+                .spawn(move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                    Ok(runtime) => runtime.block_on(worker::run(birth)),
+                    Err(error) => tracing::error!(%error, "a proxy worker cannot start its event loop"),
+                })
+                .context("start a proxy worker")?;
+            workers.push(WorkerHandle { commands: sender, thread });
+            all_counters.push(counters);
+        }
+        Ok(Self { workers, compiler: Mutex::new(compiler), counters: all_counters, log, generation: AtomicU64::new(0) })
+    }
+
+    /// Returns when every worker serves this snapshot and has bound what it can: a sentence for each listener that it
+    /// could not bind. Those are tried again every second; [`Self::metrics`] shows which are left.
+    pub async fn apply(&self, snapshot: Arc<Snapshot>) -> anyhow::Result<Vec<String>> {
+        let (routing, pools) = {
+            let mut compiler = self.compiler.lock().unwrap_or_else(PoisonError::into_inner);
+            compiler.compile(&snapshot)
+        };
+        let (routing, pools) = (Arc::new(routing), Arc::new(pools));
+        let mut waiting = Vec::with_capacity(self.workers.len());
+        for worker in &self.workers {
+            let (done, result) = oneshot::channel();
+            let command = Command::Apply { routing: Arc::clone(&routing), pools: Arc::clone(&pools), done };
+            worker.commands.send(command).ok().context("a proxy worker has ended")?;
+            waiting.push(result);
+        }
+        let problems = collect(waiting).await?;
+        self.generation.store(snapshot.generation, Ordering::Release);
+        Ok(problems)
+    }
+
+    /// Listeners that are not bound now.
+    pub async fn problems(&self) -> anyhow::Result<Vec<String>> {
+        let mut waiting = Vec::with_capacity(self.workers.len());
+        for worker in &self.workers {
+            let (done, result) = oneshot::channel();
+            worker.commands.send(Command::Problems(done)).ok().context("a proxy worker has ended")?;
+            waiting.push(result);
+        }
+        collect(waiting).await
+    }
+
+    pub fn metrics(&self) -> HttpTraffic {
+        let mut traffic = HttpTraffic::read(&self.counters);
+        traffic.generation = self.generation.load(Ordering::Acquire);
+        let compiler = self.compiler.lock().unwrap_or_else(PoisonError::into_inner);
+        traffic.routes = compiler.stats().filter_map(|stats| stats.read()).collect();
+        drop(compiler);
+        traffic.routes.sort_by(|a, b| (&a.owner, &a.rule).cmp(&(&b.owner, &b.rule)));
+        traffic
+    }
+
+    /// After the access log was moved away (logrotate): goes on in a new file of the same name.
+    pub fn reopen(&self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
+    }
+
+    /// Stops accepting, lets requests under way finish (`Connection: close`, GOAWAY), and ends the workers; what is left
+    /// after `timeout` is closed.
+    pub async fn drain(self, timeout: Duration) {
+        let mut waiting = Vec::with_capacity(self.workers.len());
+        for worker in &self.workers {
+            let (done, ended) = oneshot::channel();
+            if worker.commands.send(Command::Drain(timeout, done)).is_ok() {
+                waiting.push(ended);
+            }
+        }
+        for ended in waiting {
+            // An error says that the worker has ended already.
+            let _ = ended.await;
+        }
+        for worker in self.workers {
+            let joined = tokio::task::spawn_blocking(move || worker.thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("a proxy worker panicked");
+            }
+        }
+    }
+}
+
+async fn collect(waiting: Vec<oneshot::Receiver<Vec<String>>>) -> anyhow::Result<Vec<String>> {
+    let mut problems = BTreeSet::new();
+    for result in waiting {
+        problems.extend(result.await.context("a proxy worker has ended")?);
+    }
+    Ok(problems.into_iter().collect())
+}
+
+/// A seed for spreading load, from the standard library's own source of randomness.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}

@@ -1,0 +1,261 @@
+//! The backends as one worker sees them: whose turn it is, who is ejected, and the idle connections to each. Belongs to
+//! a worker alone; a new snapshot replaces only the pools that changed, and backends that stay keep their connections.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::model::route::Balance;
+use crate::model::snapshot::{AppProtocol, BackendState, Pool, PoolName};
+
+use super::upstream::h1::Connection;
+use super::upstream::h2::Shared;
+
+/// A pool's number for the life of the process. Never given to another pool, so that a request that is under way with
+/// an old route cannot reach a stranger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PoolId(pub(super) u32);
+
+/// This many connect failures in a row eject a backend.
+const FAILURES: u32 = 3;
+/// For so long at first, twice as long each further time, up to [`EJECTED_MOST`].
+const EJECTED: Duration = Duration::from_secs(10);
+const EJECTED_MOST: Duration = Duration::from_mins(5);
+
+/// Connections kept to one backend, for so long, for so many requests: ingress-nginx's `upstream-keepalive-*`.
+pub(super) const IDLE_MOST: usize = 320;
+pub(super) const IDLE_FOR: Duration = Duration::from_mins(1);
+pub(super) const REQUESTS_MOST: u32 = 10_000;
+
+/// Up to this many backends, least-request looks at all of them; beyond, at two chosen at random.
+const LOOK_AT_ALL: usize = 8;
+
+pub(super) struct WorkerPool {
+    pub(super) name: PoolName,
+    pub(super) protocol: AppProtocol,
+    /// Those that take new requests.
+    ready: Vec<Rc<Backend>>,
+    /// All weights alike: the turn is an index, and no weight need be summed.
+    even: bool,
+    turn: Cell<usize>,
+    /// Until when some backend may be ejected; before, the fast way is closed.
+    uneven_until: Cell<Option<Instant>>,
+}
+
+pub(super) struct Backend {
+    pub(super) address: SocketAddr,
+    weight: Cell<u32>,
+    current: Cell<i64>,
+    under_way: Cell<u32>,
+    failures: Cell<u32>,
+    ejections: Cell<u32>,
+    ejected_until: Cell<Option<Instant>>,
+    idle: RefCell<Vec<Box<Connection>>>,
+    pub(super) h2: RefCell<Option<Shared>>,
+    /// No longer in any snapshot, or draining: finished connections are not kept.
+    retired: Cell<bool>,
+}
+
+/// One request under way at a backend.
+pub(super) struct Lease(pub(super) Rc<Backend>);
+
+impl Lease {
+    pub(super) fn new(backend: Rc<Backend>) -> Self {
+        backend.under_way.set(backend.under_way.get() + 1);
+        Self(backend)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get().saturating_sub(1));
+    }
+}
+
+impl WorkerPool {
+    /// `start` makes workers begin at different backends.
+    pub(super) fn new(pool: &Pool, last: Option<&Self>, start: usize) -> Self {
+        let same_protocol = last.filter(|last| last.protocol == pool.app_protocol);
+        let mut known = same_protocol.map(|last| last.ready.clone()).unwrap_or_default();
+        known.sort_by_key(|b| b.address);
+        let mut ready = Vec::with_capacity(pool.backends.len());
+        for backend in &pool.backends {
+            if backend.state != BackendState::Ready || backend.weight == 0 {
+                continue;
+            }
+            let kept = known.binary_search_by_key(&backend.address, |b| b.address).ok().map(|at| Rc::clone(&known[at]));
+            let entry = kept.unwrap_or_else(|| Rc::new(Backend::new(backend.address)));
+            entry.weight.set(backend.weight);
+            ready.push(entry);
+        }
+        let even = ready.windows(2).all(|pair| pair[0].weight.get() == pair[1].weight.get());
+        if !even && last.is_none() {
+            // The same sequence, begun elsewhere: advance the smooth weights by `start` turns at most once round.
+            let total: u64 = ready.iter().map(|b| u64::from(b.weight.get())).sum();
+            for _ in 0..(start as u64 % total.clamp(1, 1024)) {
+                smooth(&ready, |_| true);
+            }
+        }
+        if let Some(last) = last {
+            for old in &last.ready {
+                if !ready.iter().any(|new| Rc::ptr_eq(new, old)) {
+                    old.retire();
+                }
+            }
+        }
+        Self {
+            name: pool.name.clone(),
+            protocol: pool.app_protocol,
+            even,
+            turn: Cell::new(last.map_or(start, |last| last.turn.get())),
+            uneven_until: Cell::new(last.and_then(|last| last.uneven_until.get())),
+            ready,
+        }
+    }
+
+    /// The backend for the next request, avoiding `not` (already tried) and ejected ones while others remain.
+    pub(super) fn pick(&self, balance: Balance, not: &[SocketAddr], random: impl Fn() -> u64) -> Option<Rc<Backend>> {
+        let simple = not.is_empty() && self.uneven_until.get().is_none();
+        if simple && self.even && balance == Balance::RoundRobin {
+            let turn = self.turn.get();
+            let chosen = self.ready.get(turn % self.ready.len().max(1))?;
+            self.turn.set(turn.wrapping_add(1));
+            return Some(Rc::clone(chosen));
+        }
+        let now = Instant::now();
+        if self.uneven_until.get().is_some_and(|until| until <= now) {
+            self.uneven_until.set(None);
+        }
+        let healthy = |b: &Backend| !not.contains(&b.address) && b.ejected_until.get().is_none_or(|until| until <= now);
+        let untried = |b: &Backend| !not.contains(&b.address);
+        // Never all: where every backend is ejected or was tried, the rule gives way.
+        self.choose(balance, &random, healthy)
+            .or_else(|| self.choose(balance, &random, untried))
+            .or_else(|| self.choose(balance, &random, |_| true))
+    }
+
+    fn choose(
+        &self,
+        balance: Balance,
+        random: &impl Fn() -> u64,
+        usable: impl Fn(&Backend) -> bool,
+    ) -> Option<Rc<Backend>> {
+        match balance {
+            Balance::RoundRobin => smooth(&self.ready, usable).cloned(),
+            Balance::LeastRequest => {
+                let load = |b: &Backend| u64::from(b.under_way.get()) * 1_000_000 / u64::from(b.weight.get().max(1));
+                let count = self.ready.len();
+                if count > LOOK_AT_ALL {
+                    let draw = random();
+                    let (a, b) = (draw as u32 as usize % count, (draw >> 32) as usize % count);
+                    let (a, b) = (&self.ready[a], &self.ready[b]);
+                    if usable(a) && usable(b) {
+                        return Some(Rc::clone(if load(a) <= load(b) { a } else { b }));
+                    }
+                }
+                // Ties go round, or the first one would take all of a light load.
+                let start = self.turn.get();
+                self.turn.set(start.wrapping_add(1));
+                let rotated = (0..count).map(|i| &self.ready[(start.wrapping_add(i)) % count]);
+                rotated.filter(|b| usable(b)).min_by_key(|b| load(b)).cloned()
+            }
+        }
+    }
+
+    /// A connect failure. True if it ejected the backend.
+    pub(super) fn failed(&self, backend: &Backend) -> bool {
+        let failures = backend.failures.get() + 1;
+        backend.failures.set(failures);
+        if failures < FAILURES || self.ready.len() < 2 {
+            return false;
+        }
+        let times = backend.ejections.get();
+        backend.ejections.set(times.saturating_add(1));
+        // One more failure after the time is over ejects again.
+        backend.failures.set(FAILURES - 1);
+        let until = Instant::now() + EJECTED.saturating_mul(1 << times.min(10)).min(EJECTED_MOST);
+        backend.ejected_until.set(Some(until));
+        self.uneven_until.set(self.uneven_until.get().max(Some(until)));
+        true
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    pub(super) fn backends(&self) -> &[Rc<Backend>] {
+        &self.ready
+    }
+
+    pub(super) fn retire(&self) {
+        for backend in &self.ready {
+            backend.retire();
+        }
+    }
+}
+
+/// nginx's smooth weighted round robin: everybody gains its weight, the richest is chosen and pays the total.
+fn smooth(ready: &[Rc<Backend>], usable: impl Fn(&Backend) -> bool) -> Option<&Rc<Backend>> {
+    let mut total = 0;
+    let mut best: Option<&Rc<Backend>> = None;
+    for backend in ready.iter().filter(|b| usable(b)) {
+        let weight = i64::from(backend.weight.get());
+        total += weight;
+        backend.current.set(backend.current.get() + weight);
+        if best.is_none_or(|b| backend.current.get() > b.current.get()) {
+            best = Some(backend);
+        }
+    }
+    let best = best?;
+    best.current.set(best.current.get() - total);
+    Some(best)
+}
+
+impl Backend {
+    fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            weight: Cell::new(1),
+            current: Cell::new(0),
+            under_way: Cell::new(0),
+            failures: Cell::new(0),
+            ejections: Cell::new(0),
+            ejected_until: Cell::new(None),
+            idle: RefCell::default(),
+            h2: RefCell::default(),
+            retired: Cell::new(false),
+        }
+    }
+
+    pub(super) fn connected(&self) {
+        if self.failures.get() > 0 {
+            self.failures.set(0);
+            self.ejections.set(0);
+            self.ejected_until.set(None);
+        }
+    }
+
+    /// The connection used last is the one most likely still open.
+    pub(super) fn take_idle(&self) -> Option<Box<Connection>> {
+        self.idle.borrow_mut().pop()
+    }
+
+    pub(super) fn keep_idle(&self, connection: Box<Connection>) {
+        let mut idle = self.idle.borrow_mut();
+        if !self.retired.get() && idle.len() < IDLE_MOST && connection.requests < REQUESTS_MOST {
+            idle.push(connection);
+        }
+    }
+
+    /// Closes connections that are idle for too long or that the backend closed.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.idle.borrow_mut().retain_mut(|c| now.duration_since(c.idle_since) < IDLE_FOR && !c.looks_closed());
+    }
+
+    fn retire(&self) {
+        self.retired.set(true);
+        self.idle.borrow_mut().clear();
+        self.h2.borrow_mut().take();
+    }
+}

@@ -1,0 +1,243 @@
+//! The request as a backend gets it: target, Host, what ingress-nginx adds, and nothing that belongs to the client's
+//! connection only. Never changes the client's own request.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Uri, Version};
+
+use super::body::RequestBody;
+use super::client::Client;
+use super::upstream::response::tokens;
+
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_SCHEME: HeaderName = HeaderName::from_static("x-forwarded-scheme");
+const X_SCHEME: HeaderName = HeaderName::from_static("x-scheme");
+const X_ORIGINAL_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-original-forwarded-for");
+
+pub(super) struct Outgoing<'a> {
+    pub(super) parts: &'a Parts,
+    pub(super) client: &'a Client,
+    /// Path and query, raw unless a filter rewrote them.
+    pub(super) target: Cow<'a, str>,
+    /// As the client sent it, unless a filter rewrote it.
+    pub(super) host: Cow<'a, [u8]>,
+    pub(super) request_id: RequestId<'a>,
+    /// `Connection: upgrade` and this `Upgrade` are passed on.
+    pub(super) upgrade: Option<&'a HeaderValue>,
+    /// All headers, where filters changed them.
+    pub(super) edited: Option<HeaderMap>,
+}
+
+/// The client's, or 32 random hexadecimal digits.
+pub(super) enum RequestId<'a> {
+    Given(&'a HeaderValue),
+    Made([u8; 32]),
+}
+
+impl RequestId<'_> {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Given(value) => value.as_bytes(),
+            Self::Made(digits) => digits,
+        }
+    }
+}
+
+/// What becomes of a field of the client's request.
+#[derive(PartialEq, Eq)]
+enum Fate {
+    Pass,
+    /// Belongs to the connection, or is written anew.
+    Drop,
+    /// Passed on as `X-Original-Forwarded-For`.
+    Original,
+}
+
+fn fate(name: &HeaderName) -> Fate {
+    let name = name.as_str();
+    match name {
+        // RFC 9110 §7.6.1, and what is written anew.
+        "host" | "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"
+        | "content-length" | "expect" | "http2-settings"
+        // httpoxy: CGI would turn it into HTTP_PROXY.
+        | "proxy"
+        | "x-request-id" | "x-real-ip" | "x-forwarded-host" | "x-forwarded-port" | "x-forwarded-proto"
+        | "x-forwarded-scheme" | "x-scheme" | "x-original-forwarded-for" => Fate::Drop,
+        "x-forwarded-for" => Fate::Original,
+        // As nginx does: CGI could not tell `a_b` from `a-b`.
+        _ if name.as_bytes().contains(&b'_') => Fate::Drop,
+        _ => Fate::Pass,
+    }
+}
+
+impl Outgoing<'_> {
+    pub(super) fn method(&self) -> &Method {
+        &self.parts.method
+    }
+
+    /// The head for HTTP/1.1, without filters straight from the client's fields.
+    pub(super) fn write_head(&self, out: &mut Vec<u8>, body: &RequestBody) {
+        out.extend_from_slice(self.parts.method.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.target.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+        out.extend_from_slice(&self.host);
+        out.extend_from_slice(b"\r\n");
+        if let Some(edited) = &self.edited {
+            for (name, value) in edited {
+                line(out, name, value.as_bytes());
+            }
+        } else {
+            out.extend_from_slice(b"x-request-id: ");
+            out.extend_from_slice(self.request_id.as_bytes());
+            out.extend_from_slice(b"\r\nx-forwarded-host: ");
+            out.extend_from_slice(&self.host);
+            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(&self.client.forwarded_block);
+            let nominated = nominated(&self.parts.headers);
+            for (name, value) in &self.parts.headers {
+                match fate(name) {
+                    Fate::Drop => {}
+                    _ if nominated.contains(name) => {}
+                    Fate::Pass => line(out, name, value.as_bytes()),
+                    Fate::Original => line(out, &X_ORIGINAL_FORWARDED_FOR, value.as_bytes()),
+                }
+            }
+            if accepts_trailers(&self.parts.headers) {
+                out.extend_from_slice(b"te: trailers\r\n");
+            }
+        }
+        if let Some(upgrade) = self.upgrade {
+            out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+            out.extend_from_slice(upgrade.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        match body.length() {
+            // A body of no bytes is announced where the client announced it (RFC 9110 §8.6: POST and the like).
+            Some(0) if !self.parts.headers.contains_key(header::CONTENT_LENGTH) => {}
+            Some(length) => {
+                // Writing to a Vec cannot fail.
+                let _ = write!(out, "content-length: {length}\r\n");
+            }
+            None => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// The same fields as a map, for filters and for HTTP/2.
+    pub(super) fn headers(&self) -> HeaderMap {
+        let incoming = &self.parts.headers;
+        let nominated = nominated(incoming);
+        let mut map = HeaderMap::with_capacity(incoming.len() + 8);
+        for (name, value) in incoming {
+            match fate(name) {
+                Fate::Drop => {}
+                _ if nominated.contains(name) => {}
+                Fate::Pass => {
+                    map.append(name.clone(), value.clone());
+                }
+                Fate::Original => {
+                    map.append(X_ORIGINAL_FORWARDED_FOR, value.clone());
+                }
+            }
+        }
+        let id = match &self.request_id {
+            RequestId::Given(value) => Ok((*value).clone()),
+            RequestId::Made(digits) => HeaderValue::from_bytes(digits),
+        };
+        if let Ok(id) = id {
+            map.insert(X_REQUEST_ID, id);
+        }
+        if let Ok(host) = HeaderValue::from_bytes(&self.host) {
+            map.insert(X_FORWARDED_HOST, host);
+        }
+        let client = self.client;
+        let scheme = HeaderValue::from_static(client.scheme());
+        map.insert(X_REAL_IP, client.peer_value.clone());
+        map.insert(X_FORWARDED_FOR, client.peer_value.clone());
+        map.insert(X_FORWARDED_PORT, client.port_value.clone());
+        map.insert(X_FORWARDED_PROTO, scheme.clone());
+        map.insert(X_FORWARDED_SCHEME, scheme.clone());
+        map.insert(X_SCHEME, scheme);
+        if accepts_trailers(incoming) {
+            map.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        map
+    }
+
+    /// `None` where the target or host cannot stand in `:path` or `:authority`.
+    pub(super) fn http2<B>(&self, body: B) -> Option<Request<B>> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.parts.method.clone();
+        *request.version_mut() = Version::HTTP_2;
+        let authority = std::str::from_utf8(&self.host).ok()?;
+        let uri = Uri::builder().scheme("http").authority(authority).path_and_query(self.target.as_ref());
+        *request.uri_mut() = uri.build().ok()?;
+        *request.headers_mut() = self.edited.clone().unwrap_or_else(|| self.headers());
+        Some(request)
+    }
+}
+
+fn line(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The constant part of the forwarded fields of a connection.
+pub(super) fn forwarded_block(peer: &str, port: &str, scheme: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(192);
+    for (name, value) in [
+        (X_REAL_IP, peer),
+        (X_FORWARDED_FOR, peer),
+        (X_FORWARDED_PORT, port),
+        (X_FORWARDED_PROTO, scheme),
+        (X_FORWARDED_SCHEME, scheme),
+        (X_SCHEME, scheme),
+    ] {
+        line(&mut out, &name, value.as_bytes());
+    }
+    out
+}
+
+/// RFC 9110 §10.1.4: only `trailers` of TE is the sender's promise for the whole chain.
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    let Some(te) = headers.get(header::TE) else { return false };
+    tokens(te.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// RFC 9110 §7.6.1: fields nominated by Connection are removed before forwarding. A list of none costs nothing.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        for token in tokens(value.as_bytes()) {
+            let usual = [b"close".as_slice(), b"keep-alive", b"upgrade"];
+            if usual.iter().any(|known| token.eq_ignore_ascii_case(known)) {
+                continue;
+            }
+            if let Ok(name) = HeaderName::from_bytes(token) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+/// The protocol that the client wants to switch to: `Upgrade` nominated by `Connection` (RFC 9110 §7.8).
+pub(super) fn upgrade(parts: &Parts) -> Option<&HeaderValue> {
+    let wanted = parts.headers.get(header::UPGRADE)?;
+    let mut connection = parts.headers.get_all(header::CONNECTION).iter();
+    let nominated = connection.any(|v| tokens(v.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"upgrade")));
+    // h2c by upgrade is obsolete and must not reach a backend that would speak it (RFC 9113 §3.1).
+    let offered = !tokens(wanted.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"h2c"));
+    (nominated && offered && parts.version == Version::HTTP_11).then_some(wanted)
+}

@@ -1,0 +1,173 @@
+//! From an accepted socket to the end of its connection: TLS, the choice of protocol, hyper's server, and the tunnel that
+//! an upgraded connection becomes. Requests are answered elsewhere.
+
+use std::future::{Future as _, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+
+use super::client::{Client, ClientIo, Order};
+use super::forward;
+use super::tunnel;
+use super::worker::{LocalTasks, Worker};
+
+/// hyper's buffers a connection; requests' heads are held to less by the framing judge.
+const BUFFER_MOST: usize = 128 * 1024;
+/// Fields a request may have.
+const FIELDS_MOST: usize = 100;
+
+pub(super) async fn accept(worker: Rc<Worker>, address: SocketAddr, listener: TcpListener, stop: Rc<Notify>) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = stop.notified() => {
+                // What the kernel has already accepted for us would be reset with the socket: take it.
+                while let Some(Ok((stream, peer))) = poll_fn(|cx| Poll::Ready(match listener.poll_accept(cx) {
+                    Poll::Ready(accepted) => Some(accepted),
+                    Poll::Pending => None,
+                })).await {
+                    tokio::task::spawn_local(connection(Rc::clone(&worker), address, stream, peer));
+                }
+                return;
+            }
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                tokio::task::spawn_local(connection(Rc::clone(&worker), address, stream, peer));
+            }
+            Err(error) => {
+                // accept(2): errors of the one connection are passed on here; those of the process (EMFILE) need a pause.
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)) {
+                    tracing::error!(%address, %error, "cannot accept; raise the limit of open files");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, peer: SocketAddr) {
+    let generation = worker.generation.get();
+    let Some(compiled) = worker.routing.borrow().listeners.get(&address).cloned() else { return };
+    let ip = peer.ip().to_canonical();
+    if !compiled.secure {
+        let client = Client::new(Rc::clone(&worker), ip, address, (generation, compiled), None);
+        return plain(Rc::new(client), stream).await;
+    }
+    let Some(tls) = compiled.tls.clone() else { return };
+    let acceptor = TlsAcceptor::from(std::sync::Arc::clone(&tls.config));
+    let Ok(Ok(stream)) = tokio::time::timeout(worker.limits.header, acceptor.accept(stream)).await else {
+        worker.counters.handshake_failures.add(1);
+        return;
+    };
+    worker.counters.handshakes.add(1);
+    let session = stream.get_ref().1;
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let name = session.server_name().map(Box::from);
+    let client = Rc::new(Client::new(Rc::clone(&worker), ip, address, (generation, compiled), name));
+    if http2 { serve_http2(client, stream).await } else { serve_http1(client, stream).await }
+}
+
+/// Clear text: HTTP/2 with prior knowledge begins with a preface that no HTTP/1 request begins with (RFC 9113 §3.3).
+async fn plain(client: Rc<Client>, stream: TcpStream) {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+    let mut start = [0; PREFACE.len()];
+    let peeked = tokio::time::timeout(client.worker.limits.header, stream.peek(&mut start)).await;
+    match peeked {
+        // Fewer bytes than this could still become PUT or PROPFIND; HTTP/2 clients send their preface in one piece.
+        Ok(Ok(count)) if count >= 4 && start[..count] == PREFACE[..count] => serve_http2(client, stream).await,
+        Ok(Ok(0)) | Ok(Err(_)) | Err(_) => {}
+        Ok(Ok(_)) => serve_http1(client, stream).await,
+    }
+}
+
+/// Leaves when dropped, however the connection ends.
+struct Presence(Rc<Client>, u64);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.worker.leave(self.1);
+    }
+}
+
+async fn serve_http1<T: AsyncRead + AsyncWrite + Unpin>(client: Rc<Client>, stream: T) {
+    let _presence = Presence(Rc::clone(&client), client.worker.enter(&client));
+    let service = service_fn(|request| forward::answer(Rc::clone(&client), request));
+    let io = ClientIo::new(stream, Rc::clone(&client), true);
+    let mut connection = http1::Builder::new()
+        .max_buf_size(BUFFER_MOST)
+        .max_headers(FIELDS_MOST)
+        // Time limits are ours: a round a second instead of a timer a request.
+        .header_read_timeout(None)
+        .serve_connection(io, service);
+    let mut finishing = false;
+    let ended = poll_fn(|cx| {
+        match client.order(cx) {
+            Order::Abort => return Poll::Ready(None),
+            Order::Finish if !finishing => {
+                finishing = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            _ => {}
+        }
+        Pin::new(&mut connection).poll(cx).map(Some)
+    })
+    .await;
+    if let Some(Err(error)) = &ended {
+        tracing::debug!(peer = %client.peer, %error, "connection ended");
+    }
+    let tunnel = client.tunnel.borrow_mut().take();
+    if let (Some((upstream, lease)), Some(Ok(()))) = (tunnel, ended) {
+        let parts = connection.into_parts();
+        tunnel::run(&client, parts.io.inner, &parts.read_buf, upstream, lease).await;
+    }
+}
+
+async fn serve_http2<T: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Client>, stream: T) {
+    let _presence = Presence(Rc::clone(&client), client.worker.enter(&client));
+    let served = Rc::clone(&client);
+    let service = service_fn(move |request| forward::answer(Rc::clone(&served), request));
+    let io = ClientIo::new(stream, Rc::clone(&client), false);
+    let mut builder = http2::Builder::new(LocalTasks);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(128)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_frame_size(16 * 1024)
+        .max_header_list_size(32 * 1024)
+        .max_send_buf_size(256 * 1024)
+        // CVE-2023-44487: streams that are reset at once cost the client its connection.
+        .max_pending_accept_reset_streams(32)
+        .max_local_error_reset_streams(128)
+        .keep_alive_interval(client.worker.limits.keep_alive)
+        .keep_alive_timeout(Duration::from_secs(20));
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    let mut finishing = false;
+    let ended = poll_fn(|cx| {
+        match client.order(cx) {
+            Order::Abort => return Poll::Ready(Ok(())),
+            Order::Finish if !finishing => {
+                finishing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            _ => {}
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(peer = %client.peer, %error, "HTTP/2 connection ended");
+    }
+}

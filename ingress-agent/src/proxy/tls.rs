@@ -1,0 +1,103 @@
+//! TLS towards clients: the certificate by SNI from the snapshot, TLS 1.2 and 1.3, session tickets that every worker
+//! accepts. Never logs a key; a certificate that rustls refuses leaves its names with the default one.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, version};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::model::snapshot::{Certificate, PrivateKey};
+
+/// What all listeners share for the life of the process.
+pub(super) struct TlsBasis {
+    provider: Arc<CryptoProvider>,
+    ticketer: Arc<dyn ProducesTickets>,
+    default: Arc<CertifiedKey>,
+}
+
+/// Certificates of a listener by lower-case name; `*.suffix` for one label.
+pub(super) struct Names {
+    pub(super) by_name: HashMap<Box<str>, Arc<CertifiedKey>>,
+    pub(super) default: Arc<CertifiedKey>,
+}
+
+impl TlsBasis {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().context("make the key for TLS session tickets")?;
+        let default = self_signed(&provider).context("make the default certificate")?;
+        Ok(Self { provider, ticketer, default })
+    }
+
+    pub(super) fn default(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.default)
+    }
+
+    pub(super) fn certified(&self, certificate: &Certificate) -> anyhow::Result<Arc<CertifiedKey>> {
+        let chain = certificate.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        let key = match &certificate.key {
+            PrivateKey::Pkcs8(der) => PrivateKeyDer::Pkcs8(der.clone().into()),
+            PrivateKey::Pkcs1(der) => PrivateKeyDer::Pkcs1(der.clone().into()),
+            PrivateKey::Sec1(der) => PrivateKeyDer::Sec1(der.clone().into()),
+        };
+        let key = CertifiedKey::from_der(chain, key, &self.provider);
+        Ok(Arc::new(key.with_context(|| format!("certificate {}", certificate.name))?))
+    }
+
+    pub(super) fn config(&self, names: Names) -> anyhow::Result<Arc<ServerConfig>> {
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider));
+        let mut config = builder
+            .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(names));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Tickets are stateless, so a session begun at one worker resumes at any.
+        config.ticketer = Arc::clone(&self.ticketer);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 1;
+        Ok(Arc::new(config))
+    }
+}
+
+impl Names {
+    /// The exact name, then the wildcard one label up, then the default.
+    pub(super) fn find(&self, name: Option<&str>) -> &Arc<CertifiedKey> {
+        let Some(name) = name else { return &self.default };
+        if let Some(key) = self.by_name.get(name) {
+            return key;
+        }
+        let wildcard = name.split_once('.').and_then(|(_, suffix)| self.by_name.get(format!("*.{suffix}").as_str()));
+        wildcard.unwrap_or(&self.default)
+    }
+}
+
+impl ResolvesServerCert for Names {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // rustls gives the name in lower case and has checked that it is a DNS name.
+        Some(Arc::clone(self.find(hello.server_name())))
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_name.keys()).finish()
+    }
+}
+
+fn self_signed(provider: &CryptoProvider) -> anyhow::Result<Arc<CertifiedKey>> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(vec!["sluicegate.invalid".to_owned()])?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "Sluicegate default certificate");
+    params.distinguished_name.push(DnType::OrganizationName, "Sluicegate");
+    let certificate = params.self_signed(&key)?;
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    Ok(Arc::new(CertifiedKey::from_der(vec![certificate.der().clone()], der, provider)?))
+}

@@ -1,0 +1,239 @@
+//! Getting one request answered by some backend of a pool: whose turn, which connection, and what to do when that fails.
+//! A request is sent a second time only if no backend can have acted on the first.
+
+pub(super) mod io;
+
+pub(super) mod response;
+
+pub(super) mod h1;
+
+pub(super) mod h2;
+
+use std::future::Future;
+use std::io::Result as IoResult;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use http::{HeaderMap, Method, StatusCode};
+use smallvec::SmallVec;
+
+use super::body::{Kind, RequestBody};
+use super::deadline::Deadline;
+use super::metrics::UpstreamError;
+use super::pools::{Backend, Lease, WorkerPool};
+use super::request::Outgoing;
+use super::worker::Worker;
+use crate::model::route::Route;
+use crate::model::snapshot::AppProtocol;
+use h1::{Connection, Exchange, Failed};
+
+/// Why there is no answer from a backend. Each becomes a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    NoBackend,
+    Connect,
+    ConnectTimeout,
+    /// Closed before the first byte of a response.
+    Reset,
+    ReadTimeout,
+    SendTimeout,
+    RequestTimeout,
+    BadResponse(&'static str),
+    /// The request's body, not the backend.
+    TooLarge,
+    Client,
+}
+
+impl Failure {
+    pub(super) const fn status(self) -> StatusCode {
+        match self {
+            Self::NoBackend => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect | Self::Reset | Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
+            Self::ConnectTimeout | Self::ReadTimeout | Self::SendTimeout | Self::RequestTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Client => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    const fn counted(self) -> Option<UpstreamError> {
+        Some(match self {
+            Self::NoBackend => UpstreamError::NoBackend,
+            Self::Connect => UpstreamError::Connect,
+            Self::ConnectTimeout => UpstreamError::ConnectTimeout,
+            Self::Reset => UpstreamError::Reset,
+            Self::ReadTimeout => UpstreamError::ReadTimeout,
+            Self::SendTimeout => UpstreamError::SendTimeout,
+            Self::RequestTimeout => UpstreamError::RequestTimeout,
+            Self::BadResponse(_) => UpstreamError::BadResponse,
+            Self::TooLarge | Self::Client => return None,
+        })
+    }
+}
+
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) kind: Kind,
+    /// 101: the connection, no longer HTTP, with the lease that counts it.
+    pub(super) tunnel: Option<(Box<Connection>, Lease)>,
+}
+
+/// What became of the attempts, for the access log.
+#[derive(Default)]
+pub(super) struct Trace {
+    pub(super) backend: Option<SocketAddr>,
+    pub(super) received: u64,
+}
+
+pub(super) async fn ask(
+    worker: &Rc<Worker>,
+    pool: &WorkerPool,
+    route: &Route,
+    outgoing: &Outgoing<'_>,
+    body: RequestBody,
+    trace: &mut Trace,
+) -> Result<Answer, Failure> {
+    let result = attempts(worker, pool, route, outgoing, body, trace).await;
+    if let Err(failure) = &result
+        && let Some(kind) = failure.counted()
+    {
+        worker.counters.errors[kind as usize].add(1);
+        tracing::debug!(pool = %pool.name, backend = ?trace.backend, ?failure, "no answer from a backend");
+    }
+    result
+}
+
+async fn attempts(
+    worker: &Rc<Worker>,
+    pool: &WorkerPool,
+    route: &Route,
+    outgoing: &Outgoing<'_>,
+    mut body: RequestBody,
+    trace: &mut Trace,
+) -> Result<Answer, Failure> {
+    let mut deadline = Deadline::new(&worker.deadlines);
+    deadline.limit(route.timeouts.request);
+    let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
+    // RFC 9110 §9.2.2: only these may be sent again without knowing what became of the first.
+    let repeatable = idempotent(outgoing.method()) && body.is_empty();
+    loop {
+        let backend = pool.pick(route.balance, &tried, || worker.random()).ok_or(Failure::NoBackend)?;
+        trace.backend = Some(backend.address);
+        if pool.protocol == AppProtocol::H2c {
+            match h2::sender(&backend, &deadline, route.timeouts.connect).await {
+                Ok(sender) => {
+                    return h2::exchange(sender, outgoing, body, deadline, route.timeouts, Lease::new(backend)).await;
+                }
+                Err(failure) => retry(worker, pool, route, &backend, &mut tried, failure)?,
+            }
+            continue;
+        }
+        let mut idle = backend.take_idle();
+        loop {
+            // A request that cannot be repeated asks the kernel first whether the backend has closed.
+            let (connection, reused) = match idle.take() {
+                Some(connection) if repeatable || !connection.peer_closed() => (connection, true),
+                _ => match connect(&backend, pool.protocol, &deadline, route).await {
+                    Ok(connection) => (connection, false),
+                    Err(failure) => {
+                        retry(worker, pool, route, &backend, &mut tried, failure)?;
+                        break;
+                    }
+                },
+            };
+            let lease = Lease::new(Rc::clone(&backend));
+            match exchange(connection, outgoing, body, deadline, route, lease, trace).await {
+                Ok(answer) => return Ok(answer),
+                // RFC 9112 §9.3.1: the backend closed an idle connection just as we used it.
+                Err(Failed { failure: Failure::Reset, body: b, deadline: d }) if reused && repeatable && !b.begun => {
+                    worker.counters.retries.add(1);
+                    body = b;
+                    deadline = d;
+                    // The other idle connections are likely as dead; the loop opens a new one.
+                }
+                Err(failed) => return Err(failed.failure),
+            }
+        }
+    }
+}
+
+/// Decides after a failure to connect: `Ok` is another try.
+fn retry(
+    worker: &Worker,
+    pool: &WorkerPool,
+    route: &Route,
+    backend: &Backend,
+    tried: &mut SmallVec<[SocketAddr; 4]>,
+    failure: Failure,
+) -> Result<(), Failure> {
+    if failure == Failure::RequestTimeout {
+        return Err(failure);
+    }
+    if pool.failed(backend) {
+        worker.counters.ejections.add(1);
+        tracing::info!(pool = %pool.name, backend = %backend.address, "backend ejected: it refuses connections");
+    }
+    tried.push(backend.address);
+    if tried.len() as u32 >= route.retry.tries.max(1) || tried.len() >= pool.backends().len() {
+        return Err(failure);
+    }
+    worker.counters.retries.add(1);
+    Ok(())
+}
+
+async fn exchange(
+    mut connection: Box<Connection>,
+    outgoing: &Outgoing<'_>,
+    body: RequestBody,
+    deadline: Deadline,
+    route: &Route,
+    lease: Lease,
+    trace: &mut Trace,
+) -> Result<Answer, Failed> {
+    connection.out.clear();
+    outgoing.write_head(&mut connection.out, &body);
+    let (head, exchange) =
+        Exchange::new(connection, body, deadline, route.timeouts, lease).head(outgoing.method()).await?;
+    trace.received = exchange.received();
+    let (status, headers) = (head.status, head.headers);
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Answer { status, headers, kind: Kind::Empty, tunnel: exchange.into_tunnel() });
+    }
+    Ok(Answer { status, headers, kind: exchange.into_body(), tunnel: None })
+}
+
+async fn connect(
+    backend: &Backend,
+    protocol: AppProtocol,
+    deadline: &Deadline,
+    route: &Route,
+) -> Result<Box<Connection>, Failure> {
+    deadline.arm(Some(route.timeouts.connect));
+    let io = match protocol {
+        AppProtocol::Https => within(deadline, io::tls(backend.address)).await?,
+        AppProtocol::Http1 | AppProtocol::H2c => within(deadline, io::tcp(backend.address)).await?,
+    };
+    backend.connected();
+    Ok(Box::new(Connection::new(io)))
+}
+
+/// `future` unless the deadline comes first.
+async fn within<T>(deadline: &Deadline, future: impl Future<Output = IoResult<T>>) -> Result<T, Failure> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        std::task::Poll::Ready(result) => std::task::Poll::Ready(result.map_err(|_| Failure::Connect)),
+        std::task::Poll::Pending if deadline.over(cx) => std::task::Poll::Ready(Err(if deadline.total_over() {
+            Failure::RequestTimeout
+        } else {
+            Failure::ConnectTimeout
+        })),
+        std::task::Poll::Pending => std::task::Poll::Pending,
+    })
+    .await
+}
+
+fn idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
+}

@@ -1,0 +1,282 @@
+//! One worker: a thread with a runtime of its own, listening sockets of its own, backends' connections of its own. It
+//! shares with the others only what never changes, so that no request waits for another core.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::Limits;
+use super::access_log::{Line, LogBuffer};
+use super::client::{Client, Order};
+use super::compile::{PoolChanges, Routing};
+use super::deadline::{Deadlines, ROUND};
+use super::listen;
+use super::metrics::WorkerCounters;
+use super::pools::{PoolId, WorkerPool};
+use super::serve;
+
+pub(super) struct Worker {
+    pub(super) index: usize,
+    pub(super) limits: Limits,
+    pub(super) counters: Arc<WorkerCounters>,
+    pub(super) routing: RefCell<Arc<Routing>>,
+    pub(super) generation: Cell<u64>,
+    pools: RefCell<Vec<Option<Rc<WorkerPool>>>>,
+    pub(super) deadlines: Rc<Deadlines>,
+    clients: RefCell<HashMap<u64, Rc<Client>>>,
+    next_client: Cell<u64>,
+    log: Option<RefCell<LogBuffer>>,
+    random: Cell<u64>,
+    listeners: RefCell<BTreeMap<SocketAddr, Listening>>,
+    draining: Cell<bool>,
+    /// Told when a connection ends while draining.
+    closed: Notify,
+}
+
+enum Listening {
+    Bound { stop: Rc<Notify>, _task: JoinHandle<()> },
+    Failed(String),
+}
+
+/// What the proxy tells a worker.
+pub(super) enum Command {
+    Apply {
+        routing: Arc<Routing>,
+        pools: Arc<PoolChanges>,
+        done: oneshot::Sender<Vec<String>>,
+    },
+    Problems(oneshot::Sender<Vec<String>>),
+    /// Stop accepting, finish what is under way within the time, then end.
+    Drain(Duration, oneshot::Sender<()>),
+}
+
+/// hyper's HTTP/2 spawns its parts here.
+#[derive(Clone, Copy)]
+pub(super) struct LocalTasks;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks
+where
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+pub(super) struct Birth {
+    pub(super) index: usize,
+    pub(super) limits: Limits,
+    pub(super) counters: Arc<WorkerCounters>,
+    pub(super) log: Option<LogBuffer>,
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) seed: u64,
+}
+
+/// The worker's life.
+pub(super) async fn run(birth: Birth) {
+    let worker = Rc::new(Worker {
+        index: birth.index,
+        limits: birth.limits,
+        counters: birth.counters,
+        routing: RefCell::default(),
+        generation: Cell::new(0),
+        pools: RefCell::default(),
+        deadlines: Rc::new(Deadlines::new()),
+        clients: RefCell::default(),
+        next_client: Cell::new(0),
+        log: birth.log.map(RefCell::new),
+        random: Cell::new(birth.seed | 1),
+        listeners: RefCell::default(),
+        draining: Cell::new(false),
+        closed: Notify::new(),
+    });
+    let rounds = tokio::task::spawn_local(rounds(Rc::clone(&worker)));
+    let mut commands = birth.commands;
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Apply { routing, pools, done } => {
+                worker.apply(routing, &pools);
+                // Nobody may be waiting any more.
+                let _ = done.send(worker.problems());
+            }
+            Command::Problems(done) => {
+                let _ = done.send(worker.problems());
+            }
+            Command::Drain(timeout, done) => {
+                worker.drain(timeout).await;
+                let _ = done.send(());
+                break;
+            }
+        }
+    }
+    rounds.abort();
+    worker.flush_log();
+}
+
+/// Once a second, and sooner when a short limit is due: limits, idle connections, the log, listeners that failed.
+async fn rounds(worker: Rc<Worker>) {
+    let mut swept = Instant::now();
+    loop {
+        let until = worker.deadlines.round(Instant::now());
+        let sooner = tokio::time::timeout_at(until.into(), worker.deadlines.sooner.notified()).await.is_ok();
+        let now = Instant::now();
+        if sooner || now.duration_since(swept) < ROUND {
+            continue;
+        }
+        swept = now;
+        worker.deadlines.set_now(now);
+        let millis = worker.deadlines.now();
+        for client in worker.clients.borrow().values() {
+            if let Some(order) = client.overdue(millis, &worker.limits) {
+                client.tell(order);
+            }
+        }
+        for backend in worker.pools.borrow().iter().flatten().flat_map(|pool| pool.backends()) {
+            backend.sweep(now);
+        }
+        worker.flush_log();
+        if !worker.draining.get() {
+            Rc::clone(&worker).bind_missing();
+        }
+    }
+}
+
+impl Worker {
+    fn apply(self: &Rc<Self>, routing: Arc<Routing>, changes: &PoolChanges) {
+        let mut pools = self.pools.borrow_mut();
+        for (id, pool) in changes {
+            let at = id.0 as usize;
+            if pools.len() <= at {
+                pools.resize_with(at + 1, || None);
+            }
+            let last = pools[at].take();
+            match pool {
+                // Workers begin at different backends, or all first requests would meet at one.
+                Some(pool) => pools[at] = Some(Rc::new(WorkerPool::new(pool, last.as_deref(), self.index * 7919))),
+                None => {
+                    if let Some(last) = last {
+                        last.retire();
+                    }
+                }
+            }
+        }
+        drop(pools);
+        self.generation.set(routing.generation);
+        self.routing.replace(routing);
+        self.listeners.borrow_mut().retain(|address, listening| {
+            let kept = self.routing.borrow().listeners.contains_key(address);
+            if !kept && let Listening::Bound { stop, .. } = listening {
+                stop.notify_one();
+            }
+            kept
+        });
+        Rc::clone(self).bind_missing();
+    }
+
+    fn bind_missing(self: Rc<Self>) {
+        let wanted: Vec<SocketAddr> = self.routing.borrow().listeners.keys().copied().collect();
+        for address in wanted {
+            if matches!(self.listeners.borrow().get(&address), Some(Listening::Bound { .. })) {
+                continue;
+            }
+            let listening = match listen::bind(address) {
+                Ok(listener) => {
+                    let stop = Rc::new(Notify::new());
+                    let accepting = serve::accept(Rc::clone(&self), address, listener, Rc::clone(&stop));
+                    Listening::Bound { stop, _task: tokio::task::spawn_local(accepting) }
+                }
+                Err(error) => Listening::Failed(listen::explain(address, &error)),
+            };
+            self.listeners.borrow_mut().insert(address, listening);
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let listeners = self.listeners.borrow();
+        let failed = listeners.values().filter_map(|l| match l {
+            Listening::Failed(problem) => Some(problem.clone()),
+            Listening::Bound { .. } => None,
+        });
+        failed.collect()
+    }
+
+    async fn drain(&self, timeout: Duration) {
+        self.draining.set(true);
+        for listening in std::mem::take(&mut *self.listeners.borrow_mut()).into_values() {
+            if let Listening::Bound { stop, .. } = listening {
+                stop.notify_one();
+            }
+        }
+        // Connections that were waiting to be accepted are accepted yet, and told to finish as they come.
+        tokio::task::yield_now().await;
+        let clients: Vec<_> = self.clients.borrow().values().map(Rc::clone).collect();
+        for client in &clients {
+            client.tell(Order::Finish);
+        }
+        drop(clients);
+        let finished = async {
+            while !self.clients.borrow().is_empty() {
+                self.closed.notified().await;
+            }
+        };
+        if tokio::time::timeout(timeout, finished).await.is_err() {
+            tracing::info!(open = self.clients.borrow().len(), "drain: time is over, closing what is left");
+        }
+    }
+
+    /// Registers a connection; the number is for [`Self::leave`].
+    pub(super) fn enter(&self, client: &Rc<Client>) -> u64 {
+        let number = self.next_client.get();
+        self.next_client.set(number + 1);
+        self.clients.borrow_mut().insert(number, Rc::clone(client));
+        self.counters.connections.add(1);
+        self.counters.open.add(1);
+        if self.draining.get() {
+            client.tell(Order::Finish);
+        }
+        number
+    }
+
+    pub(super) fn leave(&self, number: u64) {
+        self.clients.borrow_mut().remove(&number);
+        self.counters.open.sub(1);
+        self.closed.notify_one();
+    }
+
+    pub(super) fn pool(&self, id: PoolId) -> Option<Rc<WorkerPool>> {
+        self.pools.borrow().get(id.0 as usize).cloned().flatten()
+    }
+
+    pub(super) fn logs(&self) -> bool {
+        self.log.is_some()
+    }
+
+    pub(super) fn log(&self, line: &Line, status: u16, sent: u64, took: Duration) {
+        if let Some(log) = &self.log {
+            self.counters.log_lines_lost.add(log.borrow_mut().add(line, status, sent, took));
+        }
+    }
+
+    fn flush_log(&self) {
+        if let Some(log) = &self.log {
+            self.counters.log_lines_lost.add(log.borrow_mut().flush());
+        }
+    }
+
+    /// splitmix64: for spreading load and naming requests, not for secrets.
+    pub(super) fn random(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

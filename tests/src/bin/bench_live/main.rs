@@ -1,0 +1,206 @@
+//! How soon a change is live at 1,000 services of 100 endpoints, what the agent weighs at that size, and whether anything is
+//! lost when it is killed, restarted and upgraded under 1,000 connections. Every figure is what clients see: none is the
+//! agent's own word but its memory, which the kernel tells.
+
+mod cluster;
+mod probe;
+
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use ingress_tests::edge::{Agent, sibling};
+use ingress_tests::lan::{Host, Lan};
+use ingress_tests::load::web::{Pace, Site};
+use ingress_tests::load::{self, Outcome, Stop};
+use ingress_tests::netns::Running;
+use ingress_tests::place::Place;
+use ingress_tests::table::{Table, ms, quantile};
+
+use crate::cluster::Cluster;
+
+/// Connections that are held while the agent comes and goes.
+const HELD: usize = 1_000;
+/// Each of them says something this often.
+const SPEAK_EVERY: Duration = Duration::from_millis(300);
+
+/// Milliseconds from a manifest's rename to its effect, memory, and a killed agent.
+#[derive(Parser)]
+struct Arguments {
+    #[arg(long, default_value_t = 1_000)]
+    services: usize,
+    /// How many changes, each of another service.
+    #[arg(long, default_value_t = 200)]
+    changes: usize,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    load::allow_many_files();
+    let lan = Lan::new("live")?;
+    let edge = lan.host("edge", &["192.0.2.1/24", "10.50.0.254/24"])?;
+    edge.forward()?;
+    let client = lan.host("client", &["192.0.2.21/24"])?;
+    let bystander = lan.host("other", &["192.0.2.22/24"])?;
+    let (many, one) = cluster::backends(&lan)?;
+    let _backends = [backend(&many, "many")?, backend(&one, "one")?];
+    let place = Place::new("live")?;
+    let cluster = Cluster { services: arguments.services };
+    cluster.write(&place)?;
+
+    let mut table = Table::default();
+    println!("{} services of {} endpoints each", arguments.services, cluster::ENDPOINTS);
+    let mut agent = Agent::start(&edge, &place.directory, &place.pins, &["--hold-vips", "all"])?;
+    memory(&agent, &mut table)?;
+    changes(&agent, &cluster, &client, &bystander, arguments.changes, &mut table)?;
+    comings_and_goings(&mut agent, &bystander, &mut table)?;
+    println!();
+    table.print();
+    Ok(())
+}
+
+fn backend(host: &Host, name: &str) -> Result<Running> {
+    host.ns.spawn(Command::new(sibling("demo_backend")?).arg(name).stdin(Stdio::null()))
+}
+
+/// What the kernel counts as resident, once the agent has nothing to do.
+fn memory(agent: &Agent, table: &mut Table) -> Result<()> {
+    // Idle is when a second went by without CPU time.
+    let id = agent.id().context("the agent runs")?;
+    let mut before = cpu_ticks(id)?;
+    for _ in 0..30 {
+        thread::sleep(Duration::from_secs(1));
+        let now = cpu_ticks(id)?;
+        if now <= before + 2 {
+            break;
+        }
+        before = now;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).context("read the agent's status")?;
+    let kib = |key: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    };
+    let mb = |kib: u64| format!("{:.0} MB", kib as f64 / 1024.0);
+    let (all, peak) = (kib("VmRSS"), kib("VmHWM"));
+    let parts = format!(
+        "{} (anonymous {}, files and maps {}; peak {})",
+        mb(all),
+        mb(kib("RssAnon")),
+        mb(kib("RssFile") + kib("RssShmem")),
+        mb(peak)
+    );
+    table.row("RSS of the idle agent", parts, "at most 120 MB", all <= 120 * 1024);
+    Ok(())
+}
+
+/// User and system time of a process, in ticks (proc(5), `/proc/PID/stat`, fields 14 and 15).
+fn cpu_ticks(id: u32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).context("read the agent's times")?;
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let field = |index: usize| after_name.split_whitespace().nth(index).and_then(|n| n.parse::<u64>().ok());
+    Ok(field(11).context("utime")? + field(12).context("stime")?)
+}
+
+/// Changes one service after another, and watches that nothing else notices.
+fn changes(
+    agent: &Agent,
+    cluster: &Cluster,
+    client: &Host,
+    other: &Host,
+    count: usize,
+    table: &mut Table,
+) -> Result<()> {
+    let quiet = cluster.services - 1;
+    let pace = Pace { workers: 20, requests_a_connection: usize::MAX, pause: Duration::from_millis(50) };
+    let l7 = Site::plain(cluster::web(), cluster::HOST, &cluster::path(quiet, false));
+    let l4 = Site::plain(cluster::frontend(quiet), "any.example", "/");
+    let (stop_loads, stop) = Stop::by_hand();
+    let (mut xdp, mut proxy) = (Vec::new(), Vec::new());
+    let (proxied, forwarded) = thread::scope(|scope| {
+        let loads = scope.spawn(|| {
+            other.ns.inside(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let both =
+                    async { tokio::join!(load::web::load(&l7, pace, stop.clone()), load::web::load(&l4, pace, stop)) };
+                anyhow::Ok(runtime.block_on(both))
+            })
+        });
+        let measured = client.ns.inside(|| {
+            for service in 0..count.min(quiet) {
+                let (l4, l7) = probe::change(agent, service).with_context(|| format!("change of service {service}"))?;
+                xdp.push(l4);
+                proxy.push(l7);
+            }
+            anyhow::Ok(())
+        });
+        let _ = stop_loads.send(true);
+        let loads = loads.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        measured.and(loads)
+    })?;
+    for (what, times) in [("live in XDP", &mut xdp), ("live in the proxy", &mut proxy)] {
+        let figures = [0.5, 0.99, 1.0].map(|share| quantile(times, share).unwrap_or_default());
+        let text = format!("p50 {}, p99 {}, worst {}", ms(figures[0]), ms(figures[1]), ms(figures[2]));
+        table.row(
+            &format!("{} changes: {what}", times.len()),
+            text,
+            "p99 at most 10 ms",
+            figures[1] <= Duration::from_millis(10),
+        );
+    }
+    for (what, outcome) in [("through the proxy", &proxied), ("through XDP", &forwarded)] {
+        let held = outcome.failures.is_empty() && outcome.ok > 0;
+        let text = format!("{} of {}", outcome.failures.len(), outcome.ok);
+        table.row(&format!("failed or closed meanwhile, {what}"), text, "0", held);
+        show_failures(outcome);
+    }
+    Ok(())
+}
+
+fn show_failures(outcome: &Outcome) {
+    for (_, why) in outcome.failures.iter().take(3) {
+        println!("     {why}");
+    }
+}
+
+/// Kills, restarts and upgrades the agent under held connections, each with a message every so often.
+fn comings_and_goings(agent: &mut Agent, client: &Host, table: &mut Table) -> Result<()> {
+    println!("   {HELD} TCP connections through XDP; the agent is killed twice and stopped once, and started again");
+    let (stop_hold, stop) = Stop::by_hand();
+    let outcome = thread::scope(|scope| {
+        let (opened, all_open) = std::sync::mpsc::channel();
+        let hold = scope.spawn(move || {
+            client.ns.inside(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(load::hold(cluster::echo(), HELD, None, SPEAK_EVERY, stop, || {
+                    let _ = opened.send(());
+                }))
+            })
+        });
+        let done = (|| {
+            all_open.recv_timeout(Duration::from_mins(1)).context("the connections were not open within a minute")?;
+            for graceful in [false, true, false] {
+                if graceful {
+                    agent.stop()?;
+                } else {
+                    agent.kill()?;
+                }
+                // Every connection speaks while no agent is there.
+                thread::sleep(2 * SPEAK_EVERY);
+                let ready = agent.start_again()?;
+                println!("   {} and back, ready after {}", if graceful { "stopped" } else { "killed" }, ms(ready));
+                thread::sleep(Duration::from_millis(500));
+            }
+            anyhow::Ok(())
+        })();
+        let _ = stop_hold.send(true);
+        let outcome = hold.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        done.and(outcome)
+    })?;
+    let lost = outcome.failures.len();
+    table.row("L4 connections lost", format!("{lost} of {HELD}"), "0", lost == 0 && outcome.ok == HELD as u64);
+    show_failures(&outcome);
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! When a change is there, as a client sees it: at L4, new connections from one port stop going to the endpoint that went; at
+//! L7, a path that was not found answers. Both are asked again and again from the moment of the rename, each on its own
+//! thread. Runs inside the client's namespace.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use ingress_tests::edge::Agent;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::cluster;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Changes one service and returns how long XDP and the proxy took.
+pub(crate) fn change(agent: &Agent, service: usize) -> Result<(Duration, Duration)> {
+    let vip = cluster::frontend(service);
+    let port = port_of_the_last(vip)?;
+    let mut web = KeepAlive::open(cluster::web())?;
+    let path = cluster::path(service, true);
+    ensure!(web.status(&path)? == 404, "{path} is there before the change");
+    // The new file is ready before the clock runs; only the rename is between.
+    let text = cluster::manifest(service, true);
+    thread::scope(|scope| {
+        let (go, went) = std::sync::mpsc::channel();
+        let l7 = scope.spawn(move || -> Result<Instant> {
+            let started: Instant = went.recv().context("the rename failed")?;
+            while web.status(&path)? != 200 {
+                ensure!(started.elapsed() < PATIENCE, "the new path never answered");
+            }
+            Ok(Instant::now())
+        });
+        let renamed = agent.write(&cluster::file(service), &text)?;
+        let _ = go.send(renamed);
+        while backend(vip, port)? == "one" {
+            ensure!(renamed.elapsed() < PATIENCE, "new connections still go to the endpoint that went");
+        }
+        let l4 = renamed.elapsed();
+        let l7 = l7.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((l4, l7 - renamed))
+    })
+}
+
+/// A source port from which new connections go to the last endpoint: one in a hundred.
+fn port_of_the_last(vip: SocketAddr) -> Result<u16> {
+    for port in 20_000..24_000 {
+        if backend(vip, port)? == "one" {
+            return Ok(port);
+        }
+    }
+    bail!("of 4,000 source ports none reaches the last endpoint")
+}
+
+/// Who answers a new connection from this source port. It is reset at once, so that the port is free again.
+fn backend(vip: SocketAddr, port: u16) -> Result<String> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).context("make a socket")?;
+    socket.set_reuse_address(true)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))).context("bind the source port")?;
+    socket
+        .connect_timeout(&SockAddr::from(vip), PATIENCE)
+        .with_context(|| format!("connect to {vip} from port {port}"))?;
+    let mut socket = &socket;
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: any.example\r\n\r\n")?;
+    let (_, body) = answer(&mut socket)?;
+    Ok(body.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// A connection to the proxy.
+struct KeepAlive(std::net::TcpStream);
+
+impl KeepAlive {
+    fn open(to: SocketAddr) -> Result<Self> {
+        let stream = std::net::TcpStream::connect_timeout(&to, PATIENCE).context("connect to the proxy")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self(stream))
+    }
+
+    fn status(&mut self, path: &str) -> Result<u16> {
+        write!(self.0, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", cluster::HOST)?;
+        Ok(answer(&mut self.0)?.0)
+    }
+}
+
+/// Status and body of an answer with a `Content-Length`; nothing else comes from these peers.
+fn answer(stream: &mut impl Read) -> Result<(u16, String)> {
+    let mut bytes = Vec::new();
+    let mut block = [0; 4096];
+    loop {
+        let length = stream.read(&mut block).context("read an answer")?;
+        ensure!(length > 0, "the connection was closed");
+        bytes.extend_from_slice(&block[..length]);
+        let text = String::from_utf8_lossy(&bytes);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let wanted = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+        });
+        if body.len() >= wanted.context("no Content-Length")? {
+            let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status")?;
+            return Ok((status, body.to_owned()));
+        }
+    }
+}
