@@ -11,6 +11,8 @@ pub mod object;
 
 pub mod dataplane;
 
+pub mod proxy;
+
 pub mod vip;
 
 pub mod admin;
@@ -19,4 +21,6 @@ pub mod args;
 
 pub mod config;
 
-pub mod proxy;
+pub mod agent;
+
+pub mod uninstall;

@@ -1,1 +1,143 @@
-fn main() {}
+//! The binary `sluicegate`: which command was typed, where log lines go, and the exit code. 2: a mistake on the command
+//! line; 1: it was understood and failed. Everything else is in the library.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Parser;
+use ingress_agent::admin::query::Question;
+use ingress_agent::admin::{ask, table};
+use ingress_agent::args::{Args, Command, ExplainArgs, RunArgs, StatusArgs, UninstallArgs};
+use ingress_agent::config::{self, Config, Format};
+use ingress_agent::{agent, uninstall};
+use tracing_subscriber::EnvFilter;
+
+// glibc keeps an arena a thread and gives little back; the proxy frees on other threads than it allocated on.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(mistakes) = start_log(&args.log_format, &args.log) {
+        return usage(&mistakes);
+    }
+    match args.command {
+        Command::Run(run_args) => run(&run_args),
+        Command::Status(a) => status(&a),
+        Command::Explain(a) => explain(&a),
+        Command::Uninstall(a) => remove(&a),
+        Command::Version => {
+            println!("sluicegate {}, pinned maps of schema {}", env!("CARGO_PKG_VERSION"), xdp_ebpf::SCHEMA);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn run(args: &RunArgs) -> ExitCode {
+    let config = match Config::parse(args) {
+        Ok(config) => config,
+        Err(mistakes) => return usage(&mistakes),
+    };
+    if let Err(code) = need_root("run") {
+        return code;
+    }
+    done(agent::run(config))
+}
+
+fn status(args: &StatusArgs) -> ExitCode {
+    let format = match config::format("--output", &args.output) {
+        Ok(format) => format,
+        Err(mistakes) => return usage(&mistakes),
+    };
+    done(show_status(Path::new(&args.admin_socket), format))
+}
+
+fn show_status(socket: &Path, format: Format) -> Result<()> {
+    let first = ask::status(socket)?;
+    if format == Format::Json {
+        println!("{}", serde_json::to_string_pretty(&first)?);
+        return Ok(());
+    }
+    // Rates are what a person looks for, and they need two readings.
+    let began = Instant::now();
+    std::thread::sleep(Duration::from_secs(1));
+    let second = ask::status(socket)?;
+    print!("{}", table::status(&second, Some((&first, began.elapsed().as_secs_f64()))));
+    Ok(())
+}
+
+fn explain(args: &ExplainArgs) -> ExitCode {
+    let asked = Question::parse(&args.what, &args.method, &args.headers, args.client.as_deref());
+    let format = match (config::format("--output", &args.output), asked) {
+        (Ok(format), Ok(_)) => format,
+        (format, question) => {
+            return usage(&[format.err(), question.err()].into_iter().flatten().flatten().collect::<Vec<_>>());
+        }
+    };
+    let socket = Path::new(&args.admin_socket);
+    done(ask::explain(socket, &args.what, &args.method, &args.headers, args.client.as_deref()).and_then(|e| {
+        match format {
+            Format::Text => print!("{}", table::explanation(&e)),
+            Format::Json => println!("{}", serde_json::to_string_pretty(&e)?),
+        }
+        Ok(())
+    }))
+}
+
+fn remove(args: &UninstallArgs) -> ExitCode {
+    if let Err(code) = need_root("uninstall") {
+        return code;
+    }
+    done(uninstall::run(Path::new(&args.pin_path)))
+}
+
+/// Before anything else is tried: half-way through, the message would be about something else.
+fn need_root(command: &str) -> Result<(), ExitCode> {
+    // /proc/self belongs to the effective user.
+    let user = std::fs::metadata("/proc/self").map_or(0, |m| m.uid());
+    if user == 0 {
+        return Ok(());
+    }
+    eprintln!(
+        "sluicegate: `{command}` needs root: it loads XDP programs, adds addresses and opens raw sockets. \
+         Start it with sudo, or as a service."
+    );
+    Err(ExitCode::FAILURE)
+}
+
+fn usage(mistakes: &[String]) -> ExitCode {
+    for mistake in mistakes {
+        eprintln!("sluicegate: {mistake}");
+    }
+    eprintln!("`sluicegate help` shows what there is.");
+    ExitCode::from(2)
+}
+
+fn done(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("sluicegate: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Log lines go to standard error; standard output is for answers and the access log.
+fn start_log(format: &str, filter: &str) -> Result<(), Vec<String>> {
+    let format = config::format("--log-format", format);
+    let filter = EnvFilter::try_new(filter).map_err(|e| vec![format!("--log {filter}: {e}")]);
+    let (format, filter) = match (format, filter) {
+        (Ok(format), Ok(filter)) => (format, filter),
+        (a, b) => return Err([a.err(), b.err()].into_iter().flatten().flatten().collect()),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        Format::Json => log.json().init(),
+        Format::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+    }
+    Ok(())
+}

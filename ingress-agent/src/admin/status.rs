@@ -8,7 +8,6 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::query::{Readings, Room};
-use crate::model::holding::LinkState;
 use crate::model::rejection::{Rejection, Severity};
 use crate::model::snapshot::{BackendState, Forwarding, FrontendKind, Pool, PoolName};
 use crate::model::traffic::{AttachMode, Counts};
@@ -168,7 +167,7 @@ impl Status {
             rooms: r.rooms.clone(),
             interfaces: interfaces(r),
             vip_interface: r.holding.interface.clone(),
-            vip_link: link(r.holding.link).into(),
+            vip_link: r.holding.link.describe().into(),
             vips: vips(r),
             services: services(r),
             flows: r.l4.flows,
@@ -195,15 +194,6 @@ fn interfaces(r: &Readings) -> Vec<InterfaceStatus> {
             note: a.note.clone(),
         })
         .collect()
-}
-
-fn link(state: LinkState) -> &'static str {
-    match state {
-        LinkState::Absent => "absent",
-        LinkState::Down => "down",
-        LinkState::NoCarrier => "no carrier",
-        LinkState::Up => "up",
-    }
 }
 
 fn vips(r: &Readings) -> Vec<VipStatus> {

@@ -16,7 +16,7 @@ fn sample(packets: u64) -> Status {
         rooms: vec![],
         interfaces: vec![],
         vip_interface: "eth0".into(),
-        vip_link: "up".into(),
+        vip_link: "is up".into(),
         vips: vec![VipStatus {
             address: "203.0.113.1".into(),
             wanted: true,

@@ -1,9 +1,12 @@
 //! What is typed against what is meant, and mistakes all at once.
 
+use std::net::IpAddr;
+
 use clap::Parser;
 
 use super::*;
 use crate::args::{Args, Command};
+use crate::model::snapshot::ObjectName;
 
 fn parse(more: &[&str]) -> Result<Config, Vec<String>> {
     let mut line = vec!["sluicegate", "run"];
@@ -17,13 +20,13 @@ fn parse(more: &[&str]) -> Result<Config, Vec<String>> {
 #[test]
 fn least_that_must_be_said() {
     let c = parse(&["--manifests", "/", "--interface", "eth0", "--node", "edge-1"]).expect("valid");
-    assert_eq!(c.vip_interface, "eth0");
-    assert_eq!((c.ingress.http_port, c.ingress.https_port), (80, 443));
-    assert_eq!(c.l4.snat_ports, (1024, 65535));
-    assert_eq!(c.l4.max_flows, 1_000_000);
-    assert_eq!(c.hold, Hold::All);
+    assert_eq!(c.vips.interface, "eth0");
+    assert_eq!((c.plan.http_port, c.plan.https_port), (80, 443));
+    assert_eq!(c.dataplane.snat_ports, 1024..=65535);
+    assert_eq!(c.dataplane.max_flows, 1_000_000);
+    assert_eq!(c.plan.hold, Hold::All);
     assert_eq!(c.drain_timeout, Duration::from_secs(30));
-    assert!(c.workers >= 1);
+    assert!(c.proxy.workers >= 1);
 }
 
 #[test]
@@ -62,14 +65,15 @@ fn everything_said() {
         "--drain-timeout=1500ms",
     ])
     .expect("valid");
-    assert_eq!(c.interfaces, ["eth0", "eth1", "eth2"]);
-    assert_eq!(c.ingress.default_certificate, Some(ObjectName::new("a", "d.e")));
-    assert!(c.ingress.without_class);
-    assert_eq!(c.l4.snat_v6, "fd00::1".parse().ok());
-    assert_eq!(c.l4.hash_seed, Some(0xdead_beef));
-    assert_eq!(c.hold, Hold::These(c.ingress.vips.iter().copied().collect()));
-    assert_eq!((c.vip_interface.as_str(), c.admin_address, c.workers), ("bond0", None, 3));
-    assert_eq!(c.access_log, AccessLog::File("/var/log/a".into()));
+    assert_eq!(c.dataplane.interfaces, ["eth0", "eth1", "eth2"]);
+    assert_eq!(c.plan.default_certificate, Some(ObjectName::new("a", "d.e")));
+    assert_eq!(c.sources.udp_services, Some(ObjectName::new("a", "c")));
+    assert!(c.plan.watch_ingress_without_class);
+    assert_eq!(c.plan.snat, ["10.0.0.1", "fd00::1"].map(|a| a.parse::<IpAddr>().unwrap()));
+    assert_eq!((c.dataplane.hash_seed, c.dataplane.xdp_mode), (Some(0xdead_beef), XdpMode::Generic));
+    assert_eq!(c.plan.hold, Hold::Only(c.plan.ingress_vips.iter().copied().collect()));
+    assert_eq!((c.vips.interface.as_str(), c.admin.address, c.proxy.workers), ("bond0", None, 3));
+    assert_eq!(c.proxy.access_log, AccessLog::File("/var/log/a".into()));
     assert_eq!(c.drain_timeout, Duration::from_millis(1500));
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +26,11 @@ impl Reader {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         parse(text).map_err(|why| self.mistake(option, format_args!("{text}: {why}"))).ok()
+    }
+
+    /// `namespace/name`; an empty one was not said.
+    pub(super) fn object(&mut self, option: &str, text: Option<&String>) -> Option<ObjectName> {
+        text.filter(|t| !t.is_empty()).and_then(|t| self.read(option, t, object_name))
     }
 
     /// Does not repeat the text.
@@ -82,14 +88,14 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     }
 }
 
-pub(super) fn port_range(text: &str) -> Result<(u16, u16), String> {
+pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let wanted = || "is not a range such as 1024-65535".to_owned();
     let (low, high) = text.split_once('-').ok_or_else(wanted)?;
     let (low, high) = (port(low.trim()).map_err(|_| wanted())?, port(high.trim()).map_err(|_| wanted())?);
     if low > high {
         return Err("ends before it begins".into());
     }
-    Ok((low, high))
+    Ok(low..=high)
 }
 
 /// An address that a machine can have and that a client can reach.
@@ -129,7 +135,7 @@ pub(super) fn node_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-pub(super) fn object_name(text: &str) -> Result<ObjectName, String> {
+fn object_name(text: &str) -> Result<ObjectName, String> {
     match text.split_once('/') {
         Some((namespace, name))
             if label(namespace, 63) && name.len() <= 253 && name.split('.').all(|l| label(l, 253)) =>

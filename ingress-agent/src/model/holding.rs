@@ -35,6 +35,18 @@ pub struct HeldAddress {
     pub claimed_by: Option<String>,
 }
 
+impl LinkState {
+    /// What follows on "interface eth0 …".
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Absent => "does not exist",
+            Self::Down => "is down",
+            Self::NoCarrier => "has no carrier",
+            Self::Up => "is up",
+        }
+    }
+}
+
 impl Holding {
     /// Whether all that should be held is held and can be announced.
     pub fn is_complete(&self) -> bool {

@@ -37,6 +37,8 @@ pub(super) struct Holder {
     unsent: BTreeMap<IpAddr, String>,
     report: watch::Sender<Arc<Holding>>,
     looked: Instant,
+    /// What the log was last told.
+    told: Option<LinkState>,
     /// Addresses that a previous run left on another interface are looked for once.
     moved: bool,
 }
@@ -56,6 +58,7 @@ impl Holder {
             unsent: BTreeMap::new(),
             report,
             looked: now,
+            told: None,
             moved: false,
         })
     }
@@ -119,11 +122,11 @@ impl Holder {
 
     async fn read_kernel(&mut self) -> Result<Vec<Event>> {
         let link = self.netlink.link(&self.interface).await?;
-        if self.link.map(|l| l.state) != link.map(|l| l.state) {
-            match link.map(|l| l.state) {
-                None => warn!("interface {} does not exist; its VIPs wait for it", self.interface),
-                Some(LinkState::Up) => info!("interface {} is up", self.interface),
-                Some(state) => warn!("interface {} is {}; its VIPs wait", self.interface, describe(state)),
+        let state = link.map_or(LinkState::Absent, |l| l.state);
+        if self.told.replace(state) != Some(state) {
+            match state {
+                LinkState::Up => info!("interface {} is up", self.interface),
+                _ => warn!("interface {} {}; its VIPs wait for it", self.interface, state.describe()),
             }
         }
         self.link = link;
@@ -260,14 +263,5 @@ async fn claim(wire: Option<&Wire>) -> (IpAddr, Mac) {
     match wire {
         Some(wire) => wire.claim().await,
         None => std::future::pending().await,
-    }
-}
-
-fn describe(state: LinkState) -> &'static str {
-    match state {
-        LinkState::Absent => "absent",
-        LinkState::Down => "down",
-        LinkState::NoCarrier => "without a carrier",
-        LinkState::Up => "up",
     }
 }

@@ -1,0 +1,395 @@
+//! The order of starting, applying and draining. One control thread plans and applies; the rooms do their work on threads
+//! of their own. After the start nothing that is read, from wherever, ends the agent: what cannot be applied is reported by
+//! `/readyz`, logged once, and tried again.
+//!
+//! facts → plan → data plane and proxy → addresses: an address is announced only when both have a generation in force that
+//! serves it, and on a graceful stop it goes first.
+
+mod progress;
+
+mod rejections;
+
+mod answer;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, error, info, warn};
+
+use crate::admin::Admin;
+use crate::admin::query::Query;
+use crate::config::Config;
+use crate::dataplane::Dataplane;
+use crate::model::facts::Facts;
+use crate::model::holding::LinkState;
+use crate::model::snapshot::Snapshot;
+use crate::plan::{self, Plan};
+use crate::proxy::Proxy;
+use crate::sources::manifests;
+use crate::vip::Vips;
+use progress::{News, Progress};
+
+/// Questions that may wait for the control thread.
+const QUERIES: usize = 64;
+const TICK: Duration = Duration::from_secs(1);
+/// Between two attempts to watch a directory that went away.
+const WATCH_AGAIN: Duration = Duration::from_secs(5);
+
+/// A question on its way through the proxy: the snapshot that it is about, and what the proxy says in the end.
+type Asking<'a> = Pin<Box<dyn Future<Output = (Arc<Snapshot>, Result<Vec<String>>)> + 'a>>;
+
+/// `sluicegate run`, to its end. An error means that it never began to serve.
+pub fn run(config: Config) -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the control runtime")?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let mut signals = Signals::open()?;
+    // What can fail without having touched anything comes first.
+    let (ask, mut queries) = mpsc::channel(QUERIES);
+    let admin = Admin::start(config.admin.clone(), ask)?;
+    let dataplane = Dataplane::open(config.dataplane.clone()).context("start the data plane")?;
+    let proxy = Proxy::start(config.proxy.clone()).context("start the proxy")?;
+    let vips = Vips::start(config.vips.clone()).context("start the holder of addresses")?;
+    let (publish, mut facts) = watch::channel(Arc::new(Facts::default()));
+    let watching = tokio::spawn(watch_manifests(config.clone(), publish));
+    info!("sluicegate {} runs on node {}", env!("CARGO_PKG_VERSION"), config.plan.node);
+
+    let mut control = Control::new(config, dataplane, vips);
+    let mut in_proxy: Option<Asking> = None;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // One change at a time is in the proxy; what comes meanwhile is one change, too.
+        if in_proxy.is_none() {
+            in_proxy = control.next_for_proxy().map(|order| ask_proxy(&proxy, order));
+        }
+        tokio::select! {
+            Ok(()) = facts.changed() => {
+                let new = Arc::clone(&facts.borrow_and_update());
+                control.plan(&new);
+            }
+            (snapshot, result) = answered(&mut in_proxy) => {
+                in_proxy = None;
+                control.proxy_applied(&snapshot, result);
+            }
+            _ = tick.tick() => control.tick(),
+            Some(query) = queries.recv() => answer::answer(query, &control, Some(&proxy)),
+            caught = signals.next() => match caught {
+                Caught::Hangup => {
+                    info!("SIGHUP: the access log is opened again");
+                    proxy.reopen();
+                }
+                Caught::Stop(name) => {
+                    info!("{name}: draining");
+                    break;
+                }
+            },
+        }
+    }
+    drop(in_proxy);
+    watching.abort();
+    drain(control, proxy, &mut queries, &mut signals).await;
+    drop(admin);
+    Ok(())
+}
+
+/// What the proxy is asked to do.
+enum Order {
+    Apply(Arc<Snapshot>),
+    /// Say what is still wrong with this one, which it has in force.
+    Check(Arc<Snapshot>),
+}
+
+fn ask_proxy(proxy: &Proxy, order: Order) -> Asking<'_> {
+    Box::pin(async move {
+        match order {
+            Order::Apply(snapshot) => (Arc::clone(&snapshot), proxy.apply(snapshot).await),
+            Order::Check(snapshot) => (snapshot, proxy.problems().await),
+        }
+    })
+}
+
+async fn answered(asking: &mut Option<Asking<'_>>) -> (Arc<Snapshot>, Result<Vec<String>>) {
+    match asking {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Keeps the watch going: a directory that is unmounted and comes back is read again.
+async fn watch_manifests(config: Config, facts: watch::Sender<Arc<Facts>>) {
+    loop {
+        match manifests::watch(config.manifests.clone(), config.sources.clone(), facts.clone()).await {
+            Ok(()) => return,
+            Err(e) => error!("{e:#}; what was read before stays in force, trying again in {} s", WATCH_AGAIN.as_secs()),
+        }
+        tokio::time::sleep(WATCH_AGAIN).await;
+    }
+}
+
+/// What the control thread knows.
+struct Control {
+    config: Config,
+    dataplane: Dataplane,
+    /// `None` once released.
+    vips: Option<Vips>,
+    started: Instant,
+    plan: Option<Plan>,
+    /// Whether facts were ever read.
+    read: bool,
+    l4: Progress,
+    l7: Progress,
+    /// What the proxy is to be asked next.
+    for_proxy: Option<Order>,
+    /// In force in the proxy, and in the data plane.
+    in_proxy: Option<Arc<Snapshot>>,
+    in_dataplane: Option<Arc<Snapshot>>,
+    held: Option<BTreeSet<IpAddr>>,
+    tick_fault: Option<String>,
+    was_ready: bool,
+    draining: bool,
+}
+
+impl Control {
+    fn new(config: Config, dataplane: Dataplane, vips: Vips) -> Self {
+        Self {
+            config,
+            dataplane,
+            vips: Some(vips),
+            started: Instant::now(),
+            plan: None,
+            read: false,
+            l4: Progress::new("dataplane"),
+            l7: Progress::new("proxy"),
+            for_proxy: None,
+            in_proxy: None,
+            in_dataplane: None,
+            held: None,
+            tick_fault: None,
+            was_ready: false,
+            draining: false,
+        }
+    }
+
+    fn plan(&mut self, facts: &Facts) {
+        // Nothing must be concluded from not having read anything yet: pinned maps go on serving what they hold.
+        if facts.revision == 0 {
+            return;
+        }
+        self.read = true;
+        let began = Instant::now();
+        let plan = plan::plan(facts, &self.config.plan, self.plan.as_ref());
+        let before = self.plan.as_ref().map(|p| Arc::clone(&p.snapshot));
+        let snapshot = Arc::clone(&plan.snapshot);
+        self.plan = Some(plan);
+        if before.as_ref().is_some_and(|b| Arc::ptr_eq(b, &snapshot)) {
+            return;
+        }
+        rejections::log(before.as_ref().map_or(&[], |b| &b.rejections), &snapshot.rejections);
+        debug!(generation = snapshot.generation, took = ?began.elapsed(), "planned");
+        let now = Instant::now();
+        self.l4.planned(now);
+        self.l7.planned(now);
+        self.for_proxy = Some(Order::Apply(Arc::clone(&snapshot)));
+        self.apply_to_dataplane(&snapshot);
+    }
+
+    fn apply_to_dataplane(&mut self, snapshot: &Arc<Snapshot>) {
+        let began = Instant::now();
+        let news = match self.dataplane.apply(snapshot) {
+            Ok(applied) => {
+                debug!(generation = snapshot.generation, took = ?began.elapsed(), "applied to the data plane");
+                self.in_dataplane = Some(Arc::clone(snapshot));
+                self.l4.done(snapshot.generation, applied.problems, Instant::now())
+            }
+            Err(e) => self.l4.failed(format!("{e:#}"), Instant::now()),
+        };
+        tell("dataplane", &news);
+        self.hold();
+    }
+
+    fn next_for_proxy(&mut self) -> Option<Order> {
+        self.for_proxy.take()
+    }
+
+    fn proxy_applied(&mut self, snapshot: &Arc<Snapshot>, result: Result<Vec<String>>) {
+        let news = match result {
+            Ok(problems) => {
+                debug!(generation = snapshot.generation, "applied to the proxy");
+                self.in_proxy = Some(Arc::clone(snapshot));
+                self.l7.done(snapshot.generation, problems, Instant::now())
+            }
+            Err(e) => self.l7.failed(format!("{e:#}"), Instant::now()),
+        };
+        tell("proxy", &news);
+        self.hold();
+    }
+
+    /// Holds the addresses of a generation that both have in force.
+    fn hold(&mut self) {
+        let (Some(l4), Some(l7)) = (&self.in_dataplane, &self.in_proxy) else { return };
+        if !Arc::ptr_eq(l4, l7) {
+            return;
+        }
+        let held: BTreeSet<IpAddr> = l4.vips.iter().filter(|(_, vip)| vip.held_here).map(|(a, _)| *a).collect();
+        if self.held.as_ref() != Some(&held) {
+            if let Some(vips) = &self.vips {
+                vips.apply(held.clone());
+            }
+            self.held = Some(held);
+        }
+    }
+
+    fn tick(&mut self) {
+        let fault = self.dataplane.tick().err().map(|e| format!("{e:#}"));
+        if let Some(fault) = fault.as_ref().filter(|f| self.tick_fault.as_ref() != Some(*f)) {
+            warn!("dataplane: {fault}");
+        }
+        self.tick_fault = fault;
+        let now = Instant::now();
+        if let Some(snapshot) = self.plan.as_ref().map(|p| Arc::clone(&p.snapshot)) {
+            if self.l4.is_due(now) {
+                self.apply_to_dataplane(&snapshot);
+            }
+            self.for_proxy = self.for_proxy.take().or_else(|| self.again_for_proxy(snapshot, now));
+        }
+        let ready = self.not_ready();
+        if ready.is_empty() != self.was_ready {
+            self.was_ready = ready.is_empty();
+            match self.was_ready {
+                true => info!("ready"),
+                false => warn!("not ready: {}", ready.join("; ")),
+            }
+        }
+    }
+
+    /// The proxy tries a listener that it could not bind again by itself; it only has to be asked how that went.
+    fn again_for_proxy(&self, planned: Arc<Snapshot>, now: Instant) -> Option<Order> {
+        let current = self.in_proxy.as_ref().is_some_and(|s| Arc::ptr_eq(s, &planned));
+        match current {
+            true => (!self.l7.problems.is_empty()).then_some(Order::Check(planned)),
+            false => self.l7.is_due(now).then_some(Order::Apply(planned)),
+        }
+    }
+
+    /// Why traffic should not be sent here; empty if it should.
+    fn not_ready(&self) -> Vec<String> {
+        if self.draining {
+            return vec!["the agent is draining".into()];
+        }
+        let mut reasons = Vec::new();
+        if !self.read {
+            reasons.push(format!("the manifests in {} are not read yet", self.config.manifests.display()));
+        }
+        let now = Instant::now();
+        if self.read {
+            reasons.extend(self.l4.not_ready(now));
+            reasons.extend(self.l7.not_ready(now));
+        }
+        for wanted in &self.config.dataplane.interfaces {
+            if !self.dataplane.attachments().iter().any(|a| a.interface == *wanted) {
+                reasons.push(format!("the program is not attached to {wanted}"));
+            }
+        }
+        reasons.extend(self.addresses_not_ready());
+        reasons
+    }
+
+    fn addresses_not_ready(&self) -> Vec<String> {
+        let Some(vips) = &self.vips else { return Vec::new() };
+        if !vips.is_alive() {
+            return vec!["the thread that holds the addresses has ended; restart the agent".into()];
+        }
+        let Some(wanted) = self.held.as_ref().filter(|h| !h.is_empty()) else { return Vec::new() };
+        let holding = vips.holding();
+        if holding.link != LinkState::Up {
+            return vec![format!(
+                "interface {} {}; {} addresses wait for it",
+                holding.interface,
+                holding.link.describe(),
+                wanted.len()
+            )];
+        }
+        let missing = wanted.iter().filter(|a| !holding.addresses.get(a).is_some_and(|h| h.present)).count();
+        if missing == 0 {
+            return Vec::new();
+        }
+        let fault =
+            holding.addresses.values().find_map(|a| a.fault.as_ref()).map_or_else(String::new, |f| format!(": {f}"));
+        vec![format!("{missing} of {} addresses are not on interface {}{fault}", wanted.len(), holding.interface)]
+    }
+}
+
+fn tell(room: &str, news: &News) {
+    for problem in &news.appeared {
+        warn!("{room}: {problem}");
+    }
+    for problem in &news.gone {
+        info!("{room}: no longer: {problem}");
+    }
+}
+
+/// The proxy finishes what it has, then the addresses go: while nobody else holds them, a request under way would die
+/// with its address. Programs and maps stay and forward on, so that a restart interrupts no flow; `uninstall` removes them.
+async fn drain(mut control: Control, proxy: Proxy, queries: &mut mpsc::Receiver<Query>, signals: &mut Signals) {
+    control.draining = true;
+    let finished = proxy.drain(control.config.drain_timeout);
+    tokio::pin!(finished);
+    loop {
+        tokio::select! {
+            () = &mut finished => break,
+            Some(query) = queries.recv() => answer::answer(query, &control, None),
+            caught = signals.next() => if let Caught::Stop(name) = caught {
+                warn!("{name} again: what is under way is cut");
+                break;
+            }
+        }
+    }
+    if let Some(vips) = control.vips.take()
+        && let Err(e) = vips.release().await
+    {
+        error!("{e:#}; addresses may be left on {}", control.config.vips.interface);
+    }
+    info!("stopped; the programs stay attached and forward on (`sluicegate uninstall` removes them)");
+}
+
+enum Caught {
+    Stop(&'static str),
+    Hangup,
+}
+
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn open() -> Result<Self> {
+        let open = |kind| signal(kind).context("catch signals");
+        Ok(Self {
+            term: open(SignalKind::terminate())?,
+            interrupt: open(SignalKind::interrupt())?,
+            hangup: open(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Caught {
+        tokio::select! {
+            _ = self.term.recv() => Caught::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Caught::Stop("SIGINT"),
+            _ = self.hangup.recv() => Caught::Hangup,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Answers of the control thread to what `admin` asks: plain values, taken from the rooms at one moment.
+
+use std::sync::Arc;
+
+use super::Control;
+use crate::admin::query::{Explanation, HttpQuestion, Query, Question, Readings, Room};
+use crate::model::holding::Holding;
+use crate::model::traffic::{L4Traffic, L7Traffic, RouteTraffic};
+use crate::proxy::metrics::{HttpTraffic, LATENCY_BOUNDS, UpstreamError};
+use crate::proxy::{self, Proxy};
+
+/// `proxy` is `None` while it drains. Whoever asked may have gone; that is no concern of ours.
+pub(super) fn answer(query: Query, control: &Control, proxy: Option<&Proxy>) {
+    match query {
+        Query::Alive(place) => drop(place.send(())),
+        Query::Readiness(place) => drop(place.send(control.not_ready())),
+        Query::Readings(place) => drop(place.send(Box::new(readings(control, proxy)))),
+        Query::Explain(question, place) => drop(place.send(explain(control, &question))),
+    }
+}
+
+fn readings(control: &Control, proxy: Option<&Proxy>) -> Readings {
+    let room = |p: &super::Progress| Room { name: p.name.into(), applied: p.applied, problems: p.problems.clone() };
+    let mut rooms = vec![room(&control.l4), room(&control.l7)];
+    let l4 = control.dataplane.read().unwrap_or_else(|e| {
+        rooms[0].problems.push(format!("its counters cannot be read: {e:#}"));
+        L4Traffic::default()
+    });
+    Readings {
+        node: control.config.plan.node.clone(),
+        started: control.started,
+        snapshot: control.plan.as_ref().map(|p| Arc::clone(&p.snapshot)).unwrap_or_default(),
+        rooms,
+        not_ready: control.not_ready(),
+        attachments: control.dataplane.attachments().to_vec(),
+        holding: control.vips.as_ref().map_or_else(|| Arc::new(Holding::default()), crate::vip::Vips::holding),
+        l4,
+        l7: proxy.map(|p| l7(p.metrics())).unwrap_or_default(),
+    }
+}
+
+fn l7(t: HttpTraffic) -> L7Traffic {
+    let bound = |i: usize| LATENCY_BOUNDS.get(i).map_or(f64::MAX, |micros| *micros as f64 / 1e6);
+    let route = |r: proxy::metrics::RouteTraffic| RouteTraffic {
+        owner: r.owner,
+        rule: r.rule,
+        by_class: r.by_class,
+        latency: r.latency.iter().enumerate().map(|(i, n)| (bound(i), *n)).collect(),
+        latency_sum_seconds: r.latency_sum.as_secs_f64(),
+        bytes_out: r.bytes_out,
+    };
+    L7Traffic {
+        connections: t.connections,
+        open_connections: t.open_connections,
+        tls_handshakes: t.tls_handshakes,
+        tls_handshake_failures: t.tls_handshake_failures,
+        bytes_in: t.bytes_in,
+        bytes_out: t.bytes_out,
+        unrouted: t.unrouted,
+        upstream_errors: UpstreamError::ALL.iter().map(|e| e.label()).zip(t.upstream_errors).collect(),
+        retries: t.retries,
+        ejections: t.ejections,
+        log_lines_lost: t.log_lines_lost,
+        routes: t.routes.into_iter().map(route).collect(),
+    }
+}
+
+fn explain(control: &Control, question: &Question) -> Explanation {
+    match question {
+        Question::L4 { .. } => {
+            Explanation { answer: "the data plane cannot explain a tuple yet".into(), ..Explanation::default() }
+        }
+        Question::Http(question) => http(control, question),
+    }
+}
+
+/// The snapshot that the proxy has in force, not the one that was planned last.
+fn http(control: &Control, question: &HttpQuestion) -> Explanation {
+    let Some(snapshot) = &control.in_proxy else {
+        return Explanation { answer: "the proxy has no generation in force yet".into(), ..Explanation::default() };
+    };
+    let e = match proxy::explain(snapshot, &question.url.to_string()) {
+        Ok(e) => e,
+        Err(e) => return Explanation { answer: format!("{e:#}"), ..Explanation::default() },
+    };
+    let mut told = Explanation { steps: e.steps, ..Explanation::default() };
+    // The last step is the outcome.
+    told.answer = told.steps.last().cloned().unwrap_or_default();
+    for (name, value) in [
+        ("listener", e.listener.map(|l| l.to_string())),
+        ("owner", e.owner.map(|o| o.to_string())),
+        ("rule", e.rule),
+        (
+            "backends",
+            (!e.backends.is_empty()).then(|| e.backends.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        ),
+    ] {
+        if let Some(value) = value {
+            told.facts.insert(name.into(), value);
+        }
+    }
+    told
+}
