@@ -30,3 +30,4 @@ pub mod xdp_world;
 pub mod dice;
 
 pub mod capture;
+pub mod xdp_site;

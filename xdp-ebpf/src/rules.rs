@@ -60,17 +60,19 @@
 //!   record is live, good and has the same source, port, backend address, backend port and protocol. None: at XDP
 //!   `PassNoFrontend` if the destination is in `VIPS`, else `PassNotOurs`; at TC nothing is counted.
 //! - XDP: TTL ≤ 1: `PassTtl`. Source becomes the frontend's address and port, destination the client's; then as above:
-//!   `ReplyNat`, `ReplyNatPass`, `PacketTooBig`. TC: the same rewrite without TTL and next hop: `ReplyLocal`.
+//!   `ReplyNat`, `ReplyNatPass`, `PacketTooBig`. TC, for a flow in `local`: the same rewrite without TTL and next hop: `ReplyLocal`.
 //!
 //! # ICMP
 //! - Destination not in `VIPS` (the agent puts VIPs and SNAT addresses there): `PassNotOurs`.
 //! - Echo request (8 or 128, code 0), flag `ECHO`: addresses and MACs swapped, TTL 64, tags kept: `Echo`, TX.
-//! - Errors (3, 11, 12; ICMPv6 1 to 4): a quoted header cut short (fixed header, options, 8 bytes of TCP or UDP): `PassMalformed`; a
-//!   quoted fragment offset, another protocol, an IPv6 extension header, a version other than the outer one or a quoted source other than the
-//!   outer destination: `PassIcmpUnrelated`. Packet-too-big below [`MTU_MIN_V4`] or [`MTU_MIN_V6`]: `PassPtbTooSmall`.
+//! - Errors (3, 11, 12; ICMPv6 1 to 4), in this order where several hold: a quoted fixed header cut short: `PassMalformed`; another
+//!   version than the outer one: `PassIcmpUnrelated`; a quoted IHL below 5: `PassMalformed`; a quoted fragment offset, or a protocol (IPv6: next header) other than TCP
+//!   and UDP: `PassIcmpUnrelated`; less than the quoted header, options included, and 8 bytes: `PassMalformed`; a quoted source other than the
+//!   outer destination: `PassIcmpUnrelated`.
+//!   Packet-too-big below [`MTU_MIN_V4`] or [`MTU_MIN_V6`]: `PassPtbTooSmall`.
 //! - The quoted source is a frontend: the quoted packet is our reply to a client. Its flow's record (own and good, as above, with the
 //!   quoted destination as client) gives: quoted source becomes the backend, quoted destination the record's source and port, outer
-//!   destination the backend, outer source in `nat` the record's source (`local`: kept): `IcmpForward`. An `L7` frontend: `PassL7`.
+//!   destination the backend, outer source in `nat` the record's source (`local`: kept, PASS, TTL as it came): `IcmpForward`. An `L7` frontend: `PassL7`.
 //! - Else it is a packet of ours to a backend: the entry in `REPLY_INDEX` gives: quoted source becomes the client, quoted destination the
 //!   frontend, outer destination the client, outer source the frontend's address: `IcmpReply`.
 //! - No record: `PassIcmpUnrelated`. The quoted IPv4 header checksum and, if it is quoted, the TCP or UDP checksum are updated too. TTL ≤ 1:

@@ -5,7 +5,7 @@ use xdp_ebpf::{checksum, hash, rules};
 
 use crate::maps::Address;
 use crate::next_hop::Fib;
-use crate::packet::{Buffer, Cursor, Window};
+use crate::packet::{Buffer, Cursor, Skb, Window};
 
 /// The header of one protocol version behind checked bounds, and what the rules ask of it.
 pub trait Family {
@@ -32,6 +32,10 @@ pub trait Family {
     fn rewrite(ip: Self::Header, src: Address, dst: Address, ttl: Option<u8>) -> u64;
     /// What `rewrite` of a quoted header adds to a checksum that covers the header itself.
     fn rewrite_quoted(ip: Self::Header, src: Address, dst: Address) -> Quoted;
+    /// What replacing the source address adds to a checksum over the pseudo-header.
+    fn source_diff(old: Address, new: Address) -> u64;
+    /// Replaces the source address of the header at this offset by the kernel's helpers. False where they refuse.
+    fn store_source(skb: Skb, at: u32, old: Address, new: Address) -> bool;
     /// Ports as they lie in the packet.
     fn hash(seed: u64, src: Address, dst: Address, sport: u16, dport: u16, proto: u8) -> u64;
     /// Addresses and class for the next hop's look-up.
@@ -44,6 +48,8 @@ pub struct Payload {
     pub at: Cursor,
     pub proto: u8,
     pub len: u32,
+    /// Bytes from the IP header's start to `at`.
+    pub offset: u32,
 }
 
 /// Checksum differences of a rewritten quoted header: of the header with its own checksum, and of the addresses alone.
@@ -129,7 +135,7 @@ impl Family for V4 {
             return Err(Verdict::PassFragment);
         }
         let at = if header == 20 { ip.end() } else { ip.start().plus_told::<63>(header as usize) };
-        Ok(Payload { at, proto: ip.u8::<9>(), len: total - header })
+        Ok(Payload { at, proto: ip.u8::<9>(), len: total - header, offset: header })
     }
 
     #[inline(always)]
@@ -170,6 +176,16 @@ impl Family for V4 {
         let check = ip.u16::<10>();
         let addresses = Self::rewrite(ip, src, dst, None);
         Quoted { header: addresses + checksum::diff16(check, ip.u16::<10>()), addresses }
+    }
+
+    #[inline(always)]
+    fn source_diff(old: Address, new: Address) -> u64 {
+        checksum::diff(unmapped(old), unmapped(new))
+    }
+
+    #[inline(always)]
+    fn store_source(skb: Skb, at: u32, old: Address, new: Address) -> bool {
+        skb.replace_l3(at + 10, unmapped(old), unmapped(new)) && skb.store(at + 12, &unmapped(new))
     }
 
     #[inline(always)]
@@ -255,7 +271,7 @@ impl Family for V6 {
         match proto {
             43 => Err(Verdict::PassHeaders),
             44 => Err(Verdict::PassFragment),
-            _ => Ok(Payload { at, proto, len }),
+            _ => Ok(Payload { at, proto, len, offset: total - len }),
         }
     }
 
@@ -287,6 +303,16 @@ impl Family for V6 {
     fn rewrite_quoted(ip: Window<40>, src: Address, dst: Address) -> Quoted {
         let addresses = Self::rewrite(ip, src, dst, None);
         Quoted { header: addresses, addresses }
+    }
+
+    #[inline(always)]
+    fn source_diff(old: Address, new: Address) -> u64 {
+        diff64(old.high, new.high) + diff64(old.low, new.low)
+    }
+
+    #[inline(always)]
+    fn store_source(skb: Skb, at: u32, _: Address, new: Address) -> bool {
+        skb.store(at + 8, &new)
     }
 
     #[inline(always)]

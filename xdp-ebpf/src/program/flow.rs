@@ -1,6 +1,6 @@
 //! Finding a flow's record: by the client's tuple, and by the backend's. Reads only; `insert.rs` makes records.
 
-use xdp_ebpf::{WAYS, backend_state, hash, meta, tag};
+use xdp_ebpf::{Config, WAYS, backend_state, hash, meta, tag};
 
 use crate::family::Family;
 use crate::maps::{self, Address, BackendView, Bucket, Record};
@@ -61,6 +61,38 @@ pub fn way_of(bucket: &'static Bucket, hash: u64) -> Option<u32> {
 #[inline(always)]
 pub fn good(backend: &BackendView, epoch: u32) -> bool {
     backend.epoch == epoch && backend.state != backend_state::GONE
+}
+
+/// The way to the backend of a client's flow that is already there. For errors about it: nothing is touched.
+#[inline(always)]
+pub fn from_client<F: Family>(
+    config: &Config,
+    src: Address,
+    dst: Address,
+    sport: u16,
+    dport: u16,
+    proto: u8,
+    frontend: u32,
+) -> Option<Way> {
+    let hash = F::hash(config.seed, src, dst, sport, dport, proto);
+    let at = hash as u32 & config.flow_mask;
+    let bucket = maps::bucket(at)?;
+    let way = way_of(bucket, hash)?;
+    let record: &Record = maps::record(at * WAYS as u32 + way)?;
+    let backend = maps::backend(record.backend)?;
+    let same = record.client == src && record.client_port == sport && record.frontend == frontend;
+    let same = same && good(backend, record.epoch);
+    let found = Way {
+        src: record.source,
+        dst: backend.addr,
+        sport: record.port,
+        dport: backend.port,
+        frontend,
+        backend: record.backend,
+        forwarding: backend.forwarding,
+    };
+    maps::barrier();
+    (same && Place { bucket, way }.tag() == hash::tag(hash)).then_some(found)
 }
 
 /// The record of a backend's packet and the way back to its client, with the place of its word.

@@ -99,7 +99,8 @@ fn ingress<F: Family>(frame: Frame, eth: Window<14>, at: Cursor, tags: u32) -> u
     };
     match Segment::<F>::parse(frame, ip, &payload) {
         Ok(Some(segment)) => forward::segment(frame, eth, tags, &segment),
-        Ok(None) if payload.proto == F::ICMP => icmp::message::<F>(frame, eth, tags, ip, &payload),
+        Ok(None) if payload.proto == F::ICMP && F::V4 => icmp::sluicegate_icmp_v4(frame.ctx()),
+        Ok(None) if payload.proto == F::ICMP => icmp::sluicegate_icmp_v6(frame.ctx()),
         Ok(None) => {
             let ours = maps::vip(F::dst(ip)).is_some();
             verdict::pass(if ours { Verdict::PassProtocol } else { Verdict::PassNotOurs })

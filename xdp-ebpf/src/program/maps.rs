@@ -304,10 +304,12 @@ pub fn barrier() {
 /// `noise` is any word whose value it doesn't know.
 #[inline(always)]
 pub fn forget(way: u32, noise: u32) -> u32 {
-    let mut same = noise;
-    // SAFETY: the template is empty.
-    unsafe { asm!("/* {0} */", inout(reg) same, options(pure, nomem, nostack)) };
-    (way ^ noise ^ same) & (WAYS as u32 - 1)
+    let mut way = u64::from(way);
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        asm!("{way} ^= {noise}", "{way} ^= {noise}", way = inout(reg) way, noise = in(reg) u64::from(noise), options(pure, nomem, nostack))
+    };
+    way as u32 & (WAYS as u32 - 1)
 }
 
 #[inline(always)]

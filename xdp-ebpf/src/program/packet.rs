@@ -191,17 +191,16 @@ impl Cursor {
         Self(self.0.wrapping_add(bytes))
     }
 
-    /// Adds a length that the packet told, at most `MAX` (a mask, 2^n - 1). The result is hidden from the optimiser, which would
-    /// otherwise compute it twice: the verifier relates bounds to one register, not to a value.
+    /// Adds a length that the packet told, at most `MAX` (2^n - 1). In assembly, so that the optimiser cannot compute the sum twice:
+    /// the verifier relates a bounds check to one register, not to a value.
     #[inline(always)]
     pub fn plus_told<const MAX: usize>(self, bytes: usize) -> Self {
-        let mut n = bytes;
-        // SAFETY: the template is empty.
-        unsafe { asm!("/* {0} */", inout(reg) n, options(pure, nomem, nostack)) };
-        let mut p = self.0.wrapping_add(n & MAX);
-        // SAFETY: as above.
-        unsafe { asm!("/* {0} */", inout(reg) p, options(pure, nomem, nostack)) };
-        Self(p)
+        let mut at = self.0;
+        // SAFETY: arithmetic on registers.
+        unsafe {
+            asm!("{n} &= {max}", "{at} += {n}", n = inout(reg) bytes => _, at = inout(reg) at, max = const MAX, options(pure, nomem, nostack))
+        };
+        Self(at)
     }
 }
 
