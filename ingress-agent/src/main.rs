@@ -129,7 +129,9 @@ fn done(result: Result<()>) -> ExitCode {
 /// Log lines go to standard error; standard output is for answers and the access log.
 fn start_log(format: &str, filter: &str) -> Result<(), Vec<String>> {
     let format = config::format("--log-format", format);
-    let filter = EnvFilter::try_new(filter).map_err(|e| vec![format!("--log {filter}: {e}")]);
+    // It warns about every attribute that is younger than itself; what was typed comes later and wins.
+    let filter = EnvFilter::try_new(format!("netlink_packet_route=error,{filter}"))
+        .map_err(|e| vec![format!("--log {filter}: {e}")]);
     let (format, filter) = match (format, filter) {
         (Ok(format), Ok(filter)) => (format, filter),
         (a, b) => return Err([a.err(), b.err()].into_iter().flatten().flatten().collect()),
