@@ -79,7 +79,7 @@ fn http(control: &Control, question: &HttpQuestion) -> Explanation {
     let Some(snapshot) = &control.in_proxy else {
         return Explanation { answer: "the proxy has no generation in force yet".into(), ..Explanation::default() };
     };
-    let e = match proxy::explain(snapshot, &question.url.to_string()) {
+    let e = match proxy::explain(snapshot, &question.url.to_string(), &question.method, &question.headers) {
         Ok(e) => e,
         Err(e) => return Explanation { answer: format!("{e:#}"), ..Explanation::default() },
     };

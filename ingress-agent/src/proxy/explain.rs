@@ -13,7 +13,7 @@ use super::target;
 use crate::model::route::{Action, HostTable, PathMatch, Route};
 use crate::model::snapshot::{BackendState, ObjectName, Snapshot};
 
-/// The outcome for one URL, asked with GET and no header but Host.
+/// The outcome for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpExplanation {
     /// Each a sentence, in the order in which things are decided.
@@ -25,7 +25,7 @@ pub struct HttpExplanation {
     pub backends: Vec<SocketAddr>,
 }
 
-pub fn explain(snapshot: &Snapshot, url: &str) -> anyhow::Result<HttpExplanation> {
+pub fn explain(snapshot: &Snapshot, url: &str, method: &Method, headers: &HeaderMap) -> anyhow::Result<HttpExplanation> {
     let uri: Uri = url.parse().with_context(|| format!("`{url}` is not a URL"))?;
     let (port, secure) = match uri.scheme_str() {
         Some("http") => (uri.port_u16().unwrap_or(80), false),
@@ -72,7 +72,7 @@ pub fn explain(snapshot: &Snapshot, url: &str) -> anyhow::Result<HttpExplanation
         told.steps.push(format!("The path `{}` cannot be normalised: 400.", uri.path()));
         return Ok(told);
     };
-    let question = Question { path: &path, query: uri.query(), method: &Method::GET, headers: &HeaderMap::new() };
+    let question = Question { path: &path, query: uri.query(), method, headers };
     let Some(found) = host.route(&question) else {
         let count = host.routes().len();
         told.steps.push(format!("None of its {count} routes matches `{}`: 404.", String::from_utf8_lossy(&path)));
