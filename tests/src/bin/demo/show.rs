@@ -18,7 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) fn everything(world: &mut World) -> Result<()> {
     let mut table = Table::default();
     step("A LAN: two clients, a switch, an edge with the agent, three backends, a pod behind the edge");
-    println!("{}", indent(&world.agent.status()?));
+    // Of `sluicegate status` the interfaces and addresses; its table of services is long.
+    let status = world.agent.status()?;
+    println!("{}", indent(status.split("SERVICES").next().unwrap_or_default().trim_end()));
     spread(world, &mut table)?;
     local(world, &mut table)?;
     https(world, &mut table)?;
@@ -120,7 +122,8 @@ fn https(world: &World, table: &mut Table) -> Result<()> {
     ] {
         let answer = curl(host, vip, url)?;
         let held = answer.contains("200 HTTP/2") && backends.iter().any(|name| answer.starts_with(&format!("{name} ")));
-        table.row(url, answer, "200, HTTP/2, the right backend", held);
+        let what = if vip == WEB_V4 { url.to_owned() } else { format!("{url} over IPv6") };
+        table.row(&what, answer, "200, HTTP/2, the right backend", held);
     }
     let answer = curl(&world.client4, WEB_V4, "https://chat.example/nowhere")?;
     table.row("https://chat.example/nowhere", answer.clone(), "another host's rule", answer.contains("chat.example"));
@@ -158,9 +161,11 @@ fn backend_dies(world: &mut World, table: &mut Table) -> Result<()> {
         web.failures.len(),
         web.ok + web.failures.len() as u64
     );
-    for (what, outcome) in [("failed TCP connections after it", &connect), ("failed HTTPS requests after it", &web)] {
+    for (what, outcome) in
+        [("new TCP connections failed after that", &connect), ("HTTPS requests failed after that", &web)]
+    {
         let failed = outcome.failed_since(detected + 1);
-        table.row(what, format!("{failed} of {} in all", outcome.ok), "0", failed == 0 && outcome.ok > 100);
+        table.row(what, format!("{failed} (of {} in all)", outcome.ok), "0", failed == 0 && outcome.ok > 100);
         for (_, why) in outcome.failures.iter().filter(|(began, _)| *began > detected).take(3) {
             println!("     {why}");
         }

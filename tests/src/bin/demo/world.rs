@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
@@ -13,7 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 use ingress_tests::edge::{Agent, sibling};
 use ingress_tests::lan::{Host, Lan};
 use ingress_tests::netns::Running;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 use crate::traces;
 
@@ -142,9 +142,15 @@ fn certificate(directory: &Path) -> Result<()> {
     let authority_key = KeyPair::generate().context("make a key")?;
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    authority.distinguished_name.push(DnType::CommonName, "the demo's authority");
     let authority_pem = authority.self_signed(&authority_key).context("sign the authority")?.pem();
     let key = KeyPair::generate().context("make a key")?;
-    let leaf = CertificateParams::new(vec!["shop.example".to_owned(), "chat.example".to_owned()])?;
+    let mut leaf = CertificateParams::new(vec!["shop.example".to_owned(), "chat.example".to_owned()])?;
+    // Subject and issuer must differ, or OpenSSL takes the leaf for a self-signed one.
+    leaf.distinguished_name.push(DnType::CommonName, "shop.example");
+    leaf.use_authority_key_identifier_extension = true;
+    leaf.not_after = (SystemTime::now() + Duration::from_hours(30 * 24)).into();
     let leaf = leaf.signed_by(&key, &Issuer::new(authority, &authority_key)).context("sign the certificate")?;
     fs::write(directory.join("ca.pem"), authority_pem).context("write the authority")?;
     let secret = format!(
