@@ -1,6 +1,7 @@
 //! What the maps hold, as this agent knows it: the state that a snapshot is compared with. Every store into a map that packets
 //! read is made by this file and its children; nothing here knows how programs are attached.
 
+mod addresses;
 mod adopt;
 mod apply;
 mod frontends;
@@ -10,12 +11,12 @@ mod sweep;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use xdp_ebpf::Addr;
 
+use self::addresses::AddressUse;
 use self::adopt::Adopted;
 use self::sweep::Sweep;
 use super::filter::FilterCounts;
@@ -30,6 +31,8 @@ pub(super) struct Image {
     pub seed: u64,
     pub frontends: BTreeMap<FrontendKey, FrontendState>,
     pub vips: BTreeSet<IpAddr>,
+    /// What `VIPS` holds: the VIPs, and the addresses from which `nat` backends see clients come.
+    addresses: BTreeMap<Addr, AddressUse>,
     pub pools: BTreeMap<PoolKey, PoolState>,
     pub tables: Tables,
     /// Found in the maps and not yet claimed by the first snapshot.
@@ -53,9 +56,6 @@ pub(super) struct FrontendState {
     pub pool: Option<PoolKey>,
 }
 
-/// The SNAT address of an L7 frontend.
-const NOWHERE: Addr = [0; 16];
-
 impl Image {
     /// Reads what adopted maps hold; empty ones hold nothing.
     pub(super) fn read(maps: Maps, seed: u64, keep: Duration, max_backends: u32, now: Instant) -> Result<Self> {
@@ -70,6 +70,7 @@ impl Image {
             seed,
             frontends: BTreeMap::new(),
             vips: BTreeSet::new(),
+            addresses: BTreeMap::new(),
             pools: BTreeMap::new(),
             tables,
             adopted: None,
@@ -84,28 +85,8 @@ impl Image {
     }
 
     /// Periodic work, a bounded amount a call.
-    pub(super) fn tick(&mut self, now: Instant) -> Result<()> {
+    pub(super) fn tick(&mut self, now: Instant, tick: u32) -> Result<()> {
         self.tables.tick(&self.maps, now);
-        self.sweep_some(now)
-    }
-
-    /// One more reason for both programs to look closer at this address. Before any map names it.
-    fn watch(&mut self, addr: &Addr) {
-        if *addr == NOWHERE {
-            return;
-        }
-        if let Some((word, bits)) = self.filter.add(addr) {
-            self.maps.filter.word(word, 0).store(bits, Ordering::Release);
-        }
-    }
-
-    /// One reason less. After the maps forgot it.
-    fn unwatch(&mut self, addr: &Addr) {
-        if *addr == NOWHERE {
-            return;
-        }
-        if let Some((word, bits)) = self.filter.remove(addr) {
-            self.maps.filter.word(word, 0).store(bits, Ordering::Release);
-        }
+        self.sweep_some(now, tick)
     }
 }

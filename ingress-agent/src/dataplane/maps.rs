@@ -102,8 +102,8 @@ impl Maps {
         Region::map(self.flows.fd(), first, count).context("map a part of FLOWS")
     }
 
-    pub(super) fn replies(&self) -> Result<Region<ReplyBucket>> {
-        Region::map(self.reply_index.fd(), 0, self.reply_index.entries as usize).context("map REPLY_INDEX")
+    pub(super) fn replies_in(&self, first: usize, count: usize) -> Result<Region<ReplyBucket>> {
+        Region::map(self.reply_index.fd(), first, count).context("map a part of REPLY_INDEX")
     }
 }
 

@@ -34,7 +34,11 @@ mod tables;
 
 mod image;
 
+mod clock;
+
 mod traffic;
+
+mod explain;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -47,6 +51,7 @@ use xdp_ebpf::{Config, tick_shift};
 pub use self::options::{DataplaneOptions, XdpMode};
 
 use self::claim::Claims;
+use self::clock::Clock;
 use self::device::Device;
 use self::image::Image;
 use self::maps::Maps;
@@ -60,6 +65,7 @@ pub struct Dataplane {
     pins: Pins,
     devices: Vec<Device>,
     image: Image,
+    clock: Clock,
     attachments: Vec<Attachment>,
     /// Programs that wait for the first snapshot, because another schema's are still forwarding.
     waiting: Option<Ebpf>,
@@ -100,13 +106,15 @@ impl Dataplane {
         let (specs, adopted) = pins.survey(&options.sizes())?;
         let mut ebpf = attach::load(crate::object::PROGRAM, &pins, &specs)?;
         let maps = Maps::open(&pins, &specs)?;
-        let seed = configure(&maps, &options)?;
-        let image = Image::read(maps, seed, options.previous_table, options.max_backends, now).with_context(|| {
-            format!(
-                "adopt the maps under {0}; `sluicegate uninstall --pin-path {0}` removes them, flows are lost",
-                pin_path.display()
-            )
-        })?;
+        let config = configure(&maps, &options)?;
+        let clock = Clock::new(config.tick_shift)?;
+        let image =
+            Image::read(maps, config.seed, options.previous_table, options.max_backends, now).with_context(|| {
+                format!(
+                    "adopt the maps under {0}; `sluicegate uninstall --pin-path {0}` removes them, flows are lost",
+                    pin_path.display()
+                )
+            })?;
         tracing::info!(
             adopted,
             frontends = image.frontends.len(),
@@ -115,7 +123,7 @@ impl Dataplane {
         );
         let others = pins.other_schemas();
         let mut dataplane =
-            Self { options, pins, devices, image, attachments: Vec::new(), waiting: None, _claims: claims };
+            Self { options, pins, devices, image, clock, attachments: Vec::new(), waiting: None, _claims: claims };
         if others.is_empty() {
             dataplane.attach(&mut ebpf)?;
         } else {
@@ -139,7 +147,7 @@ impl Dataplane {
 
     /// Periodic work, about once a second.
     pub fn tick(&mut self) -> Result<()> {
-        self.image.tick(Instant::now())
+        self.image.tick(Instant::now(), self.clock.tick()?)
     }
 
     /// How each interface is attached. Empty until the first snapshot where another schema's programs are replaced.
@@ -182,8 +190,8 @@ pub fn uninstall(pin_path: &Path) -> Result<()> {
     pins::remove_all(pin_path)
 }
 
-/// Writes `CONFIG` and returns the seed in force.
-fn configure(maps: &Maps, options: &DataplaneOptions) -> Result<u64> {
+/// Writes `CONFIG` and returns it.
+fn configure(maps: &Maps, options: &DataplaneOptions) -> Result<Config> {
     let pinned = maps.config.load(0);
     let seed = match (options.hash_seed, pinned.seed) {
         (Some(wanted), before) => {
@@ -211,7 +219,7 @@ fn configure(maps: &Maps, options: &DataplaneOptions) -> Result<u64> {
         port_count: last - first + 1,
     };
     maps.config.store(0, &config);
-    Ok(seed)
+    Ok(config)
 }
 
 fn random() -> Result<u64> {

@@ -178,7 +178,7 @@ fn specs(sizes: &Sizes) -> Vec<MapSpec> {
     vec![
         array(map::CONFIG, size_of::<Config>(), 1),
         array(map::ADDR_FILTER, size_of::<AddrFilter>(), 1),
-        hash(map::VIPS, size_of::<Addr>(), size_of::<Vip>(), sizes.frontends),
+        hash(map::VIPS, size_of::<Addr>(), size_of::<Vip>(), sizes.frontend_ids),
         hash(map::FRONTENDS, size_of::<FrontendKey>(), size_of::<Frontend>(), sizes.frontends),
         array(map::FRONTEND_INFO, size_of::<FrontendInfo>(), sizes.frontend_ids),
         array(map::POOLS, size_of::<Pool>(), sizes.frontend_ids),

@@ -29,11 +29,7 @@ impl Image {
     pub(super) fn adopt(&mut self, now: Instant) -> Result<()> {
         let mut adopted = Adopted::default();
         let mut frontend_ids = self.adopt_frontends()?;
-        let vips: Vec<_> = self.maps.vips.keys().collect::<Result<_, _>>().context("read VIPS")?;
-        for vip in vips {
-            self.watch(&vip);
-            self.vips.insert(ip(&vip));
-        }
+        self.adopt_addresses()?;
         // Removed from FRONTENDS, but the sweep of its flows did not end: its info is cleared only then.
         for id in 1..self.maps.frontend_info.end() as u32 {
             if frontend_ids.binary_search(&id).is_err()
@@ -99,7 +95,6 @@ impl Image {
                 image.pool
             );
             ids.push(image.id);
-            self.watch(&image.snat);
             let key = FrontendKey { vip: ip(&key.addr), protocol, port: u16::from_be_bytes(key.port) };
             self.frontends.insert(key, FrontendState { source: None, image, pool: None });
         }

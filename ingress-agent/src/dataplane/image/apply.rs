@@ -5,13 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use xdp_ebpf::{Vip, vip_flags};
+use anyhow::Result;
 
 use super::Image;
 use super::frontends::{Put, pool_of};
-use crate::dataplane::plain::Abi;
-use crate::dataplane::pool::{PoolKey, addr};
+use crate::dataplane::pool::PoolKey;
 use crate::model::snapshot::{Frontend, FrontendKey, Pool, PoolName, Snapshot};
 
 impl Image {
@@ -22,9 +20,6 @@ impl Image {
         let (new_vips, old_vips) = self.changed_vips(snapshot);
         self.claim_adopted(&changed);
 
-        for vip in &new_vips {
-            self.watch(&addr(*vip));
-        }
         let short = self.put_pools(snapshot, &changed, now, &mut problems)?;
         let mut late = Vec::new();
         let mut touched: Vec<PoolKey> = Vec::new();
@@ -35,7 +30,12 @@ impl Image {
                 late.push(frontend);
             }
         }
-        let late_vips = self.put_vips(&new_vips)?;
+        let mut late_vips = Vec::new();
+        for vip in new_vips {
+            if !self.put_vip(vip)? {
+                late_vips.push(vip);
+            }
+        }
 
         for vip in &old_vips {
             self.remove_vip(*vip)?;
@@ -58,11 +58,12 @@ impl Image {
         for frontend in late {
             self.put_late(frontend, now, &mut problems)?;
         }
-        for vip in self.put_vips(&late_vips)? {
-            self.unwatch(&addr(vip));
-            problems.push(format!(
-                "{vip}: no echo replies and ICMP errors, the limit of VIPs is reached; raise --max-frontends"
-            ));
+        for vip in late_vips {
+            if !self.put_vip(vip)? {
+                problems.push(format!(
+                    "{vip} answers no echo request: the limit of VIPs is reached; raise --max-frontends"
+                ));
+            }
         }
         Ok(problems)
     }
@@ -158,30 +159,6 @@ impl Image {
         };
         problems.push(format!("{} ({}) is not served: {reason}; raise --max-frontends", frontend.key, frontend.owner));
         self.remove_unused(&Vec::from_iter(pool_of(frontend)), now);
-        Ok(())
-    }
-
-    fn put_vips(&mut self, vips: &[IpAddr]) -> Result<Vec<IpAddr>> {
-        let mut late = Vec::new();
-        for vip in vips {
-            if self.vips.len() >= self.maps.max_vips {
-                late.push(*vip);
-                continue;
-            }
-            let value = Abi(Vip { flags: vip_flags::ECHO });
-            self.maps.vips.insert(addr(*vip), value, 0).with_context(|| format!("write {vip} into VIPS"))?;
-            self.vips.insert(*vip);
-        }
-        Ok(late)
-    }
-
-    fn remove_vip(&mut self, vip: IpAddr) -> Result<()> {
-        match self.maps.vips.remove(&addr(vip)) {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
-            Err(e) => return Err(e).with_context(|| format!("remove {vip} from VIPS")),
-        }
-        self.vips.remove(&vip);
-        self.unwatch(&addr(vip));
         Ok(())
     }
 

@@ -52,7 +52,7 @@ impl Image {
         let image = image_of(frontend, id, pool_id);
         let wire = wire_key(&key);
         if old.as_ref().is_none_or(|(before, _)| before.snat != image.snat) {
-            self.watch(&image.snat);
+            self.use_source(&image.snat)?;
         }
         if old.as_ref().is_none_or(|(before, _)| before.id != id) {
             let info = FrontendInfo { addr: wire.addr, port: wire.port, proto: wire.proto, pad: [0; 5] };
@@ -75,7 +75,7 @@ impl Image {
                 state.frontends -= 1;
             }
             if before.snat != image.snat {
-                self.unwatch(&before.snat);
+                self.leave_source(&before.snat)?;
             }
             if before.id != id {
                 self.sweep.retire(before.id);
@@ -92,7 +92,7 @@ impl Image {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
             Err(e) => return Err(e).with_context(|| format!("remove {key} from FRONTENDS")),
         }
-        self.unwatch(&state.image.snat);
+        self.leave_source(&state.image.snat)?;
         self.sweep.retire(state.image.id);
         if let Some(pool) = state.pool.as_ref().and_then(|p| self.pools.get_mut(p)) {
             pool.frontends -= 1;
@@ -127,7 +127,6 @@ fn image_of(frontend: &Frontend, id: u32, pool: u32) -> xdp_ebpf::Frontend {
             let flags = if *client_ip_affinity { frontend_flags::CLIENT_IP_AFFINITY } else { 0 };
             xdp_ebpf::Frontend { id, pool, flags, pad: 0, snat: addr(*snat) }
         }
-        // The filter is watched for the VIP itself, so that no case needs telling apart here.
         FrontendKind::L7 => xdp_ebpf::Frontend { id, pool: 0, flags: frontend_flags::L7, pad: 0, snat: [0; 16] },
     }
 }

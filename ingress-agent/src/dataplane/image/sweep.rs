@@ -1,17 +1,20 @@
-//! Going through the flow table a part at a time: counts the records, and frees those of frontends that were removed, after which
-//! the frontend's id may be given again. Follows the ABI's protocol for writers: take the way by compare-and-swap, then free it.
+//! Going through the flow table a part at a time: frees the records of frontends that were removed, after which the frontend's id
+//! may be given again, and those that have been silent for too long, before their 16-bit age wraps; counts what lives. Follows
+//! the ABI's protocol for writers: take the way by compare-and-swap, then free it.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
+use xdp_ebpf::rules::dead;
 use xdp_ebpf::{Flow, FlowBucket, FrontendInfo, ReplyBucket, WAYS, tag};
 
 use super::Image;
 use crate::dataplane::region::Region;
 use crate::dataplane::tables::wait_for_packets;
 
-/// Buckets a step: 0.5 MB of index and 4 MB of records are mapped at a time.
+/// Buckets a step: 0.5 MB of index and, where records have to be read, 4 MB of them are mapped at a time. The largest default
+/// table is gone through in 16 steps.
 const STEP: u32 = 8192;
 
 pub(in crate::dataplane) struct Sweep {
@@ -26,8 +29,9 @@ pub(in crate::dataplane) struct Sweep {
     pub live: u64,
 }
 
-/// `Flow::frontend` in units of 4 bytes.
+/// In units of 4 bytes.
 const FRONTEND: usize = std::mem::offset_of!(Flow, frontend) / 4;
+const META: usize = std::mem::offset_of!(FlowBucket, meta) / 4;
 
 impl Sweep {
     pub(super) fn new(buckets: u32) -> Self {
@@ -38,14 +42,19 @@ impl Sweep {
     pub(super) fn retire(&mut self, frontend: u32) {
         self.waiting.push(frontend);
     }
+
+    fn is_dying(&self, frontend: u32) -> bool {
+        self.dying.binary_search(&frontend).is_ok()
+    }
 }
 
 impl Image {
-    pub(super) fn sweep_some(&mut self, now: Instant) -> Result<()> {
+    /// `tick` is the programs' time.
+    pub(super) fn sweep_some(&mut self, now: Instant, tick: u32) -> Result<()> {
         // Faster while an id waits for it.
         let steps = if self.sweep.dying.is_empty() { 1 } else { 4 };
         for _ in 0..steps {
-            self.sweep_step()?;
+            self.sweep_step(Some(tick))?;
             if self.sweep.next >= self.sweep.buckets {
                 self.end_pass(now);
                 break;
@@ -62,41 +71,38 @@ impl Image {
         // A packet that read FRONTENDS before the removal may still make a record.
         wait_for_packets();
         while self.sweep.next < self.sweep.buckets {
-            self.sweep_step()?;
+            self.sweep_step(None)?;
         }
         self.end_pass(now);
         Ok(())
     }
 
-    fn sweep_step(&mut self) -> Result<()> {
+    fn sweep_step(&mut self, tick: Option<u32>) -> Result<()> {
         let first = self.sweep.next as usize;
         let count = STEP.min(self.sweep.buckets - self.sweep.next) as usize;
+        let mut part = Part { image: self, first, count, records: None, replies: None };
+        let udp_idle = self.maps.config.load(0).udp_idle;
         let index = self.maps.flow_buckets_in(first, count)?;
-        let records = match self.sweep.dying.is_empty() {
-            true => None,
-            false => Some(self.maps.flows_in(first * WAYS, count * WAYS)?),
-        };
-        let mut replies = None;
-        for bucket in first..first + count {
-            for way in 0..WAYS {
-                if index.half(bucket, way).load(Ordering::Acquire) < tag::FIRST {
-                    continue;
-                }
-                self.sweep.counting += 1;
-                let Some(records) = &records else { continue };
-                let frontend = records.half(bucket * WAYS + way, FRONTEND).load(Ordering::Relaxed);
-                if self.sweep.dying.binary_search(&frontend).is_ok() {
-                    let replies = match &replies {
-                        Some(replies) => replies,
-                        None => replies.insert(self.maps.replies()?),
-                    };
-                    let dying = |flow: &Flow| self.sweep.dying.binary_search(&flow.frontend).is_ok();
-                    if free(&index, records, replies, bucket, way, dying) {
-                        self.sweep.counting -= 1;
-                    }
-                }
+        let mut live = 0;
+        for place in first * WAYS..(first + count) * WAYS {
+            let (bucket, way) = (place / WAYS, place % WAYS);
+            if index.half(bucket, way).load(Ordering::Acquire) < tag::FIRST {
+                continue;
             }
+            live += 1;
+            // Read again when the way is taken: a packet may come in between.
+            let silent =
+                || tick.is_some_and(|t| dead(index.half(bucket, META + way).load(Ordering::Acquire), t, udp_idle));
+            let forget = if silent() {
+                part.free(&index, place, |_| silent())?
+            } else if !self.sweep.dying.is_empty() && self.sweep.is_dying(part.frontend(place)?) {
+                part.free(&index, place, |flow| self.sweep.is_dying(flow.frontend))?
+            } else {
+                false
+            };
+            live -= u64::from(forget);
         }
+        self.sweep.counting += live;
         self.sweep.next += count as u32;
         Ok(())
     }
@@ -113,37 +119,63 @@ impl Image {
     }
 }
 
-/// Frees one record and its reply entry, if it still is one that `dead` means. Returns whether it did.
-fn free(
-    index: &Region<FlowBucket>,
-    records: &Region<Flow>,
-    replies: &Region<ReplyBucket>,
-    bucket: usize,
-    way: usize,
-    dead: impl Fn(&Flow) -> bool,
-) -> bool {
-    let place = index.half(bucket, way);
-    let found = place.load(Ordering::Acquire);
-    if found < tag::FIRST || place.compare_exchange(found, tag::BUSY, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-        return false;
+/// The windows that a step needs; records and replies only once something is to be freed.
+struct Part<'a> {
+    image: &'a Image,
+    first: usize,
+    count: usize,
+    records: Option<Region<Flow>>,
+    replies: Option<Region<ReplyBucket>>,
+}
+
+impl Part<'_> {
+    fn records(&mut self) -> Result<&Region<Flow>> {
+        let region = match self.records.take() {
+            Some(region) => region,
+            None => self.image.maps.flows_in(self.first * WAYS, self.count * WAYS)?,
+        };
+        Ok(self.records.insert(region))
     }
-    // The way is ours: no program writes the record now.
-    let number = bucket * WAYS + way;
-    let flow = records.load(number);
-    if !dead(&flow) {
-        place.store(found, Ordering::Release);
-        return false;
+
+    fn replies(&mut self) -> Result<&Region<ReplyBucket>> {
+        let region = match self.replies.take() {
+            Some(region) => region,
+            None => self.image.maps.replies_in(0, self.image.maps.reply_buckets() as usize)?,
+        };
+        Ok(self.replies.insert(region))
     }
-    let reply = flow.reply as usize;
-    if reply / WAYS < replies.end() {
-        let word = replies.word(reply / WAYS, reply % WAYS);
-        let entry = word.load(Ordering::Acquire);
-        let [.., a, b, c, d] = entry.to_ne_bytes();
-        // Only if the entry still leads here; its place may have been given to another flow.
-        if u32::from_ne_bytes([a, b, c, d]) as usize == number {
-            let _ = word.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed);
+
+    fn frontend(&mut self, place: usize) -> Result<u32> {
+        Ok(self.records()?.half(place, FRONTEND).load(Ordering::Relaxed))
+    }
+
+    /// Frees one record and its reply entry, if `unwanted` still holds once the way is taken. Returns whether it did.
+    fn free(&mut self, index: &Region<FlowBucket>, place: usize, unwanted: impl Fn(&Flow) -> bool) -> Result<bool> {
+        let at = index.half(place / WAYS, place % WAYS);
+        let found = at.load(Ordering::Acquire);
+        // What may fail comes first: a way that stays BUSY would be lost.
+        self.records()?;
+        self.replies()?;
+        if found < tag::FIRST || at.compare_exchange(found, tag::BUSY, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return Ok(false);
         }
+        let flow = self.records()?.load(place);
+        if !unwanted(&flow) {
+            at.store(found, Ordering::Release);
+            return Ok(false);
+        }
+        let (bucket, way) = (flow.reply as usize / WAYS, flow.reply as usize % WAYS);
+        let replies = self.replies()?;
+        if bucket < replies.end() {
+            let word = replies.word(bucket, way);
+            let entry = word.load(Ordering::Acquire);
+            let [.., a, b, c, d] = entry.to_ne_bytes();
+            // Only if the entry still leads here: its place may belong to another flow by now.
+            if u32::from_ne_bytes([a, b, c, d]) as usize == place {
+                let _ = word.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed);
+            }
+        }
+        at.store(tag::FREE, Ordering::Release);
+        Ok(true)
     }
-    place.store(tag::FREE, Ordering::Release);
-    true
 }
