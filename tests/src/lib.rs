@@ -19,6 +19,10 @@ pub mod table;
 
 pub mod l4;
 
+pub mod echo;
+
+pub mod l4_lan;
+
 pub mod packet;
 
 pub mod plans;

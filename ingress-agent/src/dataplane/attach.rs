@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaMode};
 use aya::sys::SyscallError;
@@ -14,6 +14,7 @@ use aya::{Ebpf, EbpfLoader};
 use xdp_ebpf::program;
 
 use super::device::{self, Device};
+use super::kernel;
 use super::options::XdpMode;
 use super::pins::{MapSpec, Pins};
 use crate::model::traffic::{AttachMode, Attachment};
@@ -38,8 +39,17 @@ pub(super) fn load(object: &[u8], pins: &Pins, specs: &[MapSpec]) -> Result<Ebpf
 }
 
 /// Attaches both programs to every interface, adopting links; then removes links to interfaces that are not named any more.
-pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, devices: &[Device], mode: XdpMode) -> Result<Vec<Attachment>> {
-    let links = Links::open(pins)?;
+///
+/// `namespace` is where the devices are: an interface's number means nothing in another one, so this thread has to be there.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    devices: &[Device],
+    namespace: u64,
+    mode: XdpMode,
+) -> Result<Vec<Attachment>> {
+    ensure!(namespace == network_namespace()?, "this thread left the network namespace of the data plane");
+    let links = Links { dir: pins.links(), namespace };
     let mut attachments: Vec<Attachment> = Vec::new();
     let mut wanted = Vec::new();
     let xdp: &mut Xdp = ebpf.program_mut(program::INGRESS).context("no XDP program in the object")?.try_into()?;
@@ -60,7 +70,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, devices: &[Device], mode: Xdp
     for entry in fs::read_dir(&links.dir).context("read the pinned links")?.flatten() {
         if !wanted.contains(&entry.path()) {
             tracing::info!(link = %entry.path().display(), "detached: its interface is gone or not named any more");
-            fs::remove_file(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+            kernel::detach(&entry.path()).with_context(|| format!("detach {}", entry.path().display()))?;
         }
     }
     Ok(attachments)
@@ -78,18 +88,18 @@ pub(super) fn take_over(pins: &Pins, other: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The directory of links, and this network namespace: an interface's number means nothing in another one.
+/// Number of this thread's network namespace.
+pub(super) fn network_namespace() -> Result<u64> {
+    Ok(fs::metadata("/proc/thread-self/ns/net").context("find the network namespace")?.ino())
+}
+
+/// The directory of links, and the network namespace.
 struct Links {
     dir: PathBuf,
     namespace: u64,
 }
 
 impl Links {
-    fn open(pins: &Pins) -> Result<Self> {
-        let namespace = fs::metadata("/proc/thread-self/ns/net").context("find the network namespace")?.ino();
-        Ok(Self { dir: pins.links(), namespace })
-    }
-
     /// Interfaces go by number: names change, and may hold a dot, which bpffs refuses.
     fn xdp_path(&self, index: u32, mode: AttachMode) -> PathBuf {
         let mode = match mode {
@@ -157,7 +167,10 @@ impl Links {
             AttachMode::Native => AttachMode::Generic,
             AttachMode::Generic => AttachMode::Native,
         };
-        let _ = fs::remove_file(self.xdp_path(device.index, other));
+        let in_the_way = self.xdp_path(device.index, other);
+        if in_the_way.exists() {
+            kernel::detach(&in_the_way).with_context(|| format!("detach {}", in_the_way.display()))?;
+        }
         let adopted = match pinned(&path)? {
             None => None,
             Some(link) => {
@@ -217,7 +230,7 @@ fn pinned(path: &Path) -> Result<Option<FdLink>> {
 /// A link whose interface was removed (and perhaps made again) says ENOLINK; it is replaced by a new one.
 fn defunct(path: &Path, error: &ProgramError) -> Result<()> {
     tracing::info!(link = %path.display(), %error, "the pinned link is dead: attaching anew");
-    fs::remove_file(path).with_context(|| format!("remove {}", path.display()))
+    kernel::detach(path).with_context(|| format!("remove {}", path.display()))
 }
 
 fn taken(error: &anyhow::Error) -> bool {

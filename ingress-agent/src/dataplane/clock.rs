@@ -1,10 +1,11 @@
 //! The kernel's jiffies, by which the programs date flows. No file tells them cheaply and exactly, so a two-instruction program
 //! is asked: `return bpf_jiffies64()`.
 
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
+
+use super::kernel::bpf;
 
 pub(super) struct Clock {
     program: OwnedFd,
@@ -82,10 +83,4 @@ impl Clock {
         bpf(BPF_PROG_TEST_RUN, &mut run).context("run the clock program")?;
         Ok(run.retval)
     }
-}
-
-fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<RawFd> {
-    // SAFETY: `attr` is the head of `union bpf_attr` with the size given; what it points to outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
 }

@@ -34,6 +34,8 @@ mod tables;
 
 mod image;
 
+mod kernel;
+
 mod clock;
 
 mod traffic;
@@ -64,6 +66,7 @@ pub struct Dataplane {
     options: DataplaneOptions,
     pins: Pins,
     devices: Vec<Device>,
+    namespace: u64,
     image: Image,
     clock: Clock,
     attachments: Vec<Attachment>,
@@ -87,6 +90,7 @@ impl Dataplane {
         let now = Instant::now();
         let pin_path = &options.pin_path;
         preflight::check(pin_path)?;
+        let namespace = attach::network_namespace()?;
         let mut devices: Vec<Device> =
             options.interfaces.iter().map(|name| device::find(name)).collect::<Result<_>>()?;
         devices.sort();
@@ -122,8 +126,17 @@ impl Dataplane {
             "the data plane's maps are ready"
         );
         let others = pins.other_schemas();
-        let mut dataplane =
-            Self { options, pins, devices, image, clock, attachments: Vec::new(), waiting: None, _claims: claims };
+        let mut dataplane = Self {
+            options,
+            pins,
+            devices,
+            namespace,
+            image,
+            clock,
+            attachments: Vec::new(),
+            waiting: None,
+            _claims: claims,
+        };
         if others.is_empty() {
             dataplane.attach(&mut ebpf)?;
         } else {
@@ -166,7 +179,7 @@ impl Dataplane {
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf) -> Result<()> {
-        self.attachments = attach::attach(ebpf, &self.pins, &self.devices, self.options.xdp_mode)?;
+        self.attachments = attach::attach(ebpf, &self.pins, &self.devices, self.namespace, self.options.xdp_mode)?;
         self.image.maps.allow_redirect(&self.attachments)
     }
 

@@ -11,6 +11,7 @@ use xdp_ebpf::{
     RingPage, SCHEMA, Traffic, Vip, WAYS, map, verdict::Verdict,
 };
 
+use super::kernel;
 use super::options::Sizes;
 
 /// `BPF_F_MMAPABLE` of linux/bpf.h.
@@ -156,6 +157,9 @@ pub(super) fn remove_all(root: &Path) -> Result<()> {
 
 /// Removes a schema's directory. Links go first, so that no program runs on maps that are gone.
 pub(super) fn remove_tree(dir: &Path) -> Result<()> {
+    for link in fs::read_dir(dir.join("links")).into_iter().flatten().flatten() {
+        kernel::detach(&link.path()).with_context(|| format!("detach {}", link.path().display()))?;
+    }
     for part in ["links", "programs", "maps"] {
         let part = dir.join(part);
         if part.exists() {

@@ -1,0 +1,163 @@
+//! Changes under traffic: who keeps a flow, who gets new ones, and how soon.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ingress_agent::model::snapshot::{Backend, Protocol, Protocol::Tcp, Protocol::Udp};
+use ingress_tests::echo::Asker;
+use ingress_tests::l4::{Snapshots, draining, nat};
+use ingress_tests::l4_lan::L4Lan;
+
+const VIP: &str = "203.0.113.10:80";
+
+fn endpoints(which: &[usize]) -> Vec<Backend> {
+    which.iter().map(|i| nat(&L4Lan::endpoint(*i, false))).collect()
+}
+
+/// Opens `count` flows and asks each who serves it.
+#[track_caller]
+fn flows(lan: &L4Lan, protocol: Protocol, count: usize) -> Vec<(Asker, String)> {
+    let open = |_| {
+        let mut asker = lan.ask(protocol, 0, VIP).expect("connect");
+        let name = asker.ask().expect("an answer").name;
+        (asker, name)
+    };
+    (0..count).map(open).collect()
+}
+
+fn names(flows: &[(Asker, String)]) -> BTreeSet<&str> {
+    flows.iter().map(|(_, name)| name.as_str()).collect()
+}
+
+#[test]
+fn a_draining_endpoint_keeps_its_flows_and_gets_no_new_one() {
+    let lan = L4Lan::new("chdrain").expect("make the LAN");
+    let mut dataplane = lan.open();
+    for protocol in [Tcp, Udp] {
+        let mut world = Snapshots::default().service("s", protocol, VIP, &endpoints(&[1, 2]));
+        dataplane.apply(&world.build()).expect("apply");
+        let mut old = flows(&lan, protocol, 16);
+        assert_eq!(names(&old), BTreeSet::from(["b1", "b2"]), "both serve");
+        world.set("s", protocol, VIP, &[draining(nat(&L4Lan::endpoint(1, false))), endpoints(&[2]).remove(0)]);
+        dataplane.apply(&world.build()).expect("apply");
+        for (asker, name) in &mut old {
+            assert_eq!(asker.ask().expect("the flow goes on").name, *name);
+        }
+        assert_eq!(names(&flows(&lan, protocol, 16)), BTreeSet::from(["b2"]));
+        world.remove(protocol, VIP);
+        dataplane.apply(&world.build()).expect("apply");
+    }
+}
+
+#[test]
+fn flows_of_an_endpoint_that_is_gone_move_at_once_in_udp_and_end_in_tcp() {
+    let lan = L4Lan::new("chgone").expect("make the LAN");
+    let mut dataplane = lan.open();
+    let mut world =
+        Snapshots::default().service("s", Udp, VIP, &endpoints(&[1, 2])).service("s", Tcp, VIP, &endpoints(&[1, 2]));
+    dataplane.apply(&world.build()).expect("apply");
+    let (mut udp, mut tcp) = (flows(&lan, Udp, 16), flows(&lan, Tcp, 16));
+    assert_eq!((names(&udp).len(), names(&tcp).len()), (2, 2));
+    world.set("s", Udp, VIP, &endpoints(&[2, 3]));
+    world.set("s", Tcp, VIP, &endpoints(&[2, 3]));
+    dataplane.apply(&world.build()).expect("apply");
+    for (asker, name) in &mut udp {
+        let now = asker.ask().expect("the very next datagram is answered").name;
+        assert!(now == "b2" || now == "b3", "{now}");
+        assert!(name != "b2" || now == "b2", "flows of living endpoints stay");
+    }
+    for (asker, name) in &mut tcp {
+        let result = asker.ask();
+        if name == "b2" {
+            assert_eq!(result.expect("the connection goes on").name, "b2");
+        } else {
+            // Another endpoint gets the packet, does not know the connection and says so with RST.
+            let error = format!("{:#}", result.expect_err("the endpoint is gone"));
+            assert!(error.contains("reset"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn growing_moves_no_flow_and_the_last_endpoint_leaves_refusals() {
+    let lan = L4Lan::new("chgrow").expect("make the LAN");
+    let mut dataplane = lan.open();
+    let mut world = Snapshots::default().service("s", Tcp, VIP, &endpoints(&[1]));
+    dataplane.apply(&world.build()).expect("apply");
+    let mut old = flows(&lan, Tcp, 24);
+    world.set("s", Tcp, VIP, &endpoints(&[1, 2, 3]));
+    dataplane.apply(&world.build()).expect("apply");
+    for (asker, name) in &mut old {
+        assert_eq!(asker.ask().expect("the flow goes on").name, *name);
+    }
+    assert_eq!(names(&flows(&lan, Tcp, 24)).len(), 3);
+    world.set("s", Tcp, VIP, &[]);
+    dataplane.apply(&world.build()).expect("apply");
+    let before = verdict(&dataplane, "pass_no_backend");
+    let vip = VIP.parse().expect("an address");
+    let told = dataplane.explain(Tcp, "10.0.0.2:1".parse().expect("an address"), vip).expect("explain");
+    assert_eq!(told.backend, None, "{told:?}");
+    assert!(lan.ask(Tcp, 0, VIP).is_err(), "nobody serves");
+    assert!(verdict(&dataplane, "pass_no_backend") > before);
+}
+
+/// The removed frontend's records are freed by the sweep, and its number is given to nobody before.
+#[test]
+fn a_removed_frontend_leaves_no_flow_behind() {
+    let lan = L4Lan::new("chsweep").expect("make the LAN");
+    let mut dataplane = lan.open();
+    let other = "203.0.113.11:80";
+    let mut world =
+        Snapshots::default().service("s", Tcp, VIP, &endpoints(&[1, 2])).service("o", Tcp, other, &endpoints(&[1, 2]));
+    dataplane.apply(&world.build()).expect("apply");
+    let _gone = flows(&lan, Tcp, 20);
+    let mut stays = lan.ask(Tcp, 0, other).expect("connect");
+    stays.ask().expect("an answer");
+    dataplane.tick().expect("tick");
+    assert_eq!(dataplane.read().expect("read").flows, 21);
+    world.remove(Tcp, VIP);
+    dataplane.apply(&world.build()).expect("apply");
+    // One tick ends the pass under way, the next goes over all with the removed frontend in mind.
+    for _ in 0..2 {
+        dataplane.tick().expect("tick");
+    }
+    assert_eq!(dataplane.read().expect("read").flows, 1);
+    stays.ask().expect("the other frontend's flow goes on");
+}
+
+/// Every connection that is opened while endpoints come and go is answered: no packet sees half a state.
+#[test]
+fn constant_change_fails_no_connection() {
+    let lan = L4Lan::new("chchurn").expect("make the LAN");
+    let mut dataplane = lan.open_with(|o| o.previous_table = Duration::from_millis(50)).expect("open");
+    let mut world = Snapshots::default().service("s", Tcp, VIP, &endpoints(&[1, 2, 3]));
+    dataplane.apply(&world.build()).expect("apply");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let mut answered = 0;
+            while !stop.load(relaxed) {
+                // An endpoint that drains keeps the flow until it has answered.
+                lan.ask(Tcp, 0, VIP).expect("connect").ask().expect("an answer");
+                answered += 1;
+            }
+            answered
+        });
+        for round in 0..300 {
+            let one = nat(&L4Lan::endpoint(round % 3 + 1, false));
+            let rest: Vec<_> = endpoints(&[1, 2, 3]).into_iter().filter(|b| b.address != one.address).collect();
+            world.set("s", Tcp, VIP, &[rest, vec![draining(one)]].concat());
+            assert_eq!(dataplane.apply(&world.build()).expect("apply").problems, [""; 0]);
+            dataplane.tick().expect("tick");
+        }
+        stop.store(true, relaxed);
+        let answered: u32 = load.join().expect("no connection failed");
+        assert!(answered > 50, "only {answered} connections under 300 changes");
+    });
+}
+
+fn verdict(dataplane: &ingress_agent::dataplane::Dataplane, label: &str) -> u64 {
+    let traffic = dataplane.read().expect("read");
+    traffic.verdicts.iter().find(|(l, ..)| *l == label).expect("a verdict of that name").2
+}

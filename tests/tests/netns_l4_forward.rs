@@ -1,0 +1,61 @@
+//! Real clients reach real servers through native XDP: TCP and UDP, IPv4 and IPv6, spread over `nat` endpoints by
+//! Maglev, exactly as `explain` says.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use ingress_agent::model::snapshot::{Forwarding, Protocol, Protocol::Tcp, Protocol::Udp};
+use ingress_tests::l4::{Snapshots, key, nat};
+use ingress_tests::l4_lan::{CLIENT, L4Lan};
+
+const VIP4: &str = "203.0.113.10:80";
+const VIP6: &str = "[2001:db8::10]:80";
+
+#[test]
+fn nat_spreads_clients_as_explain_says_and_hides_them() {
+    let lan = L4Lan::new("fwnat").expect("make the LAN");
+    let mut dataplane = lan.open();
+    let endpoints = |v6| (1..=3).map(|i| nat(&L4Lan::endpoint(i, v6))).collect::<Vec<_>>();
+    let mut world = Snapshots::default();
+    for (vip, v6) in [(VIP4, false), (VIP6, true)] {
+        world.set("tcp", Tcp, vip, &endpoints(v6));
+        world.set("udp", Udp, vip, &endpoints(v6));
+        assert_eq!(dataplane.apply(&world.build()).expect("apply").problems, [""; 0]);
+        for protocol in [Tcp, Udp] {
+            spread(&lan, &dataplane, protocol, vip);
+        }
+    }
+}
+
+/// Sends 48 flows; each must go where `explain` said before, from the source that it named.
+#[track_caller]
+fn spread(lan: &L4Lan, dataplane: &ingress_agent::dataplane::Dataplane, protocol: Protocol, vip: &str) {
+    let vip_addr: SocketAddr = vip.parse().unwrap();
+    let client = CLIENT[usize::from(vip_addr.is_ipv6())].parse().unwrap();
+    let mut shares: BTreeMap<String, u32> = BTreeMap::new();
+    for port in 40_000..40_048 {
+        let from = SocketAddr::new(client, port);
+        let told = dataplane.explain(protocol, from, vip_addr).expect("explain");
+        assert!(!told.from_flow, "{told:?}");
+        let mut asker = lan.ask(protocol, port, vip).unwrap_or_else(|e| panic!("{protocol} {from}: {e:#}; {told:#?}"));
+        let answer = asker.ask().unwrap_or_else(|e| panic!("{protocol} {from}: {e:#}; {told:#?}"));
+        let (endpoint, mode) = told.backend.expect("a backend");
+        let name = format!("b{}", endpoint.ip().to_string().chars().last().unwrap());
+        assert_eq!((&answer.name, mode), (&name, Forwarding::Nat), "{told:#?}");
+        assert_eq!(Some((answer.seen.ip(), answer.seen.port())), told.source, "{told:#?}");
+        assert_eq!(answer.seen.ip(), vip_addr.ip(), "the source is the VIP");
+        *shares.entry(answer.name).or_default() += 1;
+        // Now there is a record, which says the same.
+        let after = dataplane.explain(protocol, from, vip_addr).expect("explain");
+        assert!(after.from_flow, "{after:#?}");
+        assert_eq!((after.backend, after.source), (told.backend, told.source));
+    }
+    assert!(shares.len() == 3 && shares.values().all(|n| (6..=26).contains(n)), "{shares:?}");
+    let traffic = dataplane.read().expect("read");
+    let counts = traffic.frontends.iter().find(|(k, _)| *k == key(protocol, vip)).expect("counters").1;
+    assert_eq!(counts.new_flows, 48);
+    assert!(
+        counts.rx_packets >= 48 && counts.tx_packets >= 48 && counts.rx_bytes > counts.rx_packets * 20,
+        "{counts:?}"
+    );
+}
