@@ -35,3 +35,5 @@ pub mod dice;
 
 pub mod capture;
 pub mod xdp_site;
+
+pub mod http;
