@@ -7,6 +7,8 @@ pub mod site;
 
 pub mod raw;
 
+pub mod tls;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -18,6 +18,7 @@ use super::client::Client;
 use super::filters::{self, Rewritten};
 use super::framing::Violation;
 use super::hosts::{CompiledRoute, Question};
+use super::metrics::UpstreamError;
 use super::mirror;
 use super::path::normalise;
 use super::record::Record;
@@ -144,7 +145,10 @@ async fn respond(client: &Rc<Client>, parts: &Parts, body: Incoming, mut record:
     let asked = Instant::now();
     let result = match worker.pool(found.pools[choice].0) {
         Some(pool) => upstream::ask(worker, &pool, route, &outgoing, body, &mut trace).await,
-        None => Err(Failure::NoBackend),
+        None => {
+            worker.counters.errors[UpstreamError::NoBackend as usize].add(1);
+            Err(Failure::NoBackend)
+        }
     };
     if let Some(line) = &mut record.line {
         line.pool = Some(chosen.pool.clone());

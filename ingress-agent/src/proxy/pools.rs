@@ -99,7 +99,9 @@ impl WorkerPool {
         }
         if let Some(last) = last {
             for old in &last.ready {
-                if !ready.iter().any(|new| Rc::ptr_eq(new, old)) {
+                // Sorted by address, as pools are.
+                let now = ready.binary_search_by_key(&old.address, |b| b.address);
+                if !now.is_ok_and(|at| Rc::ptr_eq(&ready[at], old)) {
                     old.retire();
                 }
             }
@@ -178,10 +180,6 @@ impl WorkerPool {
         backend.ejected_until.set(Some(until));
         self.uneven_until.set(self.uneven_until.get().max(Some(until)));
         true
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.ready.is_empty()
     }
 
     pub(super) fn backends(&self) -> &[Rc<Backend>] {
