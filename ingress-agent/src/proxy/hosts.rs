@@ -307,3 +307,7 @@ fn form_decoded(text: &str) -> Cow<'_, [u8]> {
     }
     Cow::Owned(out)
 }
+
+#[cfg(test)]
+#[path = "hosts_tests.rs"]
+mod tests;

@@ -24,7 +24,7 @@ pub(crate) struct Sample {
 }
 
 impl Scenario {
-    pub const ALL: [Self; 6] = [Self::Plain, Self::Tls, Self::Large, Self::LargeTls, Self::NewTls, Self::Http2];
+    pub(crate) const ALL: [Self; 6] = [Self::Plain, Self::Tls, Self::Large, Self::LargeTls, Self::NewTls, Self::Http2];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
