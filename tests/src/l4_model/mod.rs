@@ -1,0 +1,406 @@
+//! A plain model of the packet path, written from `xdp_ebpf::rules` and nothing else: vectors and maps instead of shared
+//! memory, clarity instead of speed. The differential test holds the program against it. Time stands still in here.
+
+mod parse;
+
+mod icmp;
+
+mod rewrite;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use xdp_ebpf::rules::{PORT_PROBES, flow_rank};
+use xdp_ebpf::verdict::Verdict;
+use xdp_ebpf::{
+    Addr, Backend, Config, Frontend, FrontendInfo, FrontendKey, Port, REPLY_FACTOR, Traffic, WAYS, backend_state, flow_state,
+    forwarding, frontend_flags, hash, meta, vip_flags,
+};
+
+use parse::{Parsed, Seen};
+use rewrite::Edit;
+
+/// What the maps hold, as values.
+#[derive(Clone, Debug, Default)]
+pub struct Maps {
+    pub config: Config,
+    pub filter: BTreeSet<u32>,
+    pub vips: BTreeMap<Addr, u32>,
+    pub frontends: BTreeMap<FrontendKey, Frontend>,
+    /// By frontend id.
+    pub infos: BTreeMap<u32, FrontendInfo>,
+    /// By pool id: the current and the previous ring.
+    pub rings: BTreeMap<u32, (Vec<u32>, Vec<u32>)>,
+    /// By backend id.
+    pub backends: BTreeMap<u32, Backend>,
+}
+
+/// Where the kernel would send a packet for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextHop {
+    /// Out by the interface it came in by.
+    Back { src_mac: [u8; 6], dst_mac: [u8; 6] },
+    /// Out by another one that is in `DEVICES`.
+    Other { src_mac: [u8; 6], dst_mac: [u8; 6] },
+    /// No neighbour, no route, or a device without XDP.
+    Kernel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Pass,
+    Tx,
+    Redirect,
+    Drop,
+}
+
+/// What came of one frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub action: Action,
+    pub verdict: Verdict,
+    pub frame: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct Record {
+    tag: u32,
+    client: Addr,
+    client_port: Port,
+    frontend: u32,
+    backend: u32,
+    epoch: u32,
+    source: Addr,
+    port: Port,
+    proto: u8,
+    state: u8,
+    /// Bucket and way of its reply entry.
+    reply: (usize, usize),
+}
+
+/// A packet's five-tuple.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tuple {
+    pub src: Addr,
+    pub dst: Addr,
+    pub sport: Port,
+    pub dport: Port,
+    pub proto: u8,
+}
+
+impl Tuple {
+    fn hash(&self, seed: u64) -> u64 {
+        hash::tuple(seed, &self.src, &self.dst, self.sport, self.dport, self.proto)
+    }
+}
+
+/// The data plane: maps, flows and counters.
+pub struct Model {
+    pub maps: Maps,
+    next_hop: Box<dyn Fn(&Addr) -> NextHop>,
+    flows: Vec<[Option<Record>; WAYS]>,
+    replies: Vec<[Option<(u32, (usize, usize))>; WAYS]>,
+    pub counts: BTreeMap<Verdict, u64>,
+    pub frontend_traffic: BTreeMap<u32, Traffic>,
+    pub backend_traffic: BTreeMap<u32, Traffic>,
+}
+
+impl Model {
+    pub fn new(maps: Maps, next_hop: impl Fn(&Addr) -> NextHop + 'static) -> Self {
+        let buckets = maps.config.flow_mask as usize + 1;
+        assert_eq!(maps.config.reply_mask as usize + 1, buckets * REPLY_FACTOR as usize);
+        Self {
+            flows: vec![Default::default(); buckets],
+            replies: vec![Default::default(); buckets * REPLY_FACTOR as usize],
+            maps,
+            next_hop: Box::new(next_hop),
+            counts: BTreeMap::new(),
+            frontend_traffic: BTreeMap::new(),
+            backend_traffic: BTreeMap::new(),
+        }
+    }
+
+    fn note(&mut self, verdict: Verdict) {
+        *self.counts.entry(verdict).or_default() += 1;
+    }
+
+    /// Runs one frame that came in by XDP.
+    pub fn ingress(&mut self, frame: &[u8]) -> Outcome {
+        let outcome = self.decide(frame);
+        self.note(outcome.verdict);
+        outcome
+    }
+
+    fn decide(&mut self, frame: &[u8]) -> Outcome {
+        let pass = |verdict| Outcome { action: Action::Pass, verdict, frame: frame.to_vec() };
+        let filter = |dst: &Addr| self.maps.filter.contains(&hash::addr_filter_bit(dst));
+        let parsed = match parse::frame(frame, filter) {
+            Ok(parsed) => parsed,
+            Err(verdict) => return pass(verdict),
+        };
+        match parsed.seen {
+            Seen::Icmp => self.icmp(frame, &parsed).unwrap_or_else(pass),
+            Seen::Other => pass(self.not_served(&parsed.dst, Verdict::PassProtocol)),
+            Seen::Tuple { tuple, flags } => {
+                let key = FrontendKey { addr: tuple.dst, port: tuple.dport, proto: tuple.proto, pad: 0 };
+                match self.maps.frontends.get(&key).copied() {
+                    Some(frontend) => self.from_client(frame, &parsed, tuple, flags, frontend),
+                    None => self.from_backend(frame, &parsed, tuple, flags),
+                }
+                .unwrap_or_else(|verdict| Outcome {
+                    action: if matches!(verdict, Verdict::DropNoPort) { Action::Drop } else { Action::Pass },
+                    verdict,
+                    frame: frame.to_vec(),
+                })
+            }
+        }
+    }
+
+    fn not_served(&self, dst: &Addr, verdict: Verdict) -> Verdict {
+        if self.maps.vips.contains_key(dst) { verdict } else { Verdict::PassNotOurs }
+    }
+
+    fn backend(&self, id: u32) -> Option<Backend> {
+        self.maps.backends.get(&id).copied().filter(|b| id != 0 && b.state != backend_state::GONE)
+    }
+
+    fn good(&self, record: &Record) -> bool {
+        self.backend(record.backend).is_some_and(|b| b.epoch == record.epoch)
+    }
+
+    /// The own record: the first way with the tag decides, whether or not it is this flow's.
+    fn own(&self, tuple: &Tuple, frontend: u32) -> Option<(usize, usize)> {
+        let h = tuple.hash(self.maps.config.seed);
+        let bucket = (h as u32 & self.maps.config.flow_mask) as usize;
+        let way = self.flows[bucket].iter().position(|r| r.as_ref().is_some_and(|r| r.tag == hash::tag(h)))?;
+        let record = self.flows[bucket][way].as_ref()?;
+        let same = record.client == tuple.src && record.client_port == tuple.sport && record.frontend == frontend;
+        same.then_some((bucket, way))
+    }
+
+    fn record(&self, at: (usize, usize)) -> Option<&Record> {
+        self.flows[at.0][at.1].as_ref()
+    }
+
+    fn from_client(&mut self, frame: &[u8], parsed: &Parsed, tuple: Tuple, flags: u8, frontend: Frontend) -> Result<Outcome, Verdict> {
+        if frontend.flags & frontend_flags::L7 != 0 {
+            return Err(Verdict::PassL7);
+        }
+        if parsed.ttl <= 1 {
+            return Err(Verdict::PassTtl);
+        }
+        let tcp = tuple.proto == xdp_ebpf::IPPROTO_TCP;
+        let (syn, ack, fin, rst) = (flags & 2 != 0, flags & 16 != 0, flags & 1 != 0, flags & 4 != 0);
+        let own = self.own(&tuple, frontend.id);
+        let good = own.is_some_and(|at| self.record(at).is_some_and(|r| self.good(r)));
+        let opens = if tcp { syn && !ack } else { !good };
+        let closes = tcp && (fin || rst);
+        let traffic_of;
+        let (source, port, backend);
+        if let Some(at) = own.filter(|_| good && !opens) {
+            let r = self.flows[at.0][at.1].as_mut().expect("good records exist");
+            if closes {
+                r.state = flow_state::CLOSING;
+            } else if r.state == flow_state::REPLIED {
+                r.state = flow_state::ESTABLISHED;
+            }
+            (source, port, traffic_of) = (r.source, r.port, r.backend);
+            backend = self.backend(traffic_of).ok_or(Verdict::DropInternal)?;
+        } else {
+            let id = self.choose(&tuple, &frontend, tcp && !opens)?;
+            backend = self.backend(id).ok_or(Verdict::PassNoBackend)?;
+            traffic_of = id;
+            let kept = own.filter(|at| opens && good && self.record(*at).is_some_and(|r| r.backend == id));
+            if let Some(at) = kept {
+                let r = self.flows[at.0][at.1].as_mut().expect("good records exist");
+                if r.state == flow_state::CLOSING {
+                    r.state = flow_state::NEW;
+                }
+                if closes {
+                    r.state = flow_state::CLOSING;
+                } else if r.state == flow_state::REPLIED {
+                    r.state = flow_state::ESTABLISHED;
+                }
+                (source, port) = (r.source, r.port);
+            } else if tcp && !opens && rst {
+                source = if backend.forwarding == forwarding::LOCAL { tuple.src } else { frontend.snat };
+                port = self.candidate(&tuple, &backend, 0);
+            } else {
+                (source, port) = self.make(&tuple, &frontend, id, &backend, own, tcp && fin)?;
+            }
+        }
+        self.count(frontend.id, traffic_of, parsed, true);
+        let edit = Edit { src: source, dst: backend.addr, sport: port, dport: backend.port };
+        if backend.forwarding == forwarding::LOCAL {
+            return Ok(Outcome {
+                action: Action::Pass,
+                verdict: Verdict::ForwardLocal,
+                frame: rewrite::tuple(frame, parsed, &edit, false),
+            });
+        }
+        Ok(self.send(frame, parsed, &edit, (Verdict::ForwardNat, Verdict::ForwardNatPass)))
+    }
+
+    fn choose(&mut self, tuple: &Tuple, frontend: &Frontend, miss: bool) -> Result<u32, Verdict> {
+        let seed = self.maps.config.seed;
+        let affine = frontend.flags & frontend_flags::CLIENT_IP_AFFINITY != 0;
+        let h = if affine { Tuple { sport: [0, 0], ..*tuple }.hash(seed) } else { tuple.hash(seed) };
+        let (current, previous) = self.maps.rings.get(&frontend.pool).cloned().unwrap_or_default();
+        let at = |ring: &[u32]| {
+            if ring.is_empty() { None } else { Some(ring[hash::slot(h, ring.len() as u32) as usize]) }
+        };
+        if miss {
+            self.note(Verdict::FlowMiss);
+            if let Some(id) = at(&previous).filter(|id| self.backend(*id).is_some()) {
+                self.note(Verdict::PreviousTable);
+                return Ok(id);
+            }
+        }
+        at(&current).filter(|id| self.backend(*id).is_some()).ok_or(Verdict::PassNoBackend)
+    }
+
+    fn candidate(&self, tuple: &Tuple, backend: &Backend, i: u32) -> Port {
+        if backend.forwarding == forwarding::LOCAL && i == 0 {
+            return tuple.sport;
+        }
+        let c = &self.maps.config;
+        hash::port(tuple.hash(c.seed), i, c.port_min, c.port_count).to_be_bytes()
+    }
+
+    fn make(
+        &mut self,
+        tuple: &Tuple,
+        frontend: &Frontend,
+        id: u32,
+        backend: &Backend,
+        own: Option<(usize, usize)>,
+        fin: bool,
+    ) -> Result<(Addr, Port), Verdict> {
+        let h = tuple.hash(self.maps.config.seed);
+        let bucket = (h as u32 & self.maps.config.flow_mask) as usize;
+        let at = own.unwrap_or_else(|| (bucket, self.way(bucket)));
+        if let Some(old) = self.flows[at.0][at.1].take() {
+            self.replies[old.reply.0][old.reply.1] = None;
+            if own.is_none() {
+                let established = old.state == flow_state::ESTABLISHED;
+                self.note(if established { Verdict::FlowEvictedEstablished } else { Verdict::FlowEvicted });
+            }
+        }
+        let source = if backend.forwarding == forwarding::LOCAL { tuple.src } else { frontend.snat };
+        for i in 0..PORT_PROBES {
+            let port = self.candidate(tuple, backend, i);
+            let Some((reply, tag)) = self.free_reply(source, port, backend, tuple.proto) else {
+                self.note(Verdict::PortProbe);
+                continue;
+            };
+            self.replies[reply.0][reply.1] = Some((tag, at));
+            self.flows[at.0][at.1] = Some(Record {
+                tag: hash::tag(h),
+                client: tuple.src,
+                client_port: tuple.sport,
+                frontend: frontend.id,
+                backend: id,
+                epoch: backend.epoch,
+                source,
+                port,
+                proto: tuple.proto,
+                state: if fin { flow_state::CLOSING } else { flow_state::NEW },
+                reply,
+            });
+            self.note(Verdict::FlowNew);
+            self.frontend_traffic.entry(frontend.id).or_default().new_flows += 1;
+            self.backend_traffic.entry(id).or_default().new_flows += 1;
+            return Ok((source, port));
+        }
+        Err(Verdict::DropNoPort)
+    }
+
+    /// The first free way, else the first of the lowest rank (all are equally old: time stands still).
+    fn way(&self, bucket: usize) -> usize {
+        let ways = &self.flows[bucket];
+        ways.iter().position(Option::is_none).unwrap_or_else(|| {
+            let rank = |r: &Option<Record>| r.as_ref().map_or(0, |r| flow_rank(meta::new(0, r.state, r.proto)));
+            (0..WAYS).min_by_key(|way| (rank(&ways[*way]), *way)).unwrap_or(0)
+        })
+    }
+
+    fn free_reply(&self, source: Addr, port: Port, backend: &Backend, proto: u8) -> Option<((usize, usize), u32)> {
+        let key = FrontendKey { addr: source, port, proto, pad: 0 };
+        if backend.forwarding == forwarding::NAT && self.maps.frontends.contains_key(&key) {
+            return None;
+        }
+        let reply = Tuple { src: backend.addr, dst: source, sport: backend.port, dport: port, proto };
+        let h = reply.hash(self.maps.config.seed.wrapping_add(hash::REPLY_SEED));
+        let bucket = (h as u32 & self.maps.config.reply_mask) as usize;
+        let entries = &self.replies[bucket];
+        if entries.iter().flatten().any(|(tag, _)| *tag == hash::tag(h)) {
+            return None;
+        }
+        Some(((bucket, entries.iter().position(Option::is_none)?), hash::tag(h)))
+    }
+
+    /// The flow whose backend sent this.
+    fn reply(&self, tuple: &Tuple) -> Option<(usize, usize)> {
+        let h = tuple.hash(self.maps.config.seed.wrapping_add(hash::REPLY_SEED));
+        let bucket = (h as u32 & self.maps.config.reply_mask) as usize;
+        let (_, at) = self.replies[bucket].iter().flatten().find(|(tag, _)| *tag == hash::tag(h)).copied()?;
+        let record = self.record(at).filter(|r| self.good(r))?;
+        let backend = self.backend(record.backend)?;
+        let same = record.source == tuple.dst
+            && record.port == tuple.dport
+            && backend.addr == tuple.src
+            && backend.port == tuple.sport
+            && record.proto == tuple.proto;
+        same.then_some(at)
+    }
+
+    fn from_backend(&mut self, frame: &[u8], parsed: &Parsed, tuple: Tuple, flags: u8) -> Result<Outcome, Verdict> {
+        let at = self.reply(&tuple).ok_or_else(|| self.not_served(&tuple.dst, Verdict::PassNoFrontend))?;
+        if parsed.ttl <= 1 {
+            return Err(Verdict::PassTtl);
+        }
+        let r = self.flows[at.0][at.1].as_mut().ok_or(Verdict::DropInternal)?;
+        if tuple.proto == xdp_ebpf::IPPROTO_TCP && flags & 5 != 0 {
+            r.state = flow_state::CLOSING;
+        } else if r.state == flow_state::NEW {
+            r.state = flow_state::REPLIED;
+        }
+        let r = r.clone();
+        let info = *self.maps.infos.get(&r.frontend).ok_or(Verdict::DropInternal)?;
+        self.count(r.frontend, r.backend, parsed, false);
+        let edit = Edit { src: info.addr, dst: r.client, sport: info.port, dport: r.client_port };
+        Ok(self.send(frame, parsed, &edit, (Verdict::ReplyNat, Verdict::ReplyNatPass)))
+    }
+
+    /// Rewrites and sends to the next hop of the rewritten packet. MTUs are left to the packet tables.
+    fn send(&self, frame: &[u8], parsed: &Parsed, edit: &Edit, verdicts: (Verdict, Verdict)) -> Outcome {
+        let rewritten = rewrite::tuple(frame, parsed, edit, true);
+        self.leave(rewritten, parsed, &edit.dst, verdicts)
+    }
+
+    fn leave(&self, frame: Vec<u8>, parsed: &Parsed, dst: &Addr, (sent, left): (Verdict, Verdict)) -> Outcome {
+        let (action, macs) = match (self.next_hop)(dst) {
+            NextHop::Back { src_mac, dst_mac } => (Action::Tx, [dst_mac, src_mac]),
+            NextHop::Other { src_mac, dst_mac } => (Action::Redirect, [dst_mac, src_mac]),
+            NextHop::Kernel => return Outcome { action: Action::Pass, verdict: left, frame },
+        };
+        // The tags go: what is left of the header is the addresses and the last ethertype.
+        let frame = [&macs.concat()[..], &frame[parsed.ip - 2..]].concat();
+        Outcome { action, verdict: sent, frame }
+    }
+
+    fn count(&mut self, frontend: u32, backend: u32, parsed: &Parsed, from_client: bool) {
+        for traffic in [self.frontend_traffic.entry(frontend).or_default(), self.backend_traffic.entry(backend).or_default()] {
+            let (packets, bytes) = if from_client {
+                (&mut traffic.rx_packets, &mut traffic.rx_bytes)
+            } else {
+                (&mut traffic.tx_packets, &mut traffic.tx_bytes)
+            };
+            *packets += 1;
+            *bytes += parsed.length as u64;
+        }
+    }
+
+    fn echoes(&self, dst: &Addr) -> bool {
+        self.maps.vips.get(dst).is_some_and(|flags| flags & vip_flags::ECHO != 0)
+    }
+}
