@@ -37,3 +37,4 @@ pub mod capture;
 pub mod xdp_site;
 
 pub mod http;
+pub mod l4_model;

@@ -33,7 +33,8 @@ impl Model {
             return Err(Verdict::PassPtbTooSmall);
         }
         let key = FrontendKey { addr: quoted.src, port: quoted.sport, proto: quoted.proto, pad: 0 };
-        let back = Tuple { src: quoted.dst, dst: quoted.src, sport: quoted.dport, dport: quoted.sport, proto: quoted.proto };
+        let back =
+            Tuple { src: quoted.dst, dst: quoted.src, sport: quoted.dport, dport: quoted.sport, proto: quoted.proto };
         let (inner, outer, keep_hop, verdict) = if let Some(frontend) = self.maps.frontends.get(&key).copied() {
             if frontend.flags & frontend_flags::L7 != 0 {
                 return Err(Verdict::PassL7);

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use xdp_ebpf::rules::{PORT_PROBES, flow_rank};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{
-    Addr, Backend, Config, Frontend, FrontendInfo, FrontendKey, Port, REPLY_FACTOR, Traffic, WAYS, backend_state, flow_state,
+    Addr, Backend, Config, Frontend, FrontendInfo, FrontendKey, Port, Traffic, WAYS, backend_state, flow_state,
     forwarding, frontend_flags, hash, meta, vip_flags,
 };
 
@@ -107,10 +107,9 @@ pub struct Model {
 impl Model {
     pub fn new(maps: Maps, next_hop: impl Fn(&Addr) -> NextHop + 'static) -> Self {
         let buckets = maps.config.flow_mask as usize + 1;
-        assert_eq!(maps.config.reply_mask as usize + 1, buckets * REPLY_FACTOR as usize);
         Self {
             flows: vec![Default::default(); buckets],
-            replies: vec![Default::default(); buckets * REPLY_FACTOR as usize],
+            replies: vec![Default::default(); maps.config.reply_mask as usize + 1],
             maps,
             next_hop: Box::new(next_hop),
             counts: BTreeMap::new(),
@@ -181,7 +180,14 @@ impl Model {
         self.flows[at.0][at.1].as_ref()
     }
 
-    fn from_client(&mut self, frame: &[u8], parsed: &Parsed, tuple: Tuple, flags: u8, frontend: Frontend) -> Result<Outcome, Verdict> {
+    fn from_client(
+        &mut self,
+        frame: &[u8],
+        parsed: &Parsed,
+        tuple: Tuple,
+        flags: u8,
+        frontend: Frontend,
+    ) -> Result<Outcome, Verdict> {
         if frontend.flags & frontend_flags::L7 != 0 {
             return Err(Verdict::PassL7);
         }
@@ -389,7 +395,9 @@ impl Model {
     }
 
     fn count(&mut self, frontend: u32, backend: u32, parsed: &Parsed, from_client: bool) {
-        for traffic in [self.frontend_traffic.entry(frontend).or_default(), self.backend_traffic.entry(backend).or_default()] {
+        for traffic in
+            [self.frontend_traffic.entry(frontend).or_default(), self.backend_traffic.entry(backend).or_default()]
+        {
             let (packets, bytes) = if from_client {
                 (&mut traffic.rx_packets, &mut traffic.rx_bytes)
             } else {

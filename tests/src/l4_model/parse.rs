@@ -26,7 +26,10 @@ pub(crate) struct Parsed {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Seen {
     /// `flags` are TCP's, 0 for UDP.
-    Tuple { tuple: Tuple, flags: u8 },
+    Tuple {
+        tuple: Tuple,
+        flags: u8,
+    },
     Icmp,
     Other,
 }
