@@ -221,11 +221,6 @@ impl Model {
                 if r.state == flow_state::CLOSING {
                     r.state = flow_state::NEW;
                 }
-                if closes {
-                    r.state = flow_state::CLOSING;
-                } else if r.state == flow_state::REPLIED {
-                    r.state = flow_state::ESTABLISHED;
-                }
                 (source, port) = (r.source, r.port);
             } else if tcp && !opens && rst {
                 source = if backend.forwarding == forwarding::LOCAL { tuple.src } else { frontend.snat };
@@ -287,8 +282,10 @@ impl Model {
         if let Some(old) = self.flows[at.0][at.1].take() {
             self.replies[old.reply.0][old.reply.1] = None;
             if own.is_none() {
-                let established = old.state == flow_state::ESTABLISHED;
-                self.note(if established { Verdict::FlowEvictedEstablished } else { Verdict::FlowEvicted });
+                self.note(Verdict::FlowEvicted);
+                if old.state == flow_state::ESTABLISHED {
+                    self.note(Verdict::FlowEvictedEstablished);
+                }
             }
         }
         let source = if backend.forwarding == forwarding::LOCAL { tuple.src } else { frontend.snat };
