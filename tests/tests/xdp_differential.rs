@@ -11,8 +11,8 @@ use ingress_tests::xdp_run::{MAC, OTHER_MAC, OTHER_PEER_MAC, PEER_MAC};
 use ingress_tests::xdp_world::{World, addr as abi, ip};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{
-    Addr, Backend, Config, Frontend, FrontendInfo, FrontendKey, IPPROTO_TCP, IPPROTO_UDP, Pool, Ring, Vip, backend_state, forwarding,
-    frontend_flags, hash, map, vip_flags,
+    Addr, Backend, Config, Frontend, FrontendInfo, FrontendKey, IPPROTO_TCP, IPPROTO_UDP, Pool, Ring, Vip,
+    backend_state, forwarding, frontend_flags, hash, map, vip_flags,
 };
 
 const PACKETS: usize = 100_000;
@@ -56,10 +56,8 @@ fn program_and_model_agree_on_random_packets() {
             model.counts,
             counters(&real),
         );
-        if n % 50 == 0 || n + 1 == PACKETS {
-            let theirs = counters(&real);
-            assert_eq!(model.counts, theirs, "seed {seed}, by packet {n}");
-        }
+        let counts = counters(&real);
+        assert_eq!(model.counts, counts, "seed {seed}, packet {n}, {:?}: {}", ours.verdict, hex(&frame));
         if sent.len() < 512 {
             sent.push(theirs.packet);
         } else {
@@ -176,7 +174,8 @@ fn world() -> Maps {
     // Backends: per family, behind each kind of next hop, as nat and local.
     for id in 1..=24u32 {
         let host = 2 + id % 8;
-        let nets = [["2001:db8:a", "10.0.0"], ["2001:db8:b", "10.1.0"], ["2001:db8:ffff", "172.16.0"], ["fd77", "100.64.0"]];
+        let nets =
+            [["2001:db8:a", "10.0.0"], ["2001:db8:b", "10.1.0"], ["2001:db8:ffff", "172.16.0"], ["fd77", "100.64.0"]];
         let net = nets[id as usize / 2 % 4][usize::from(id % 2 == 0)];
         let address = if id % 2 == 0 { format!("{net}.{host}") } else { format!("{net}::{host}") };
         let kind = if id % 3 == 0 { forwarding::LOCAL } else { forwarding::NAT };
