@@ -34,6 +34,7 @@ pub mod xdp_world;
 pub mod dice;
 
 pub mod capture;
+
 pub mod xdp_site;
 
 pub mod http;

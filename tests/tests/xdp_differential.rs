@@ -56,8 +56,16 @@ fn program_and_model_agree_on_random_packets() {
             model.counts,
             counters(&real),
         );
-        let counts = counters(&real);
-        assert_eq!(model.counts, counts, "seed {seed}, packet {n}, {:?}: {}", ours.verdict, hex(&frame));
+        // Reading them all costs more than the packet.
+        if n % 20 == 0 || n + 1 == PACKETS {
+            let last = hex(&frame);
+            assert_eq!(
+                model.counts,
+                counters(&real),
+                "seed {seed}, by packet {n}, the last {:?}: {last}",
+                ours.verdict
+            );
+        }
         if sent.len() < 512 {
             sent.push(theirs.packet);
         } else {

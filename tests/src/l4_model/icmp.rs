@@ -91,11 +91,14 @@ fn quoted(frame: &[u8], parsed: &Parsed) -> Result<(Tuple, Place), Verdict> {
     if parsed.v4 && header < 20 {
         return Err(Verdict::PassMalformed);
     }
-    if (parsed.v4 && be16(inner, 6) & 0x1fff != 0) || !matches!(proto, IPPROTO_TCP | IPPROTO_UDP) || src != parsed.dst {
+    if (parsed.v4 && be16(inner, 6) & 0x1fff != 0) || !matches!(proto, IPPROTO_TCP | IPPROTO_UDP) {
         return Err(Verdict::PassIcmpUnrelated);
     }
     if inner.len() < header + 8 {
         return Err(Verdict::PassMalformed);
+    }
+    if src != parsed.dst {
+        return Err(Verdict::PassIcmpUnrelated);
     }
     let upper = &inner[header..];
     let tuple = Tuple { src, dst, sport: [upper[0], upper[1]], dport: [upper[2], upper[3]], proto };
