@@ -87,6 +87,8 @@ struct Stamp {
 struct Watch {
     /// Absolute, so that events can be compared with it.
     directory: PathBuf,
+    /// Device and inode of the directory that inotify has: it stays with the inode when the name gets another.
+    watched: Option<(u64, u64)>,
     watcher: RecommendedWatcher,
     store: Store,
     stamps: BTreeMap<String, Stamp>,
@@ -107,8 +109,14 @@ impl Watch {
             }
         });
         let watcher = watcher.context("start inotify (fs.inotify.max_user_instances may be used up)")?;
-        let mut watch =
-            Self { directory, watcher, store: Store::new(options), stamps: BTreeMap::new(), faults: Vec::new() };
+        let mut watch = Self {
+            directory,
+            watched: None,
+            watcher,
+            store: Store::new(options),
+            stamps: BTreeMap::new(),
+            faults: Vec::new(),
+        };
         watch.attach().with_context(|| format!("watch {shown} (fs.inotify.max_user_watches may be used up)"))?;
         Ok(watch)
     }
@@ -124,8 +132,12 @@ impl Watch {
             let first = match events.recv_timeout(SWEEP) {
                 Ok(first) => first,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.reattach();
-                    self.scan(true);
+                    // Watching anew would lose what happens meanwhile, so only where it must be.
+                    let moved = self.watched.is_none() || self.watched != inode(&self.directory);
+                    if moved {
+                        self.reattach();
+                    }
+                    self.scan(!moved);
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -153,7 +165,9 @@ impl Watch {
 
     /// The directory, and its parent for the day on which it is replaced.
     fn attach(&mut self) -> notify::Result<()> {
+        self.watched = None;
         self.watcher.watch(&self.directory, RecursiveMode::NonRecursive)?;
+        self.watched = inode(&self.directory);
         if let Some(parent) = self.directory.parent() {
             // Without it a replaced directory is found by the sweep.
             let _ = self.watcher.watch(parent, RecursiveMode::NonRecursive);
@@ -161,7 +175,7 @@ impl Watch {
         Ok(())
     }
 
-    /// After the directory may have become another one: a watch stays with the old inode.
+    /// After the directory may have become another one. A scan has to follow.
     fn reattach(&mut self) {
         // It fails when the old directory is gone, which is the reason to be here.
         let _ = self.watcher.unwatch(&self.directory);
@@ -217,6 +231,10 @@ impl Watch {
         self.store.put(name, text.as_deref().map_err(Clone::clone));
         self.stamps.insert(name.to_owned(), stamp);
     }
+}
+
+fn inode(directory: &Path) -> Option<(u64, u64)> {
+    fs::metadata(directory).ok().map(|m| (m.dev(), m.ino()))
 }
 
 fn stamp(metadata: &Metadata) -> Stamp {
