@@ -267,9 +267,10 @@ impl Control {
         let ready = self.not_ready();
         if ready.is_empty() != self.was_ready {
             self.was_ready = ready.is_empty();
-            match self.was_ready {
-                true => info!("ready"),
-                false => warn!("not ready: {}", ready.join("; ")),
+            if self.was_ready {
+                info!("ready");
+            } else {
+                warn!("not ready: {}", ready.join("; "));
             }
         }
     }
@@ -277,10 +278,10 @@ impl Control {
     /// The proxy tries a listener that it could not bind again by itself; it only has to be asked how that went.
     fn again_for_proxy(&self, planned: Arc<Snapshot>, now: Instant) -> Option<Order> {
         let current = self.in_proxy.as_ref().is_some_and(|s| Arc::ptr_eq(s, &planned));
-        match current {
-            true => (!self.l7.problems.is_empty()).then_some(Order::Check(planned)),
-            false => self.l7.is_due(now).then_some(Order::Apply(planned)),
+        if current {
+            return (!self.l7.problems.is_empty()).then_some(Order::Check(planned));
         }
+        self.l7.is_due(now).then_some(Order::Apply(planned))
     }
 
     /// Why traffic should not be sent here; empty if it should.

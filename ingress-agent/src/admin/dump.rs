@@ -1,6 +1,7 @@
 //! The snapshot as JSON, for a person who wants to see all of it. Private keys are not in it, nor is anything from which
 //! they could be had.
 
+use std::fmt::Write as _;
 use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
@@ -103,8 +104,15 @@ fn certificate(c: &Certificate) -> Value {
         "names": c.names,
         "not_before": seconds(c.not_before),
         "not_after": seconds(c.not_after),
-        "sha256": c.fingerprint.iter().map(|b| format!("{b:02x}")).collect::<String>(),
+        "sha256": hex(&c.fingerprint),
         "chain_length": c.chain.len(),
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
     })
 }
 

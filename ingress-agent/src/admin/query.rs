@@ -21,7 +21,7 @@ pub enum Query {
     /// Why the agent is not ready; empty: it is.
     Readiness(oneshot::Sender<Vec<String>>),
     Readings(oneshot::Sender<Box<Readings>>),
-    Explain(Question, oneshot::Sender<Explanation>),
+    Explain(Box<Question>, oneshot::Sender<Explanation>),
 }
 
 /// Everything that can be shown, read at one time.

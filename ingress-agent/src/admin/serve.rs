@@ -166,7 +166,7 @@ async fn explain(query: &str, queries: &mpsc::Sender<Query>) -> Option<Answer> {
         Ok(question) => question,
         Err(mistakes) => return Some(text(StatusCode::BAD_REQUEST, mistakes.join("\n") + "\n")),
     };
-    let explanation = ask_control(queries, |place| Query::Explain(question, place)).await?;
+    let explanation = ask_control(queries, |place| Query::Explain(Box::new(question), place)).await?;
     Some(json(StatusCode::OK, &explanation))
 }
 

@@ -10,12 +10,12 @@ use super::status::{ServiceStatus, Status, Traffic};
 pub fn status(now: &Status, before: Option<(&Status, f64)>) -> String {
     let mut out = String::new();
     head(&mut out, now);
-    section(&mut out, "INTERFACES", interfaces(now));
-    section(&mut out, "ADDRESSES", vips(now));
-    section(&mut out, "SERVICES", services(now, before));
-    section(&mut out, "ROUTES", routes(now, before));
-    section(&mut out, "CERTIFICATES", certificates(now));
-    section(&mut out, "PACKETS", verdicts(now, before));
+    section(&mut out, "INTERFACES", &interfaces(now));
+    section(&mut out, "ADDRESSES", &vips(now));
+    section(&mut out, "SERVICES", &services(now, before));
+    section(&mut out, "ROUTES", &routes(now, before));
+    section(&mut out, "CERTIFICATES", &certificates(now));
+    section(&mut out, "PACKETS", &verdicts(now, before));
     problems(&mut out, now);
     out
 }
@@ -51,7 +51,7 @@ fn head(out: &mut String, s: &Status) {
 type Rows = Vec<Vec<String>>;
 
 /// Columns as wide as their widest cell. The first row is the heading. Nothing is printed for a heading alone.
-fn section(out: &mut String, title: &str, rows: Rows) {
+fn section(out: &mut String, title: &str, rows: &[Vec<String>]) {
     if rows.len() < 2 {
         return;
     }
@@ -59,7 +59,7 @@ fn section(out: &mut String, title: &str, rows: Rows) {
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<_> = (0..columns).map(width).collect();
     let _ = writeln!(out, "\n{title}");
-    for row in &rows {
+    for row in rows {
         let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(out, "  {}", cells.join("  ").trim_end());
     }

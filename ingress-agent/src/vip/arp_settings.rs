@@ -19,7 +19,7 @@ pub(super) fn apply(interface: &str) {
         match fs::write(&path, wanted.to_string()) {
             Ok(()) => info!("{interface}: {name} raised to {wanted}"),
             Err(e) => {
-                warn!("set {path} to {wanted}: {e}; with several interfaces the wrong one may answer ARP for a VIP")
+                warn!("set {path} to {wanted}: {e}; with several interfaces the wrong one may answer ARP for a VIP");
             }
         }
     }

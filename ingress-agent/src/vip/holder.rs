@@ -124,9 +124,10 @@ impl Holder {
         let link = self.netlink.link(&self.interface).await?;
         let state = link.map_or(LinkState::Absent, |l| l.state);
         if self.told.replace(state) != Some(state) {
-            match state {
-                LinkState::Up => info!("interface {} is up", self.interface),
-                _ => warn!("interface {} {}; its VIPs wait for it", self.interface, state.describe()),
+            if state == LinkState::Up {
+                info!("interface {} is up", self.interface);
+            } else {
+                warn!("interface {} {}; its VIPs wait for it", self.interface, state.describe());
             }
         }
         self.link = link;

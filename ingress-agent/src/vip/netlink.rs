@@ -18,7 +18,7 @@ use rtnetlink::{Handle, MulticastGroup};
 use super::frame::Mac;
 use crate::model::holding::LinkState;
 
-/// `IFA_PROTO` (linux/if_addr.h, since 5.18) of our addresses, shown by `ip address` as `proto 0x53`. Values above 3 are
+/// `IFA_PROTO` (`linux/if_addr.h`, since 5.18) of our addresses, shown by `ip address` as `proto 0x53`. Values above 3 are
 /// free for user space.
 const MARKER: AddressProtocol = AddressProtocol::Other(0x53);
 const FOREVER: u32 = u32::MAX;
@@ -180,7 +180,7 @@ fn link_of(message: &LinkMessage) -> Link {
 }
 
 fn found_of(message: &AddressMessage) -> Option<Found> {
-    // IFA_LOCAL is the interface's own address where both are present (linux/if_addr.h).
+    // IFA_LOCAL is the interface's own address where both are present (`linux/if_addr.h`).
     let mut local = None;
     let mut address = None;
     let mut ours = false;

@@ -252,7 +252,7 @@ impl Schedule {
             held.step += 1;
             held.announce_at = match WAVE.get(held.step) {
                 // Relative to the one before, so that a late step delays the rest instead of crowding it.
-                Some(at) => now + (*at - WAVE[held.step - 1]),
+                Some(at) => now + at.saturating_sub(WAVE[held.step - 1]),
                 None => now + jittered(&mut self.chance),
             };
         }

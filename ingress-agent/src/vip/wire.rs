@@ -105,7 +105,10 @@ fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
-async fn next(fd: &AsyncFd<OwnedFd>, read: fn(&OwnedFd) -> io::Result<Option<(IpAddr, Mac)>>) -> (IpAddr, Mac) {
+/// One message from a socket, and who claims what by it, if anybody does.
+type Read = fn(&OwnedFd) -> io::Result<Option<(IpAddr, Mac)>>;
+
+async fn next(fd: &AsyncFd<OwnedFd>, read: Read) -> (IpAddr, Mac) {
     loop {
         let Ok(mut ready) = fd.readable().await else { return std::future::pending().await };
         // An error such as ENETDOWN concerns the link, which netlink reports better; the next frame may come.

@@ -61,7 +61,7 @@ struct Stat {
 }
 
 impl Stat {
-    /// proc_pid_stat(5). The name in parentheses may contain anything, so columns are counted from the last one.
+    /// `proc_pid_stat(5)`. The name in parentheses may contain anything, so columns are counted from the last one.
     fn parse(text: &str) -> Option<Self> {
         let rest: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let column = |number: usize| rest.get(number - 3)?.parse::<u64>().ok();
