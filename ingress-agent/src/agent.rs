@@ -11,6 +11,8 @@ mod rejections;
 
 mod answer;
 
+mod explain;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Control;
-use crate::admin::query::{Explanation, HttpQuestion, Query, Question, Readings, Room};
+use super::{Control, explain};
+use crate::admin::query::{Query, Readings, Room};
 use crate::model::holding::Holding;
 use crate::model::traffic::{L4Traffic, L7Traffic, RouteTraffic};
 use crate::proxy::metrics::{HttpTraffic, LATENCY_BOUNDS, UpstreamError};
@@ -15,7 +15,7 @@ pub(super) fn answer(query: Query, control: &Control, proxy: Option<&Proxy>) {
         Query::Alive(place) => drop(place.send(())),
         Query::Readiness(place) => drop(place.send(control.not_ready())),
         Query::Readings(place) => drop(place.send(Box::new(readings(control, proxy)))),
-        Query::Explain(question, place) => drop(place.send(explain(control, &question))),
+        Query::Explain(question, place) => drop(place.send(explain::explain(control, &question))),
     }
 }
 
@@ -63,41 +63,4 @@ fn l7(t: HttpTraffic) -> L7Traffic {
         log_lines_lost: t.log_lines_lost,
         routes: t.routes.into_iter().map(route).collect(),
     }
-}
-
-fn explain(control: &Control, question: &Question) -> Explanation {
-    match question {
-        Question::L4 { .. } => {
-            Explanation { answer: "the data plane cannot explain a tuple yet".into(), ..Explanation::default() }
-        }
-        Question::Http(question) => http(control, question),
-    }
-}
-
-/// The snapshot that the proxy has in force, not the one that was planned last.
-fn http(control: &Control, question: &HttpQuestion) -> Explanation {
-    let Some(snapshot) = &control.in_proxy else {
-        return Explanation { answer: "the proxy has no generation in force yet".into(), ..Explanation::default() };
-    };
-    let e = match proxy::explain(snapshot, &question.url.to_string(), &question.method, &question.headers) {
-        Ok(e) => e,
-        Err(e) => return Explanation { answer: format!("{e:#}"), ..Explanation::default() },
-    };
-    let mut told = Explanation { steps: e.steps, ..Explanation::default() };
-    // The last step is the outcome.
-    told.answer = told.steps.last().cloned().unwrap_or_default();
-    for (name, value) in [
-        ("listener", e.listener.map(|l| l.to_string())),
-        ("owner", e.owner.map(|o| o.to_string())),
-        ("rule", e.rule),
-        (
-            "backends",
-            (!e.backends.is_empty()).then(|| e.backends.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
-        ),
-    ] {
-        if let Some(value) = value {
-            told.facts.insert(name.into(), value);
-        }
-    }
-    told
 }
