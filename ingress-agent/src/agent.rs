@@ -9,6 +9,8 @@ mod progress;
 
 mod rejections;
 
+mod signals;
+
 mod answer;
 
 mod explain;
@@ -21,7 +23,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, info, warn};
@@ -38,6 +39,7 @@ use crate::proxy::Proxy;
 use crate::sources::manifests;
 use crate::vip::Vips;
 use progress::{News, Progress};
+use signals::{Caught, Signals};
 
 /// Questions that may wait for the control thread.
 const QUERIES: usize = 64;
@@ -131,10 +133,20 @@ async fn answered(asking: &mut Option<Asking<'_>>) -> (Arc<Snapshot>, Result<Vec
 
 /// Keeps the watch going: a directory that is unmounted and comes back is read again.
 async fn watch_manifests(config: Config, facts: watch::Sender<Arc<Facts>>) {
+    let mut told = String::new();
     loop {
         match manifests::watch(config.manifests.clone(), config.sources.clone(), facts.clone()).await {
             Ok(()) => return,
-            Err(e) => error!("{e:#}; what was read before stays in force, trying again in {} s", WATCH_AGAIN.as_secs()),
+            Err(e) => {
+                let why = format!("{e:#}");
+                if why != told {
+                    error!(
+                        "{why}; what was read before stays in force, trying again every {} s",
+                        WATCH_AGAIN.as_secs()
+                    );
+                    told = why;
+                }
+            }
         }
         tokio::time::sleep(WATCH_AGAIN).await;
     }
@@ -365,34 +377,4 @@ async fn drain(mut control: Control, proxy: Proxy, queries: &mut mpsc::Receiver<
         error!("{e:#}; addresses may be left on {}", control.config.vips.interface);
     }
     info!("stopped; the programs stay attached and forward on (`sluicegate uninstall` removes them)");
-}
-
-enum Caught {
-    Stop(&'static str),
-    Hangup,
-}
-
-struct Signals {
-    term: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn open() -> Result<Self> {
-        let open = |kind| signal(kind).context("catch signals");
-        Ok(Self {
-            term: open(SignalKind::terminate())?,
-            interrupt: open(SignalKind::interrupt())?,
-            hangup: open(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Caught {
-        tokio::select! {
-            _ = self.term.recv() => Caught::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Caught::Stop("SIGINT"),
-            _ = self.hangup.recv() => Caught::Hangup,
-        }
-    }
 }

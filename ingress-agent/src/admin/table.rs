@@ -86,7 +86,11 @@ fn vips(s: &Status) -> Rows {
         };
         let claimed = v.claimed_by.as_ref().map(|mac| format!("also claimed by {mac}"));
         let note: Vec<_> = v.fault.iter().cloned().chain(claimed).collect();
-        let on = if v.wanted { format!("{} ({})", s.vip_interface, s.vip_link.trim_start_matches("is ")) } else { String::new() };
+        let on = if v.wanted {
+            format!("{} ({})", s.vip_interface, s.vip_link.trim_start_matches("is "))
+        } else {
+            String::new()
+        };
         rows.push(row([&v.address, here, &on, &v.owners.join(", "), &note.join("; ")]));
     }
     rows
