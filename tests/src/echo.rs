@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Longest wait of a client for one answer.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// TCP and UDP on one port, both families. Answers each line or datagram with `NAME PEER`.
+/// TCP and UDP on one port, both families. Answers each line or datagram with `NAME PEER`, and `send N` over TCP with N bytes.
 #[derive(Debug)]
 pub struct Echo {
     stop: Arc<AtomicBool>,
@@ -71,9 +71,13 @@ fn serve(stream: &TcpStream, name: &str, ended: &AtomicBool) {
         match reader.read_line(&mut line) {
             Ok(0) => return,
             Ok(_) => {
+                let reply = match line.trim_end().strip_prefix("send ").and_then(|n| n.parse().ok()) {
+                    Some(count) => "x".repeat(count) + "\n",
+                    None => answer(name, peer),
+                };
                 line.clear();
                 let mut writer = stream;
-                if writer.write_all(answer(name, peer).as_bytes()).is_err() {
+                if writer.write_all(reply.as_bytes()).is_err() {
                     return;
                 }
             }
@@ -140,6 +144,16 @@ impl Asker {
             Self::Tcp(stream) => stream.get_ref().local_addr()?,
             Self::Udp(socket) => socket.local_addr()?,
         })
+    }
+
+    /// Has the server send `count` bytes over TCP and waits for all.
+    pub fn download(&mut self, count: usize) -> Result<()> {
+        let Self::Tcp(stream) = self else { bail!("only TCP downloads") };
+        writeln!(stream.get_mut(), "send {count}").context("send")?;
+        let mut body = String::new();
+        stream.read_line(&mut body).context("wait for the body")?;
+        anyhow::ensure!(body.len() == count + 1, "{} bytes came instead of {}", body.len(), count + 1);
+        Ok(())
     }
 
     /// Asks once and waits for the answer.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use ingress_agent::dataplane::DataplaneOptions;
+use ingress_agent::dataplane::{Dataplane, DataplaneOptions};
 use ingress_agent::model::snapshot::{
     AppProtocol, Backend, BackendState, Forwarding, Frontend, FrontendKey, FrontendKind, ObjectName, Pool, PoolName,
     Protocol, Snapshot, Vip,
@@ -158,4 +158,10 @@ pub fn key(protocol: Protocol, vip: &str) -> FrontendKey {
     let vip: SocketAddr = vip.parse().expect("address:port of the VIP");
     let ip: IpAddr = vip.ip();
     FrontendKey { vip: ip, protocol, port: vip.port() }
+}
+
+/// The verdicts that were given at all, for messages of failed tests and for expectations.
+pub fn verdicts(dataplane: &Dataplane) -> BTreeMap<&'static str, u64> {
+    let verdicts = dataplane.read().expect("read the counters").verdicts;
+    verdicts.into_iter().filter(|(.., packets)| *packets > 0).map(|(label, _, packets)| (label, packets)).collect()
 }

@@ -23,7 +23,7 @@ pub struct L4Lan {
     pub backends: Vec<Host>,
     pub pins: PinPath,
     echoes: Vec<Option<Echo>>,
-    _lan: Lan,
+    lan: Lan,
 }
 
 impl L4Lan {
@@ -39,12 +39,12 @@ impl L4Lan {
             backends: Vec::new(),
             pins: PinPath::default(),
             echoes: Vec::new(),
-            _lan: lan,
+            lan,
         };
         world.client.route_by(&["10.0.0.1", "fd00::1"])?;
         for i in 1..=3 {
             let addresses = [format!("10.0.0.1{i}/24"), format!("fd00::1{i}/64")];
-            let host = world._lan.host(&format!("b{i}"), &[&addresses[0], &addresses[1]])?;
+            let host = world.lan.host(&format!("b{i}"), &[&addresses[0], &addresses[1]])?;
             host.route_by(&["10.0.0.1", "fd00::1"])?;
             world.echoes.push(Some(Echo::start(&host, &format!("b{i}"), PORT)?));
             world.backends.push(host);
@@ -57,7 +57,7 @@ impl L4Lan {
         if v6 { format!("[fd00::1{i}]:{PORT}") } else { format!("10.0.0.1{i}:{PORT}") }
     }
 
-    /// A pod on the edge, with a server called `pod`, at 10.9.0.2 and fd09::2.
+    /// A pod on the edge, with a server called `pod`, at `10.9.0.2` and `fd09::2`.
     pub fn pod(&mut self) -> Result<Host> {
         let pod = self.edge.pod(&format!("{}-pod", self.label), "veth-pod", &["10.9.0.2", "fd09::2"])?;
         self.echoes.push(Some(Echo::start(&pod, "pod", PORT)?));

@@ -30,8 +30,8 @@ fn nat_spreads_clients_as_explain_says_and_hides_them() {
 /// Sends 48 flows; each must go where `explain` said before, from the source that it named.
 #[track_caller]
 fn spread(lan: &L4Lan, dataplane: &ingress_agent::dataplane::Dataplane, protocol: Protocol, vip: &str) {
-    let vip_addr: SocketAddr = vip.parse().unwrap();
-    let client = CLIENT[usize::from(vip_addr.is_ipv6())].parse().unwrap();
+    let vip_addr: SocketAddr = vip.parse().expect("an address");
+    let client = CLIENT[usize::from(vip_addr.is_ipv6())].parse().expect("an address");
     let mut shares: BTreeMap<String, u32> = BTreeMap::new();
     for port in 40_000..40_048 {
         let from = SocketAddr::new(client, port);
@@ -40,7 +40,7 @@ fn spread(lan: &L4Lan, dataplane: &ingress_agent::dataplane::Dataplane, protocol
         let mut asker = lan.ask(protocol, port, vip).unwrap_or_else(|e| panic!("{protocol} {from}: {e:#}; {told:#?}"));
         let answer = asker.ask().unwrap_or_else(|e| panic!("{protocol} {from}: {e:#}; {told:#?}"));
         let (endpoint, mode) = told.backend.expect("a backend");
-        let name = format!("b{}", endpoint.ip().to_string().chars().last().unwrap());
+        let name = format!("b{}", endpoint.ip().to_string().chars().last().expect("not empty"));
         assert_eq!((&answer.name, mode), (&name, Forwarding::Nat), "{told:#?}");
         assert_eq!(Some((answer.seen.ip(), answer.seen.port())), told.source, "{told:#?}");
         assert_eq!(answer.seen.ip(), vip_addr.ip(), "the source is the VIP");

@@ -23,12 +23,12 @@ fn local_keeps_the_clients_address() {
     for vip in [VIP4, VIP6] {
         for protocol in [Tcp, Udp] {
             let mut asker = lan.ask(protocol, 0, vip).unwrap_or_else(|e| panic!("{protocol} {vip}: {e:#}"));
-            let own = asker.local().unwrap();
+            let own = asker.local().expect("a local address");
             for _ in 0..3 {
                 let answer = asker.ask().unwrap_or_else(|e| panic!("{protocol} {vip}: {e:#}"));
                 assert_eq!((answer.name.as_str(), answer.seen), ("pod", own));
             }
-            let told = dataplane.explain(protocol, own, vip.parse().unwrap()).expect("explain");
+            let told = dataplane.explain(protocol, own, vip.parse().expect("an address")).expect("explain");
             assert!(told.from_flow, "{told:#?}");
             assert_eq!(told.source, Some((own.ip(), own.port())));
         }

@@ -82,7 +82,7 @@ mod tests {
         for _ in 0..20_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let r = (random >> 33) as usize;
-            if r % 2 == 0 || held.is_empty() {
+            if r.is_multiple_of(2) || held.is_empty() {
                 if let Some(ring) = arena.take(1 + (r / 2 % 400) as u32) {
                     for slot in &mut used[ring.offset() as usize..(ring.offset() + ring.len()) as usize] {
                         assert!(!std::mem::replace(slot, true));

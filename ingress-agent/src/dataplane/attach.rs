@@ -147,7 +147,7 @@ impl Links {
             }
             Ok(_) => {}
             Err(e) => {
-                tracing::debug!(interface = device.name, error = format!("{e:#}"), "no native XDP below it either")
+                tracing::debug!(interface = device.name, error = format!("{e:#}"), "no native XDP below it either");
             }
         }
         if mode == XdpMode::Native {

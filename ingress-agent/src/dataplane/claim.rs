@@ -13,14 +13,14 @@ use anyhow::{Context, Result, bail};
 #[derive(Debug)]
 pub(super) struct Claims {
     _pins: File,
-    _interfaces: Vec<UnixListener>,
+    interfaces: Vec<UnixListener>,
 }
 
 /// Takes the pin path (created if need be) and the interfaces of this network namespace.
 pub(super) fn take(pin_path: &Path, interfaces: &[(String, u32)]) -> Result<Claims> {
     fs::create_dir_all(pin_path).with_context(|| format!("create {}", pin_path.display()))?;
     let mut claims = take_existing(pin_path)?;
-    claims._interfaces = interfaces.iter().map(|(name, index)| interface(name, *index)).collect::<Result<_>>()?;
+    claims.interfaces = interfaces.iter().map(|(name, index)| interface(name, *index)).collect::<Result<_>>()?;
     Ok(claims)
 }
 
@@ -36,7 +36,7 @@ pub(super) fn take_existing(pin_path: &Path) -> Result<Claims> {
         ),
         Err(TryLockError::Error(e)) => return Err(e).with_context(|| format!("lock {}", pin_path.display())),
     }
-    Ok(Claims { _pins: pins, _interfaces: Vec::new() })
+    Ok(Claims { _pins: pins, interfaces: Vec::new() })
 }
 
 /// Abstract sockets (unix(7)) belong to the network namespace, as the interface's index does.

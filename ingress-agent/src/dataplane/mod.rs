@@ -225,7 +225,7 @@ fn configure(maps: &Maps, options: &DataplaneOptions) -> Result<Config> {
         flow_mask: maps.flow_buckets() - 1,
         reply_mask: maps.reply_buckets() - 1,
         tick_shift: shift,
-        udp_idle: u32::try_from(options.udp_idle.as_millis() * u128::from(hz) / 1000 >> shift)
+        udp_idle: u32::try_from((options.udp_idle.as_millis() * u128::from(hz) / 1000) >> shift)
             .unwrap_or(u32::MAX)
             .max(1),
         port_min: first,

@@ -25,7 +25,12 @@ pub struct HttpExplanation {
     pub backends: Vec<SocketAddr>,
 }
 
-pub fn explain(snapshot: &Snapshot, url: &str, method: &Method, headers: &HeaderMap) -> anyhow::Result<HttpExplanation> {
+pub fn explain(
+    snapshot: &Snapshot,
+    url: &str,
+    method: &Method,
+    headers: &HeaderMap,
+) -> anyhow::Result<HttpExplanation> {
     let uri: Uri = url.parse().with_context(|| format!("`{url}` is not a URL"))?;
     let (port, secure) = match uri.scheme_str() {
         Some("http") => (uri.port_u16().unwrap_or(80), false),

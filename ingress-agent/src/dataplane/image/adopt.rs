@@ -51,7 +51,7 @@ impl Image {
             }
         }
         let mut backend_ids = Vec::new();
-        for id in 1..owner.len() {
+        for (id, owner) in owner.into_iter().enumerate().skip(1) {
             let entry = self.maps.backends.load(id);
             if entry.state == backend_state::GONE {
                 continue;
@@ -60,7 +60,7 @@ impl Image {
             if entry.forwarding == forwarding::LOCAL {
                 self.watch(&entry.addr);
             }
-            if owner[id] == 0 {
+            if owner == 0 {
                 let slot = slot(id as u32, &entry);
                 adopted.orphans.entry((slot.address, slot.forwarding)).or_default().push(slot);
             }
@@ -162,7 +162,9 @@ impl Image {
         let Some(adopted) = self.adopted.take() else { return };
         for (id, slots) in adopted.pools {
             self.tables.remove(&self.maps, id, now);
-            slots.iter().for_each(|slot| self.remove_backend(slot, now));
+            for slot in &slots {
+                self.remove_backend(slot, now);
+            }
             self.pool_ids.give(id, now);
         }
         for slot in adopted.orphans.into_values().flatten() {

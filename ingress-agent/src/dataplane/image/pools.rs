@@ -24,18 +24,14 @@ impl Image {
         now: Instant,
         problems: &mut Vec<String>,
     ) -> Result<()> {
-        let mut state = match self.pools.remove(key) {
-            Some(state) => state,
-            None => match self.new_pool_id(now) {
-                Some(id) => {
-                    self.maps.pools.store(id as usize, &xdp_ebpf::Pool::default());
-                    PoolState::new(id)
-                }
-                None => {
-                    problems.push(format!("{}: no room for another pool; raise --max-frontends", key.name));
-                    return Ok(());
-                }
-            },
+        let mut state = if let Some(state) = self.pools.remove(key) {
+            state
+        } else if let Some(id) = self.new_pool_id(now) {
+            self.maps.pools.store(id as usize, &xdp_ebpf::Pool::default());
+            PoolState::new(id)
+        } else {
+            problems.push(format!("{}: no room for another pool; raise --max-frontends", key.name));
+            return Ok(());
         };
         let done = self.fill_pool(key, pool, &mut state, now, problems);
         self.pools.insert(key.clone(), state);
@@ -173,7 +169,7 @@ impl Image {
             state.filled_from = from;
             return Ok(());
         }
-        self.retable_in_need(key, state, &mut entries, now, problems)
+        self.retable_in_need(key, state, &mut entries, (wanted, from), now, problems)
     }
 
     /// The arena is full. A pool that has a table gets its slots rewritten one by one: each packet still picks a living endpoint,
@@ -183,6 +179,7 @@ impl Image {
         key: &PoolKey,
         state: &mut PoolState,
         entries: &mut [maglev::Entry],
+        (wanted, from): (u32, u64),
         now: Instant,
         problems: &mut Vec<String>,
     ) -> Result<()> {
@@ -202,14 +199,21 @@ impl Image {
         };
         self.scratch.resize(ring.len() as usize, 0);
         maglev::fill(&mut self.scratch, entries, self.seed);
-        self.write(ring)?;
         if ring != current {
+            self.write(ring)?;
             self.tables.publish(&self.maps, state.id, ring, now);
+        } else if !self.holds(ring)? {
+            self.write(ring)?;
+        }
+        if ring.len() == wanted {
+            tracing::warn!(pool = %key.name, "RINGS is full: a table was rewritten in place; raise --ring-slots");
+            state.filled_from = from;
+            return Ok(());
         }
         state.filled_from = 0;
         problems.push(format!(
-            "{}: its Maglev table of {} slots is not the one that other nodes have: all {slots} slots are taken; raise \
-             --ring-slots",
+            "{}: its Maglev table has {} slots instead of the {wanted} that other nodes give it: all {slots} slots are taken; \
+             raise --ring-slots",
             key.name,
             ring.len()
         ));
