@@ -134,7 +134,14 @@ pub struct SliceFacts {
     pub service: ObjectName,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<EndpointFacts>,
+    /// Of each endpoint, relative to the Service's other slices; 0 takes no new flow.
+    pub weight: u32,
 }
+
+/// Weight of endpoints whose slice says nothing.
+pub const DEFAULT_WEIGHT: u32 = 100;
+/// Largest weight: keeps the filling of a table short, which takes rounds in proportion to the largest over the smallest.
+pub const MOST_WEIGHT: u32 = 1000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlicePort {

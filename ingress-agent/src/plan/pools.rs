@@ -12,9 +12,6 @@ use crate::model::facts::{EndpointFacts, Facts, PortFacts, ServiceFacts, Service
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{AppProtocol, Backend, BackendState, Forwarding, Pool, PoolName, Vip};
 
-/// Of an endpoint that nobody gave another one.
-const WEIGHT: u32 = 100;
-
 /// Sorted by name.
 #[derive(Debug, Default)]
 pub(super) struct Pools(Vec<Kept>);
@@ -95,7 +92,7 @@ fn make(
                     rejections.push(slice.origin.reject("EndpointSlice", "endpoints", reason));
                     continue;
                 }
-                merged.entry(SocketAddr::new(endpoint.address, number)).or_default().add(endpoint, service);
+                merged.entry(SocketAddr::new(endpoint.address, number)).or_default().add(endpoint, slice, service);
             }
         }
     }
@@ -140,10 +137,12 @@ struct Merged<'a> {
     /// Terminating, but still answering.
     lingering: bool,
     node: Option<&'a Arc<str>>,
+    weight: u32,
 }
 
 impl<'a> Merged<'a> {
-    fn add(&mut self, endpoint: &'a EndpointFacts, service: &ServiceFacts) {
+    fn add(&mut self, endpoint: &'a EndpointFacts, slice: &SliceFacts, service: &ServiceFacts) {
+        self.weight = self.weight.max(slice.weight);
         self.ready |= endpoint.ready || service.publish_not_ready;
         self.lingering |= endpoint.serving && endpoint.terminating;
         self.node = self.node.max(endpoint.node.as_ref());
@@ -160,7 +159,7 @@ fn backends(merged: BTreeMap<SocketAddr, Merged<'_>>, service: &ServiceFacts, op
         let here = endpoint.node.is_some_and(|node| **node == *options.node);
         Backend {
             address,
-            weight: WEIGHT,
+            weight: endpoint.weight,
             state: if endpoint.ready || last_resort { BackendState::Ready } else { BackendState::Draining },
             forwarding: service.forwarding.unwrap_or(if here { Forwarding::Local } else { Forwarding::Nat }),
             node: endpoint.node.map(ToString::to_string),

@@ -25,6 +25,7 @@ pub const VIPS: &str = "sluicegate.io/vips";
 pub const FORWARDING: &str = "sluicegate.io/forwarding";
 pub const BALANCE: &str = "sluicegate.io/balance";
 pub const TABLE_SIZE: &str = "sluicegate.io/table-size";
+pub const WEIGHT: &str = "sluicegate.io/weight";
 
 /// Where an object comes from, and what was found wrong with parts of it.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
-use super::{Notes, address, port_number, protocol, sibling};
-use crate::model::facts::{EndpointFacts, SliceFacts, SlicePort};
+use super::{Notes, WEIGHT, address, annotation, annotation_field, port_number, protocol, sibling};
+use crate::model::facts::{DEFAULT_WEIGHT, EndpointFacts, MOST_WEIGHT, SliceFacts, SlicePort};
 use crate::model::rejection::Rejection;
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -44,6 +44,7 @@ pub fn parse(object: &EndpointSlice, notes: &mut Notes) -> Result<SliceFacts, Re
         service: sibling(notes, service),
         ports: ports(object.ports.as_deref().unwrap_or_default(), notes),
         endpoints,
+        weight: weight(object, notes),
         origin: notes.origin.clone(),
     })
 }
@@ -62,6 +63,19 @@ fn endpoint_address(text: &str, v6: bool) -> Result<IpAddr, String> {
         return Err(format!("{address} is no address of an endpoint (unspecified, loopback, link-local or multicast)"));
     }
     Ok(address)
+}
+
+/// Kubernetes has no weight of an endpoint; who writes slices by hand, or runs two slice controllers, gives one to the slice.
+fn weight(object: &EndpointSlice, notes: &mut Notes) -> u32 {
+    let Some(text) = annotation(&object.metadata, WEIGHT) else { return DEFAULT_WEIGHT };
+    match text.parse() {
+        Ok(weight) if weight <= MOST_WEIGHT => weight,
+        _ => {
+            let reason = format!("`{text}` is not a number from 0 to {MOST_WEIGHT}; {DEFAULT_WEIGHT} is used");
+            notes.reject(annotation_field(WEIGHT), reason);
+            DEFAULT_WEIGHT
+        }
+    }
 }
 
 /// `nodes` lets the endpoints of one node share its name.
