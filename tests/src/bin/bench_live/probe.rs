@@ -1,5 +1,5 @@
-//! When a change is there, as a client sees it: at L4, new connections from one port stop going to the endpoint that went; at
-//! L7, a path that was not found answers. Both are asked again and again from the moment of the rename, each on its own
+//! When a change is there, as a client sees it: at L4, a new connection from one port goes to another endpoint than the one
+//! that went (the time at which that connection began; one that was being opened as its endpoint went is lost with it); at L7, a path that was not found answers. Both are asked again and again from the moment of the rename, each on its own
 //! thread. Runs inside the client's namespace.
 
 use std::io::{Read, Write};
@@ -14,6 +14,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::cluster;
 
 const PATIENCE: Duration = Duration::from_secs(5);
+/// While a change is awaited: an answer takes a tenth of it, and one that never comes must not hide when the next would.
+const GLANCE: Duration = Duration::from_millis(2);
 
 /// Changes one service and returns how long XDP and the proxy took.
 pub(crate) fn change(agent: &Agent, service: usize) -> Result<(Duration, Duration)> {
@@ -35,10 +37,13 @@ pub(crate) fn change(agent: &Agent, service: usize) -> Result<(Duration, Duratio
         });
         let renamed = agent.write(&cluster::file(service), &text)?;
         let _ = go.send(renamed);
-        while backend(vip, port)? == "one" {
-            ensure!(renamed.elapsed() < PATIENCE, "new connections still go to the endpoint that went");
-        }
-        let l4 = renamed.elapsed();
+        let l4 = loop {
+            let began = renamed.elapsed();
+            if backend(vip, port, GLANCE).is_ok_and(|name| name != "one") {
+                break began;
+            }
+            ensure!(began < PATIENCE, "new connections still go to the endpoint that went");
+        };
         let l7 = l7.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok((l4, l7 - renamed))
     })
@@ -47,7 +52,7 @@ pub(crate) fn change(agent: &Agent, service: usize) -> Result<(Duration, Duratio
 /// A source port from which new connections go to the last endpoint: one in a hundred.
 fn port_of_the_last(vip: SocketAddr) -> Result<u16> {
     for port in 20_000..24_000 {
-        if backend(vip, port)? == "one" {
+        if backend(vip, port, PATIENCE)? == "one" {
             return Ok(port);
         }
     }
@@ -55,18 +60,18 @@ fn port_of_the_last(vip: SocketAddr) -> Result<u16> {
 }
 
 /// Who answers a new connection from this source port. It is reset at once, so that the port is free again.
-fn backend(vip: SocketAddr, port: u16) -> Result<String> {
+fn backend(vip: SocketAddr, port: u16, patience: Duration) -> Result<String> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).context("make a socket")?;
     socket.set_reuse_address(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience))?;
     socket.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))).context("bind the source port")?;
     socket
-        .connect_timeout(&SockAddr::from(vip), PATIENCE)
+        .connect_timeout(&SockAddr::from(vip), patience)
         .with_context(|| format!("connect to {vip} from port {port}"))?;
     let mut socket = &socket;
     socket.write_all(b"GET / HTTP/1.1\r\nHost: any.example\r\n\r\n")?;
-    let (_, body) = answer(&mut socket)?;
+    let (_, body) = answer(&mut socket).with_context(|| format!("new connection to {vip} from port {port}"))?;
     Ok(body.split(' ').next().unwrap_or_default().to_owned())
 }
 
@@ -83,7 +88,7 @@ impl KeepAlive {
 
     fn status(&mut self, path: &str) -> Result<u16> {
         write!(self.0, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", cluster::HOST)?;
-        Ok(answer(&mut self.0)?.0)
+        Ok(answer(&mut self.0).with_context(|| format!("GET {path} through the proxy"))?.0)
     }
 }
 

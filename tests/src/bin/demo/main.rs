@@ -5,6 +5,7 @@ mod show;
 mod traces;
 mod world;
 
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -93,6 +94,12 @@ fn run(keeper: bool) -> Result<()> {
 fn hold_open(world: &World) -> Result<()> {
     world.print_commands();
     std::fs::write(traces::ready_file(std::process::id()), "").context("say that the world is ready")?;
+    // Let go of the output, or a pipe that the demo was started in would never end.
+    let nothing = std::fs::File::options().write(true).open("/dev/null").context("open /dev/null")?;
+    for output in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+        // SAFETY: both descriptors are open; dup2 takes no pointer.
+        unsafe { libc::dup2(nothing.as_raw_fd(), output) };
+    }
     loop {
         std::thread::park();
     }
