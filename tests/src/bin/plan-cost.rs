@@ -108,12 +108,12 @@ fn service(i: usize, change: usize) -> String {
          labels:\n    kubernetes.io/service-name: s{i}\naddressType: IPv4\nports:\n- name: https\n  port: 8443\nendpoints:\n"
     );
     for e in 0..ENDPOINTS {
-        let address = format!("10.{}.{}.{}", i / 250, i % 250, e + if e == 0 { change % 2 * 200 } else { 0 });
+        let address =
+            format!("10.{}.{}.{}", i / 250, i % 250, if e == 0 && change > 0 { 200 + change % 50 } else { e });
         let node = e % 20;
         // Writing to a String cannot fail.
         let _ = write!(text, "- addresses:\n  - {address}\n  conditions:\n    ready: true\n  nodeName: node-{node}\n");
     }
-    // An endpoint at .0 changes its address with each step.
     text
 }
 
