@@ -11,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 /// Names the rustup tool chain with a BPF-capable rustc and `rust-src`. `cargo xtask setup` links `bpf` to the distribution's
 /// compiler; `nightly` serves as well where rustup can add `rust-src` to it.
 const TOOLCHAIN: &str = "SLUICEGATE_BPF_TOOLCHAIN";
-const OBJECT: &str = "sluicegate-bpf";
+/// The programs, and what measures them.
+const OBJECTS: [&str; 2] = ["sluicegate-bpf", "sluicegate-bench-bpf"];
 
 fn main() -> Result<()> {
     let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../xdp-ebpf");
@@ -60,8 +61,10 @@ fn main() -> Result<()> {
         built.success(),
         "the BPF programs do not build with the tool chain `{toolchain}`; is its `rust-src` there? `cargo xtask setup` sees to it"
     );
-    let from = out.join("bpf").join(target).join("release").join(OBJECT);
-    std::fs::copy(&from, out.join(OBJECT)).with_context(|| format!("copy {}", from.display()))?;
+    for object in OBJECTS {
+        let from = out.join("bpf").join(target).join("release").join(object);
+        std::fs::copy(&from, out.join(object)).with_context(|| format!("copy {}", from.display()))?;
+    }
     Ok(())
 }
 

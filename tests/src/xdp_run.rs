@@ -59,8 +59,8 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Loads the object with these sizes and puts the calling thread into a new namespace.
-    pub fn new(label: &str, sizes: Sizes) -> Result<Self> {
+    /// Loads an object file with these sizes and puts the calling thread into a new namespace.
+    pub fn new(label: &str, sizes: Sizes, object: &[u8]) -> Result<Self> {
         let ns = Namespace::new(label)?;
         let (ingress, other) = devices(&ns)?;
         ns.enter_thread()?;
@@ -71,7 +71,7 @@ impl Rig {
             .map_max_entries(map::BACKENDS, sizes.backends)
             .map_max_entries(map::BACKEND_TRAFFIC, sizes.backends)
             .map_max_entries(map::RINGS, sizes.ring_pages)
-            .load(ingress_agent::object::PROGRAM)
+            .load(object)
             .context("create the maps (a test of the packet programs needs root and a kernel with BPF)")?;
         let xdp: &mut Xdp =
             ebpf.program_mut(program::INGRESS).context("the object has no ingress program")?.try_into()?;

@@ -52,11 +52,12 @@ pub struct Seen {
 impl World {
     /// An empty world with `buckets` flow buckets, whose configuration is valid.
     pub fn new(label: &str, buckets: u32) -> Result<Self> {
-        Self::with(label, Sizes { flow_buckets: buckets, ..Sizes::default() })
+        Self::load(label, Sizes { flow_buckets: buckets, ..Sizes::default() }, ingress_agent::object::PROGRAM)
     }
 
-    pub fn with(label: &str, sizes: Sizes) -> Result<Self> {
-        let rig = Rig::new(label, sizes)?;
+    /// The same with other sizes and another build of the programs.
+    pub fn load(label: &str, sizes: Sizes, object: &[u8]) -> Result<Self> {
+        let rig = Rig::new(label, sizes, object)?;
         let buckets = sizes.flow_buckets as usize;
         let replies = buckets * xdp_ebpf::REPLY_FACTOR as usize;
         let world = Self {

@@ -6,7 +6,7 @@ use xdp_ebpf::{IPPROTO_UDP, checksum, flow_state, forwarding};
 use crate::family::Family;
 use crate::flow::{self, Way};
 use crate::maps;
-use crate::packet::{Buffer, Cursor, Skb};
+use crate::packet::{Cursor, Skb};
 use crate::segment::Segment;
 
 /// The checksum covers a pseudo-header: `BPF_F_PSEUDO_HDR`.

@@ -68,7 +68,11 @@ fn echo<F: Family>(m: &Message<F>) {
     let old = m.icmp.u16::<0>();
     m.icmp.set_u8::<0>(F::ECHO_REPLY);
     let delta = checksum::diff16(old, m.icmp.u16::<0>()) + if F::V4 { 0 } else { pseudo };
-    m.icmp.set_u16::<2>(checksum::apply(m.icmp.u16::<2>(), delta));
+    let check = checksum::apply(m.icmp.u16::<2>(), delta);
+    // A reply of zeros alone has the checksum 0xffff, which RFC 1624's equation cannot tell from 0. Without identifier and
+    // sequence number it may be one, and every receiver takes 0xffff for 0.
+    let zeros = F::V4 && check == 0 && m.icmp.u32::<4>() == 0;
+    m.icmp.set_u16::<2>(if zeros { 0xffff } else { check });
     let (to, to_end) = (m.eth.u32::<0>(), m.eth.u16::<4>());
     let (from, from_end) = (m.eth.u32::<6>(), m.eth.u16::<10>());
     m.eth.set_u32::<0>(from);
