@@ -50,7 +50,8 @@ fn echo_requests_to_a_vip_are_answered_where_the_agent_says_so() {
             answer.macs = (ask.macs.1, ask.macs.0);
             w.check(name, &ask.clone().ttl(3).bytes(), TX, &answer.bytes(), &[Echo]);
         }
-        let (ask, mut answer) = (icmp(client, vip, request, 0, [0; 4], vec![0; 8]), icmp(vip, client, reply, 0, [0; 4], vec![0; 8]));
+        let (ask, mut answer) =
+            (icmp(client, vip, request, 0, [0; 4], vec![0; 8]), icmp(vip, client, reply, 0, [0; 4], vec![0; 8]));
         answer.macs = (ask.macs.1, ask.macs.0);
         w.check("nothing but zeros", &ask.bytes(), TX, &answer.bytes(), &[Echo]);
         w.passes("an unknown code", &icmp(client, vip, request, 1, [0; 4], vec![]).bytes(), PassProtocol);

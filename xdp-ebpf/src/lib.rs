@@ -74,6 +74,8 @@ pub mod map {
     pub const OPENING: &str = "OPENING";
     /// `PERCPU_ARRAY[1]`: likewise.
     pub const NEXT_HOP: &str = "NEXT_HOP";
+    /// `PERCPU_ARRAY`: the kernel's last answers about next hops. Not for the agent.
+    pub const NEXT_HOPS: &str = "NEXT_HOPS";
 }
 
 /// Names of the programs in the object file.

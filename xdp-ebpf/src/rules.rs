@@ -47,7 +47,8 @@
 //! # To the backend
 //! - `local`: destination address and port (and source port if it is not the client's) are rewritten; `ForwardLocal`, PASS.
 //! - `nat`: source and destination are rewritten and the TTL is decremented. The next hop comes from `bpf_fib_lookup` for the
-//!   rewritten packet. Out by the ingress interface: `XDP_TX`; by one in `DEVICES`: redirect; both `ForwardNat`, with VLAN tags
+//!   rewritten packet, with two bits of the client's side port in place of that port; on each CPU an answer for traffic of class 0 is kept
+//!   for [`HOP_AGE`]. Out by the ingress interface: `XDP_TX`; by one in `DEVICES`: redirect; both `ForwardNat`, with VLAN tags
 //!   removed. No next hop, or a device that is not in `DEVICES`: `ForwardNatPass`, tags and MACs as they came.
 //! - Longer than the next hop's MTU: with DF or IPv6, and not longer than the ingress interface's own MTU (then it is an
 //!   aggregate, which the kernel will segment): the original goes back as the payload of an ICMP error, [`QUOTE_V4`] or [`QUOTE_V6`]
@@ -96,6 +97,9 @@ pub const DEAD_ESTABLISHED: u32 = 8000;
 pub const DEAD_CLOSING: u32 = 60;
 /// A closing flow's port may be used again this early if there is no other.
 pub const CLOSING_REUSE: u32 = 2;
+
+/// The kernel's answer about a next hop is kept for at most two units of 2^-4 of a tick: a quarter of a second.
+pub const HOP_AGE: u32 = 4;
 
 /// Bytes of the original that a packet-too-big error quotes: the longest IPv4 header and 8 bytes; an IPv6 header with room for
 /// extension headers.

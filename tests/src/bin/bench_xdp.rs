@@ -11,7 +11,7 @@ use aya::maps::Map;
 use aya::programs::Xdp;
 use clap::Parser;
 use ingress_tests::packet::{ACK, Packet, SYN, faults, icmp, tcp, udp};
-use ingress_tests::xdp_run::{Sizes, update};
+use ingress_tests::xdp_run::{PEER_MAC, Sizes, update};
 use ingress_tests::xdp_site::{PASS, TX, at};
 use ingress_tests::xdp_world::World;
 use xdp_ebpf::bench::{BASE, HEADER, PLAN, PREPARE, Plan, UNDER_TEST, flows, place};
@@ -33,6 +33,9 @@ struct Options {
     /// The CPU to run on.
     #[arg(long, default_value_t = 1)]
     cpu: usize,
+    /// Size of the flow table, in buckets of eight flows; a power of two. The default is the agent's: a million flows.
+    #[arg(long, default_value_t = 131_072)]
+    flow_buckets: u32,
     /// Measure this object file instead of the built one.
     #[arg(long)]
     object: Option<std::path::PathBuf>,
@@ -73,7 +76,11 @@ fn kinds() -> Vec<Kind> {
         packet,
         flows: flows::ONE,
         empty: false,
-        action: if matches!(verdict, Verdict::PassNotOurs | Verdict::PassL7 | Verdict::ForwardLocal) { PASS } else { TX },
+        action: if matches!(verdict, Verdict::PassNotOurs | Verdict::PassL7 | Verdict::ForwardLocal) {
+            PASS
+        } else {
+            TX
+        },
         verdict,
         bar: None,
     };
@@ -87,14 +94,17 @@ fn kinds() -> Vec<Kind> {
         Kind { flows: flows::NEW, bar: Some(510), ..nat("nat TCP v4, new flow, evicting", syn.clone()) },
         Kind { before: Some(syn), ..kind("nat TCP v4, reply", ack.clone(), Verdict::ReplyNat) },
         Kind { before: Some(udp(client, udp_vip)), ..nat("nat UDP v4, one flow", udp(client, udp_vip)) },
-        Kind { before: Some(tcp(at(CLIENT6), at(VIP6), SYN)), ..nat("nat TCP v6, one flow", tcp(at(CLIENT6), at(VIP6), ACK)) },
+        Kind {
+            before: Some(tcp(at(CLIENT6), at(VIP6), SYN)),
+            ..nat("nat TCP v6, one flow", tcp(at(CLIENT6), at(VIP6), ACK))
+        },
         kind("local TCP v4, one flow", tcp(client, at("203.0.113.10:25"), ACK), Verdict::ForwardLocal),
         kind("echo", icmp(client.ip(), vip.ip(), 8, 0, [1, 2, 3, 4], vec![7; 32]), Verdict::Echo),
     ]
 }
 
 fn world(options: &Options) -> Result<World> {
-    let sizes = Sizes { flow_buckets: 131_072, ..Sizes::default() };
+    let sizes = Sizes { flow_buckets: options.flow_buckets, ..Sizes::default() };
     let other = options.object.as_ref().map(std::fs::read).transpose().context("read the object file")?;
     let mut w = World::load("bench", sizes, other.as_deref().unwrap_or(ingress_agent::object::PROGRAM))?;
     (w.config.port_min, w.config.port_count) = (1024, 64_512);
@@ -140,7 +150,9 @@ impl Wrapper {
         };
         let (prepare, base) = (program(PREPARE)?, program(BASE)?);
         let map = |name| -> Result<OwnedFd> {
-            let (Map::Array(data) | Map::ProgramArray(data)) = ebpf.map(name).with_context(|| format!("no map {name}"))? else {
+            let (Map::Array(data) | Map::ProgramArray(data)) =
+                ebpf.map(name).with_context(|| format!("no map {name}"))?
+            else {
                 anyhow::bail!("map {name} has an unexpected type");
             };
             Ok(data.fd().as_fd().try_clone_to_owned()?)
@@ -150,7 +162,14 @@ impl Wrapper {
     }
 
     /// Runs `program` on `packets` packets of a kind and returns the nanoseconds of one, with the last action and packet.
-    fn run(&self, w: &World, kind: &Kind, program: RawFd, packets: u32, from: u64) -> Result<ingress_tests::xdp_run::Run> {
+    fn run(
+        &self,
+        w: &World,
+        kind: &Kind,
+        program: RawFd,
+        packets: u32,
+        from: u64,
+    ) -> Result<ingress_tests::xdp_run::Run> {
         let packet = padded(&kind.packet);
         let mut header = [0; HEADER / 8];
         for (word, bytes) in header.iter_mut().zip(packet.chunks_exact(8)) {
@@ -189,7 +208,8 @@ fn measure(w: &mut World, wrapper: &Wrapper, mut kind: Kind, options: &Options) 
         let run = w.rig.ingress(&padded(before))?;
         if kind.verdict == Verdict::ReplyNat {
             let sent = run.packet;
-            let (backend, port) = (IpAddr::from([sent[30], sent[31], sent[32], sent[33]]), u16::from_be_bytes([sent[34], sent[35]]));
+            let (backend, port) =
+                (IpAddr::from([sent[30], sent[31], sent[32], sent[33]]), u16::from_be_bytes([sent[34], sent[35]]));
             kind.packet = tcp(SocketAddr::new(backend, 8080), SocketAddr::new(at(VIP).ip(), port), ACK);
         }
     }
@@ -197,9 +217,20 @@ fn measure(w: &mut World, wrapper: &Wrapper, mut kind: Kind, options: &Options) 
     // The first packet: what came out is right, not only fast.
     let first = wrapper.run(w, &kind, program, 1, 0)?;
     ensure!(first.action == kind.action, "{}: action {}", kind.name, first.action);
+    let mac = if kind.verdict == Verdict::Echo { kind.packet.macs.1 } else { PEER_MAC };
+    ensure!(
+        kind.action == PASS || first.packet[..6] == mac,
+        "{}: not to the next hop: {:02x?}",
+        kind.name,
+        &first.packet[..14]
+    );
     if kind.flows == flows::ONE {
         ensure!(faults(&first.packet).is_empty(), "{}: {:?}", kind.name, faults(&first.packet));
-        ensure!((first.packet == padded(&kind.packet)) == matches!(kind.verdict, Verdict::PassNotOurs | Verdict::PassL7), "{}: bytes", kind.name);
+        ensure!(
+            (first.packet == padded(&kind.packet)) == matches!(kind.verdict, Verdict::PassNotOurs | Verdict::PassL7),
+            "{}: bytes",
+            kind.name
+        );
     }
     let mut from = 1;
     if kind.flows != flows::ONE && !kind.empty {
@@ -220,7 +251,12 @@ fn measure(w: &mut World, wrapper: &Wrapper, mut kind: Kind, options: &Options) 
         let run = wrapper.run(w, &kind, program, packets, from)?;
         from += u64::from(packets);
         let counted = w.rig.verdicts()?[kind.verdict as usize] - before[kind.verdict as usize];
-        ensure!(counted * 1000 >= u64::from(packets) * 999, "{}: {counted} of {packets} packets were {:?}", kind.name, kind.verdict);
+        ensure!(
+            counted * 1000 >= u64::from(packets) * 999,
+            "{}: {counted} of {packets} packets were {:?}",
+            kind.name,
+            kind.verdict
+        );
         net.push(run.nanoseconds.saturating_sub(nothing));
     }
     net.sort_unstable();
@@ -245,7 +281,9 @@ fn main() -> Result<()> {
     }
     println!("{:38} {:>6} {:>8} {:>6}", "ns a packet, net", "min", "median", "bar");
     for m in &rows {
-        let bar = m.bar.map_or_else(String::new, |bar| format!("{bar:>6} {}", if m.median <= bar { "held" } else { "MISSED" }));
+        let bar = m
+            .bar
+            .map_or_else(String::new, |bar| format!("{bar:>6} {}", if m.median <= bar { "held" } else { "MISSED" }));
         println!("{:38} {:>6} {:>8} {bar}", m.name, m.min, m.median);
     }
     Ok(())

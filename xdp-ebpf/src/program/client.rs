@@ -5,7 +5,7 @@ use xdp_ebpf::{IPPROTO_TCP, IPPROTO_UDP, WAYS, flow_state, frontend_flags, hash,
 
 use crate::family::Family;
 use crate::flow::{Place, Way, good, next_meta, way_of};
-use crate::insert::{NONE, Opening, sluicegate_open};
+use crate::insert::{NONE, Opening, UNSOUGHT, sluicegate_open};
 use crate::maps::{self, FrontendView};
 use crate::segment::{Segment, flag};
 use crate::verdict;
@@ -26,8 +26,9 @@ pub fn way<F: Family>(seg: &Segment<F>, frontend: &FrontendView) -> Result<Way, 
     let Some(bucket) = maps::bucket(at) else { return Err(verdict::drop(Verdict::DropInternal)) };
     let opens = seg.proto == IPPROTO_TCP && seg.flags & (flag::SYN | flag::ACK) == flag::SYN;
 
-    let mut own = NONE;
-    if let Some(way) = way_of(bucket, hash)
+    let mut own = if opens { UNSOUGHT } else { NONE };
+    if !opens
+        && let Some(way) = way_of(bucket, hash)
         && let Some(record) = maps::record(at * WAYS as u32 + way)
         && record.client == seg.src
         && record.client_port == seg.sport
@@ -51,7 +52,7 @@ pub fn way<F: Family>(seg: &Segment<F>, frontend: &FrontendView) -> Result<Way, 
         maps::barrier();
         if place.tag() != hash::tag(hash) {
             own = NONE;
-        } else if good && !opens && !idle {
+        } else if good && !idle {
             place.touch(old, next_meta(old, now, flow_state::REPLIED, flow_state::ESTABLISHED, seg.last()));
             return Ok(found);
         }
@@ -74,6 +75,7 @@ pub fn way<F: Family>(seg: &Segment<F>, frontend: &FrontendView) -> Result<Way, 
         vip_port: seg.dport,
         proto: seg.proto,
         flags: seg.flags,
+        reply_hash: 0,
         way: Way::NOWHERE,
     };
     match sluicegate_open() {

@@ -3,7 +3,7 @@
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{checksum, hash, rules};
 
-use crate::maps::Address;
+use crate::maps::{self, Address};
 use crate::next_hop::Fib;
 use crate::packet::{Buffer, Cursor, Skb, Window};
 
@@ -38,8 +38,10 @@ pub trait Family {
     fn store_source(skb: Skb, at: u32, old: Address, new: Address) -> bool;
     /// Ports as they lie in the packet.
     fn hash(seed: u64, src: Address, dst: Address, sport: u16, dport: u16, proto: u8) -> u64;
-    /// Addresses and class for the next hop's look-up.
-    fn ask(ip: Self::Header, fib: &mut Fib, src: Address, dst: Address);
+    /// The differentiated services code point, as the next hop's look-up takes it.
+    fn class(ip: Self::Header) -> u32;
+    /// Fills in addresses for the next hop's look-up.
+    fn ask(fib: &mut Fib, src: Address, dst: Address);
     /// Whether routers must not fragment the packet.
     fn dont_fragment(ip: Self::Header) -> bool;
 }
@@ -134,8 +136,12 @@ impl Family for V4 {
         if ip.u16::<6>() & 0x3fffu16.to_be() != 0 {
             return Err(Verdict::PassFragment);
         }
-        let at = if header == 20 { ip.end() } else { ip.start().plus_told::<63>(header as usize) };
-        Ok(Payload { at, proto: ip.u8::<9>(), len: total - header, offset: header })
+        Ok(Payload {
+            at: ip.start().plus_told::<63>(header as usize),
+            proto: ip.u8::<9>(),
+            len: total - header,
+            offset: header,
+        })
     }
 
     #[inline(always)]
@@ -195,9 +201,13 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn ask(ip: Window<20>, fib: &mut Fib, src: Address, dst: Address) {
+    fn class(ip: Window<20>) -> u32 {
+        u32::from_ne_bytes([ip.u8::<1>() & 0xfc, 0, 0, 0])
+    }
+
+    #[inline(always)]
+    fn ask(fib: &mut Fib, src: Address, dst: Address) {
         fib.family = 2;
-        fib.class = u32::from_ne_bytes([ip.u8::<1>(), 0, 0, 0]);
         fib.src[0] = first(unmapped(src));
         fib.dst[0] = first(unmapped(dst));
     }
@@ -251,27 +261,12 @@ impl Family for V6 {
         if ip.u8::<0>() >> 4 != 6 || !frame.holds(ip.start(), total) {
             return Err(Verdict::PassMalformed);
         }
-        let (mut at, mut proto, mut len) = (ip.end(), ip.u8::<6>(), total - 40);
-        let mut seen = 0;
-        // RFC 8200 §4: the headers that stand between IP and its payload.
-        while let 0 | 60 = proto {
-            if seen == rules::IPV6_EXTENSIONS {
-                return Err(Verdict::PassHeaders);
-            }
-            seen += 1;
-            let Some(extension) = frame.window::<8>(at) else { return Err(Verdict::PassMalformed) };
-            let size = (u32::from(extension.u8::<1>()) + 1) * 8;
-            if size > len {
-                return Err(Verdict::PassMalformed);
-            }
-            proto = extension.u8::<0>();
-            len -= size;
-            at = at.plus_told::<4095>(size as usize);
-        }
+        let proto = ip.u8::<6>();
         match proto {
+            0 | 60 => extensions(frame, ip, total),
             43 => Err(Verdict::PassHeaders),
             44 => Err(Verdict::PassFragment),
-            _ => Ok(Payload { at, proto, len, offset: total - len }),
+            _ => Ok(Payload { at: ip.end(), proto, len: total - 40, offset: 40 }),
         }
     }
 
@@ -322,10 +317,13 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn ask(ip: Window<40>, fib: &mut Fib, src: Address, dst: Address) {
+    fn class(ip: Window<40>) -> u32 {
+        ip.u32::<0>() & 0x0fc0_0000u32.to_be()
+    }
+
+    #[inline(always)]
+    fn ask(fib: &mut Fib, src: Address, dst: Address) {
         fib.family = 10;
-        // Traffic class and flow label (IPV6_FLOWINFO_MASK).
-        fib.class = ip.u32::<0>() & 0x0fff_ffffu32.to_be();
         fib.src = [src.high, src.low];
         fib.dst = [dst.high, dst.low];
     }
@@ -334,4 +332,28 @@ impl Family for V6 {
     fn dont_fragment(_: Window<40>) -> bool {
         true
     }
+}
+
+/// RFC 8200 §4: the headers that may stand between IP and its payload.
+#[inline(always)]
+fn extensions(frame: impl Buffer, ip: Window<40>, total: u32) -> Result<Payload, Verdict> {
+    let (mut proto, mut offset) = (ip.u8::<6>(), 40);
+    for seen in 0..=rules::IPV6_EXTENSIONS {
+        match proto {
+            0 | 60 if seen == rules::IPV6_EXTENSIONS => return Err(Verdict::PassHeaders),
+            0 | 60 => {}
+            43 => return Err(Verdict::PassHeaders),
+            44 => return Err(Verdict::PassFragment),
+            _ => break,
+        }
+        let at = ip.start().plus_told::<16383>(offset as usize);
+        let Some(extension) = frame.window::<8>(at) else { return Err(Verdict::PassMalformed) };
+        let size = (u32::from(extension.u8::<1>()) + 1) * 8;
+        if offset + size > total {
+            return Err(Verdict::PassMalformed);
+        }
+        proto = extension.u8::<0>();
+        offset = maps::forget::<16383>(offset + size, extension.u32::<4>());
+    }
+    Ok(Payload { at: ip.start().plus_told::<16383>(offset as usize), proto, len: total - offset, offset })
 }

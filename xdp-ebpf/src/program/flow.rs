@@ -51,10 +51,18 @@ pub fn way_of(bucket: &'static Bucket, hash: u64) -> Option<u32> {
     let tag = hash::tag(hash);
     for way in 0..WAYS {
         if bucket.tag[way].load() == tag {
-            return Some(maps::forget(way as u32, tag));
+            return Some(maps::forget::<7>(way as u32, tag));
         }
     }
     None
+}
+
+/// The way of a client's own record.
+#[inline(always)]
+pub fn own(bucket: &'static Bucket, at: u32, hash: u64, client: Address, port: u16, frontend: u32) -> Option<u32> {
+    let way = way_of(bucket, hash)?;
+    let record = maps::record(at * WAYS as u32 + way)?;
+    (record.client == client && record.client_port == port && record.frontend == frontend).then_some(way)
 }
 
 /// Whether a record's backend is still the one that it was made for.

@@ -6,7 +6,7 @@ use xdp_ebpf::{flow_state, forwarding};
 
 use crate::family::Family;
 use crate::flow::{self, Way};
-use crate::next_hop::{self, Fib, Hop};
+use crate::next_hop::{self, Hop, Question};
 use crate::packet::{Frame, Window};
 use crate::segment::Segment;
 use crate::{client, maps, rewrite, too_big, verdict};
@@ -32,9 +32,10 @@ pub fn segment<F: Family>(frame: Frame, eth: Window<14>, tags: u32, seg: &Segmen
         });
         return verdict::pass(Verdict::ForwardLocal);
     }
-    let Some(fib) = maps::fib() else { return verdict::drop(Verdict::DropInternal) };
-    *fib = Fib::new(seg.proto, way.sport, way.dport);
-    let hop = next_hop::find::<F>(frame, seg.ip, fib, way.src, way.dst);
+    let Some(config) = maps::config() else { return verdict::drop(Verdict::DropInternal) };
+    let (port, client_port) = if reply { (way.sport, way.dport) } else { (way.dport, way.sport) };
+    let question = Question { src: way.src, dst: way.dst, proto: seg.proto, port, to_server: !reply, client_port };
+    let hop = next_hop::find::<F>(frame, seg.ip, maps::jiffies(), config.tick_shift, &question);
     if let Hop::TooBig(mtu) = hop
         && F::dont_fragment(seg.ip)
         && F::total(seg.ip) <= frame.ingress_mtu()
@@ -51,8 +52,8 @@ pub fn segment<F: Family>(frame: Frame, eth: Window<14>, tags: u32, seg: &Segmen
             t.rx_bytes += bytes;
         }
     });
-    if let Hop::Found = hop
-        && let Some(action) = next_hop::leave(frame, eth, tags, fib)
+    if let Hop::Found(hop) = hop
+        && let Some(action) = next_hop::leave(frame, eth, tags, hop)
     {
         maps::count(if reply { Verdict::ReplyNat } else { Verdict::ForwardNat });
         return action;

@@ -9,7 +9,7 @@ use xdp_ebpf::{IPPROTO_TCP, IPPROTO_UDP, checksum, forwarding, frontend_flags, v
 use crate::family::{Family, V4, V6};
 use crate::flow::{self, Way};
 use crate::maps::{self, Key};
-use crate::next_hop::{self, Fib, Hop};
+use crate::next_hop::{self, Hop, Question};
 use crate::packet::{Buffer, Frame, Window};
 use crate::{link, rewrite, verdict};
 
@@ -105,13 +105,13 @@ fn follow<F: Family>(frame: Frame, m: &Message<F>) -> Result<u32, Verdict> {
         translate(m, &quote, &Way { src: F::src(m.ip), ..way }, &way, None);
         return Ok(verdict::pass(why));
     }
-    let fib = maps::fib().ok_or(Verdict::DropInternal)?;
-    *fib = Fib::new(F::ICMP, 0, 0);
-    let hop = next_hop::find::<F>(frame, m.ip, fib, way.src, way.dst);
+    let config = maps::config().ok_or(Verdict::DropInternal)?;
+    let question = Question { src: way.src, dst: way.dst, proto: F::ICMP, port: 0, to_server: forward, client_port: 0 };
+    let hop = next_hop::find::<F>(frame, m.ip, maps::jiffies(), config.tick_shift, &question);
     translate(m, &quote, &way, &way, Some(F::ttl(m.ip) - 1));
     maps::count(why);
-    if let Hop::Found = hop
-        && let Some(action) = next_hop::leave(frame, m.eth, m.tags, fib)
+    if let Hop::Found(hop) = hop
+        && let Some(action) = next_hop::leave(frame, m.eth, m.tags, hop)
     {
         return Ok(action);
     }

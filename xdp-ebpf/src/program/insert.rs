@@ -5,13 +5,17 @@ use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{Config, WAYS, backend_state, flow_state, forwarding, hash, meta, tag};
 
 use crate::family::{Family, V4, V6};
-use crate::flow::{Place, Way, entry, entry_flow, entry_tag, good};
+use crate::flow::{Place, Way, entry, entry_flow, entry_tag, good, own};
 use crate::maps::{self, Address, BackendView, Bucket, Key, Record};
 use crate::segment::flag;
 use crate::verdict;
 
 /// No way of a bucket.
 pub const NONE: u32 = u32::MAX;
+
+/// Nobody looked for the record yet: a SYN begins with the choice, so that the line of `REPLY_INDEX` that it needs is on its way
+/// from memory while the flow's own is looked for.
+pub const UNSOUGHT: u32 = u32::MAX - 1;
 
 /// A packet that no record settles.
 pub struct Opening {
@@ -21,7 +25,7 @@ pub struct Opening {
     pub snat: Address,
     /// Index of the flow's bucket.
     pub bucket: u32,
-    /// The way of its own record, or [`NONE`].
+    /// The way of its own record, [`NONE`] or [`UNSOUGHT`].
     pub own: u32,
     pub now: u32,
     pub pool: u32,
@@ -34,6 +38,8 @@ pub struct Opening {
     pub client_port: u16,
     pub vip_port: u16,
     pub flags: u8,
+    /// Hash of the reverse key that is tried.
+    pub reply_hash: u64,
     /// Out: where the packet goes.
     pub way: Way,
 }
@@ -52,15 +58,25 @@ pub extern "C" fn sluicegate_open() -> u32 {
     o.way.forwarding = backend.forwarding;
     let local = backend.forwarding == forwarding::LOCAL;
     o.way.src = if local { o.client } else { o.snat };
+    o.way.sport = candidate(o, config, local, 0);
+    if !o.opens && o.flags & flag::RST != 0 {
+        return 0;
+    }
+    o.reply_hash = reply_hash(o, config);
+    if let Some(replies) = maps::replies(o.reply_hash as u32 & config.reply_mask) {
+        replies.entry[0].load();
+    }
     let Some(bucket) = maps::bucket(o.bucket) else { return verdict::drop(Verdict::DropInternal) };
-
+    if o.own == UNSOUGHT {
+        o.own = own(bucket, o.bucket, o.hash, o.client, o.client_port, o.frontend).unwrap_or(NONE);
+    }
     if o.opens
         && o.own != NONE
         && let Some(record) = maps::record(o.bucket * WAYS as u32 + o.own)
         && record.backend == id
         && good(backend, record.epoch)
     {
-        let place = Place { bucket, way: o.own };
+        let place = Place { bucket, way: o.own & (WAYS as u32 - 1) };
         let old = place.meta();
         let state = match meta::state(old) {
             _ if meta::proto(old) == xdp_ebpf::IPPROTO_UDP => flow_state::NEW,
@@ -70,10 +86,6 @@ pub extern "C" fn sluicegate_open() -> u32 {
         place.touch(old, meta::new(o.now, state, o.proto));
         o.way.sport = record.port;
         o.way.src = record.source;
-        return 0;
-    }
-    if !o.opens && o.flags & flag::RST != 0 {
-        o.way.sport = candidate(o, config, local, 0);
         return 0;
     }
     insert(o, config, bucket, backend.epoch, local)
@@ -113,6 +125,13 @@ fn tuple(v4: bool, seed: u64, src: Address, dst: Address, sport: u16, dport: u16
     if v4 { V4::hash(seed, src, dst, sport, dport, proto) } else { V6::hash(seed, src, dst, sport, dport, proto) }
 }
 
+/// Of the reverse key of `o.way`.
+#[inline(always)]
+fn reply_hash(o: &Opening, config: &Config) -> u64 {
+    let seed = config.seed.wrapping_add(hash::REPLY_SEED);
+    tuple(o.v4, seed, o.way.dst, o.way.src, o.way.dport, o.way.sport, o.proto)
+}
+
 /// Candidate `i` for the source port, as it lies in the packet.
 #[inline(always)]
 fn candidate(o: &Opening, config: &Config, local: bool, i: u32) -> u16 {
@@ -124,7 +143,13 @@ fn candidate(o: &Opening, config: &Config, local: bool, i: u32) -> u16 {
 
 #[inline(always)]
 fn insert(o: &mut Opening, config: &Config, bucket: &'static Bucket, epoch: u32, local: bool) -> u32 {
-    let way = if o.own == NONE { sluicegate_victim() } else { o.own };
+    let way = match o.own {
+        NONE => match free(bucket) {
+            Some(way) => way,
+            None => sluicegate_victim(),
+        },
+        own => own,
+    };
     if way == NONE {
         return verdict::drop(Verdict::DropContended);
     }
@@ -173,7 +198,18 @@ fn insert(o: &mut Opening, config: &Config, bucket: &'static Bucket, epoch: u32,
     0
 }
 
-/// The way that a new record takes: free, dead, or the one that will be missed least.
+/// The first free way.
+#[inline(always)]
+fn free(bucket: &Bucket) -> Option<u32> {
+    for way in 0..WAYS {
+        if bucket.tag[way].load() == tag::FREE {
+            return Some(maps::forget::<7>(way as u32, bucket.meta[0].load()));
+        }
+    }
+    None
+}
+
+/// The way that a new record takes where none is free: dead, or the one that will be missed least.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn sluicegate_victim() -> u32 {
@@ -203,7 +239,8 @@ fn release(reply: u32, flow: u32) {
         let slot = &replies.entry[reply as usize & (WAYS - 1)];
         let old = slot.load();
         if entry_tag(old) != tag::FREE && entry_flow(old) == flow {
-            slot.swap_if(old, 0);
+            // Nobody else may take it: its flow is BUSY.
+            slot.store(0);
         }
     }
 }
@@ -218,7 +255,10 @@ fn reserve(o: &mut Opening, config: &Config, flow: u32, local: bool) -> Option<u
         if last && spare == NONE {
             return None;
         }
-        o.way.sport = candidate(o, config, local, if last { spare } else { i });
+        if i != 0 {
+            o.way.sport = candidate(o, config, local, if last { spare } else { i });
+            o.reply_hash = reply_hash(o, config);
+        }
         match sluicegate_probe(flow, u32::from(local), u32::from(last)) {
             TAKEN => {}
             CLOSING if spare == NONE => spare = i,
@@ -244,9 +284,7 @@ extern "C" fn sluicegate_probe(flow: u32, local: u32, last: u32) -> u32 {
     if local == 0 && maps::frontend(Key { addr: o.way.src, port: o.way.sport, proto: o.proto, pad: 0 }).is_some() {
         return TAKEN;
     }
-    let seed = config.seed.wrapping_add(hash::REPLY_SEED);
-    let hash = tuple(o.v4, seed, o.way.dst, o.way.src, o.way.dport, o.way.sport, o.proto);
-    let (wanted, at) = (hash::tag(hash), hash as u32 & config.reply_mask);
+    let (wanted, at) = (hash::tag(o.reply_hash), o.reply_hash as u32 & config.reply_mask);
     let Some(replies) = maps::replies(at) else { return TAKEN };
     let (mut same, mut empty) = (NONE, NONE);
     for way in 0..WAYS {

@@ -72,15 +72,16 @@ fn link(frame: impl Buffer, eth: Window<14>) -> Result<(u16, Cursor, u32), Verdi
         return Ok((kind, eth.end(), 0));
     }
     let Some(tag) = frame.window::<4>(eth.end()) else { return Err(Verdict::PassMalformed) };
-    let kind = tag.u16::<2>();
-    if kind != DOT1Q && kind != DOT1AD {
-        return Ok((kind, tag.end(), 1));
+    let (mut kind, mut tags) = (tag.u16::<2>(), 1);
+    if kind == DOT1Q || kind == DOT1AD {
+        let Some(tag) = frame.window::<4>(tag.end()) else { return Err(Verdict::PassMalformed) };
+        (kind, tags) = (tag.u16::<2>(), 2);
+        if kind == DOT1Q || kind == DOT1AD {
+            return Err(Verdict::PassHeaders);
+        }
     }
-    let Some(tag) = frame.window::<4>(tag.end()) else { return Err(Verdict::PassMalformed) };
-    match tag.u16::<2>() {
-        DOT1Q | DOT1AD => Err(Verdict::PassHeaders),
-        kind => Ok((kind, tag.end(), 2)),
-    }
+    let tags = maps::forget::<3>(tags, u32::from(tag.u16::<0>()));
+    Ok((kind, eth.start().plus_told::<31>(14 + 4 * tags as usize), tags))
 }
 
 #[inline(always)]

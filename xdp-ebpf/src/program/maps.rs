@@ -6,7 +6,7 @@ use core::cell::UnsafeCell;
 use core::ptr::from_ref;
 
 use crate::insert::Opening;
-use crate::next_hop::Fib;
+use crate::next_hop::{Fib, KEPT, Kept};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_map_lookup_elem, bpf_redirect_map};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, PerCpuArray};
@@ -55,6 +55,8 @@ static BACKEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(102
 static OPENING: PerCpuArray<Opening> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static NEXT_HOP: PerCpuArray<Fib> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static NEXT_HOPS: PerCpuArray<Kept> = PerCpuArray::with_max_entries(KEPT, 0);
 
 const FLOW_BUCKETS: u32 = 128;
 
@@ -172,9 +174,15 @@ impl Word {
         seen as u32 == old
     }
 
-    /// Exchange with full ordering: what was written before is visible to whoever sees the new value.
+    /// Stores so that what was written before is visible to whoever sees the new value.
     #[inline(always)]
     pub fn publish(&self, v: u32) {
+        // x86 keeps the order of stores, and an exchange would wait for the record's cache line.
+        if cfg!(bpf_target_arch = "x86_64") {
+            barrier();
+            self.store(v);
+            return;
+        }
         // SAFETY: as in `swap_if`.
         unsafe {
             asm!("w2 = xchg32_32(r1 + 0, w2)", inout("r2") u64::from(v) => _, in("r1") self.0.get(), options(nostack))
@@ -194,6 +202,12 @@ impl Entry {
     pub fn load(&self) -> u64 {
         // SAFETY: as in `Word::load`.
         unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline(always)]
+    pub fn store(&self, v: u64) {
+        // SAFETY: as in `Word::store`.
+        unsafe { self.0.get().write_volatile(v) }
     }
 
     #[inline(always)]
@@ -293,6 +307,12 @@ pub fn fib() -> Option<&'static mut Fib> {
     look_up!(NEXT_HOP, Fib, 0u32)
 }
 
+/// This CPU's memory of next hops.
+#[inline(always)]
+pub fn kept(at: u32) -> Option<&'static mut Kept> {
+    look_up!(NEXT_HOPS, Kept, at)
+}
+
 /// Keeps loads before it from being moved behind it.
 #[inline(always)]
 pub fn barrier() {
@@ -300,16 +320,16 @@ pub fn barrier() {
     unsafe { asm!("", options(nostack)) };
 }
 
-/// An index below 8 that the verifier takes for unknown: otherwise it would walk the rest of the program once for each way.
-/// `noise` is any word whose value it doesn't know.
+/// A number below 2^n, `MASK` being 2^n - 1, that the verifier takes for unknown: otherwise it would walk the rest of the program
+/// once for each value. `noise` is any word whose value it doesn't know.
 #[inline(always)]
-pub fn forget(way: u32, noise: u32) -> u32 {
-    let mut way = u64::from(way);
+pub fn forget<const MASK: u32>(value: u32, noise: u32) -> u32 {
+    let mut value = u64::from(value);
     // SAFETY: arithmetic on registers.
     unsafe {
-        asm!("{way} ^= {noise}", "{way} ^= {noise}", way = inout(reg) way, noise = in(reg) u64::from(noise), options(pure, nomem, nostack))
+        asm!("{value} ^= {noise}", "{value} ^= {noise}", value = inout(reg) value, noise = in(reg) u64::from(noise), options(pure, nomem, nostack))
     };
-    way as u32 & (WAYS as u32 - 1)
+    value as u32 & MASK
 }
 
 #[inline(always)]
