@@ -1,6 +1,9 @@
 //! Answers of the control thread to what `admin` asks: plain values, taken from the rooms at one moment.
 
 use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::debug;
 
 use super::{Control, explain};
 use crate::admin::query::{Query, Readings, Room};
@@ -22,10 +25,12 @@ pub(super) fn answer(query: Query, control: &Control, proxy: Option<&Proxy>) {
 fn readings(control: &Control, proxy: Option<&Proxy>) -> Readings {
     let room = |p: &super::Progress| Room { name: p.name.into(), applied: p.applied, problems: p.problems.clone() };
     let mut rooms = vec![room(&control.l4), room(&control.l7)];
+    let began = Instant::now();
     let l4 = control.dataplane.read().unwrap_or_else(|e| {
         rooms[0].problems.push(format!("its counters cannot be read: {e:#}"));
         L4Traffic::default()
     });
+    debug!(took = ?began.elapsed(), "read the data plane's counters");
     Readings {
         node: control.config.plan.node.clone(),
         started: control.started,

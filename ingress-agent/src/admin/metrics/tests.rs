@@ -13,6 +13,7 @@ fn readings() -> Box<Readings> {
     let vip = "203.0.113.1".parse().unwrap();
     let key = FrontendKey { vip, protocol: Protocol::Tcp, port: 443 };
     let service = ObjectName::new("shop", "web");
+    let pool = PoolName { service: service.clone(), port: 443, protocol: Protocol::Tcp };
     let counts = Counts { rx_packets: 5, rx_bytes: 500, tx_packets: 4, tx_bytes: 400, new_flows: 1 };
     Box::new(Readings {
         node: "n".into(),
@@ -29,11 +30,10 @@ fn readings() -> Box<Readings> {
         l4: L4Traffic {
             verdicts: vec![("forward_nat", "", 9)],
             frontends: vec![(key, counts)],
-            backends: vec![(
-                PoolName { service: service.clone(), port: 443, protocol: Protocol::Tcp },
-                "10.0.0.1:8443".parse().unwrap(),
-                counts,
-            )],
+            backends: vec![
+                (pool.clone(), "10.0.0.1:8443".parse().unwrap(), counts),
+                (pool, "10.0.0.2:8443".parse().unwrap(), Counts::default()),
+            ],
             flows: 1,
             flow_capacity: 1000,
             ..L4Traffic::default()
@@ -69,6 +69,7 @@ fn samples_are_there() {
     ] {
         assert!(text.lines().any(|l| l == line), "{line}\nnot in\n{text}");
     }
+    assert!(!text.contains("10.0.0.2:8443"), "an idle backend takes no room");
     assert!(text.ends_with("# EOF\n"));
     assert!(text.contains("process_resident_memory_bytes "));
 }
