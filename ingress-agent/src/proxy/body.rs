@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::header::{self, HeaderMap};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -36,6 +37,28 @@ impl fmt::Display for BodyError {
 }
 
 impl std::error::Error for BodyError {}
+
+/// RFC 9110 §6.5.1: trailers must not frame, route or authenticate; these are dropped instead of merged by somebody else.
+pub(super) fn sanitise(trailers: &mut HeaderMap) {
+    for name in [
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::HOST,
+        header::CONNECTION,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::SET_COOKIE,
+        header::EXPECT,
+        header::CONTENT_ENCODING,
+        header::CONTENT_TYPE,
+        header::CONTENT_RANGE,
+    ] {
+        trailers.remove(name);
+    }
+}
 
 /// What goes to a backend.
 pub(super) struct RequestBody {
@@ -89,7 +112,7 @@ impl RequestBody {
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = match &mut self.source {
+        let mut frame = match &mut self.source {
             Source::Empty => return Poll::Ready(None),
             Source::Client(body) => match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
@@ -102,6 +125,9 @@ impl RequestBody {
             },
         };
         self.begun = true;
+        if let Some(trailers) = frame.trailers_mut() {
+            sanitise(trailers);
+        }
         if let Some(data) = frame.data_ref() {
             let size = data.len() as u64;
             if size > self.left {
@@ -184,11 +210,12 @@ impl http_body::Body for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        this.record.asked();
         let frame = ready!(this.kind.poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    this.record.sent += data.len() as u64;
+                    this.record.gave(data.len());
                 }
             }
             Some(Err(error)) => tracing::debug!(%error, "response body ended early"),

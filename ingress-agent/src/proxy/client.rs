@@ -65,6 +65,10 @@ struct Waiting {
     stuck_writing: Cell<Option<u64>>,
     /// A first request has come: the keep-alive limit applies, no longer that of the first head.
     greeted: Cell<bool>,
+    /// Bodies that gave a frame and were not asked for another since, and when any was asked last. HTTP/2 clients can
+    /// stop the flow of a stream while the connection looks alive (CVE-2019-9517).
+    owed: Cell<u32>,
+    asked: Cell<u64>,
 }
 
 impl Client {
@@ -102,6 +106,8 @@ impl Client {
                 reading: Cell::new(false),
                 stuck_writing: Cell::new(None),
                 greeted: Cell::new(false),
+                owed: Cell::new(0),
+                asked: Cell::new(now),
             },
             worker,
         }
@@ -152,6 +158,9 @@ impl Client {
         if w.stuck_writing.get().is_some_and(|since| over(since, limits.client_send)) {
             return Some(Order::Abort);
         }
+        if w.owed.get() > 0 && over(w.asked.get(), limits.client_send) {
+            return Some(Order::Abort);
+        }
         match w.phase.get() {
             Phase::Idle if self.under_way.get() > 0 => None,
             Phase::Idle if w.greeted.get() => over(w.since.get(), limits.keep_alive).then_some(Order::Finish),
@@ -164,6 +173,19 @@ impl Client {
     pub(super) fn request_begun(&self) {
         self.under_way.set(self.under_way.get() + 1);
         self.waiting.greeted.set(true);
+    }
+
+    /// A response's body was asked for a frame; `owed` says whether it had given one before.
+    pub(super) fn body_asked(&self, owed: bool) {
+        let waiting = &self.waiting;
+        waiting.asked.set(self.worker.deadlines.now());
+        if owed {
+            waiting.owed.set(waiting.owed.get().saturating_sub(1));
+        }
+    }
+
+    pub(super) fn body_gave(&self) {
+        self.waiting.owed.set(self.waiting.owed.get() + 1);
     }
 
     pub(super) fn request_done(&self) {
@@ -191,10 +213,8 @@ impl<T> ClientIo<T> {
         let client = &self.client;
         client.worker.counters.bytes_in.add(bytes.len() as u64);
         let waiting = &client.waiting;
-        let Some(framing) = &mut self.framing else {
-            waiting.since.set(client.worker.deadlines.now());
-            return Ok(());
-        };
+        // In HTTP/2, requests say whether a connection is used; a PING does not.
+        let Some(framing) = &mut self.framing else { return Ok(()) };
         match framing.feed(bytes) {
             Judgement::Fine => {}
             Judgement::BadHead(number, violation) => client.bad_head.set(Some((number, violation))),

@@ -18,17 +18,33 @@ pub(super) struct Record {
     /// Bytes of the response's body.
     pub(super) sent: u64,
     pub(super) line: Option<Box<Line>>,
+    /// The body gave a frame and was not asked since.
+    owed: bool,
 }
 
 impl Record {
     pub(super) fn new(client: Rc<Client>, started: Instant) -> Self {
         client.request_begun();
-        Self { client, route: None, started, status: 0, sent: 0, line: None }
+        Self { client, route: None, started, status: 0, sent: 0, line: None, owed: false }
+    }
+
+    /// The client's side wants a frame.
+    pub(super) fn asked(&mut self) {
+        self.client.body_asked(std::mem::take(&mut self.owed));
+    }
+
+    pub(super) fn gave(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+        self.owed = true;
+        self.client.body_gave();
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if self.owed {
+            self.asked();
+        }
         self.client.request_done();
         let worker = &self.client.worker;
         let took = self.started.elapsed();

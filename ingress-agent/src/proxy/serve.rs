@@ -151,7 +151,8 @@ async fn serve_http2<T: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
         // CVE-2023-44487: streams that are reset at once cost the client its connection.
         .max_pending_accept_reset_streams(32)
         .max_local_error_reset_streams(128)
-        .keep_alive_interval(client.worker.limits.keep_alive)
+        // Finds peers that vanished; whether an idle connection may stay is decided by the worker's round.
+        .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let mut finishing = false;

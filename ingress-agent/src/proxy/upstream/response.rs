@@ -5,6 +5,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
+use crate::proxy::body::sanitise;
+
 /// Responses may have this many header lines in a head of this many bytes.
 const HEADERS_MOST: usize = 128;
 pub(super) const HEAD_MOST: usize = 64 * 1024;
@@ -236,6 +238,7 @@ impl Chunks {
                     let value = HeaderValue::from_bytes(line.value).map_err(|_| Refused("a trailer is malformed"))?;
                     map.append(name, value);
                 }
+                sanitise(&mut map);
                 (used, Some(map))
             }
             Ok(httparse::Status::Partial) if buffer.len() < TRAILERS_MOST => return Ok(Piece::More),
