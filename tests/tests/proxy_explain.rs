@@ -1,5 +1,6 @@
 //! `explain` says what the proxy does: each row is asked of both.
 
+use http::{HeaderMap, Method};
 use ingress_agent::proxy::explain;
 use ingress_tests::http::address;
 use ingress_tests::http::backend::Backend;
@@ -30,14 +31,16 @@ fn explanations_agree_with_answers() {
         ("unknown.example", "/", 404, "No host matches"),
     ] {
         assert_eq!(get(served.http(), host, path).status, status, "{host} {path}");
-        let told = explain(&snapshot, &format!("http://{host}:{HTTP}{path}")).expect("an explanation");
+        let told = explain(&snapshot, &format!("http://{host}:{HTTP}{path}"), &Method::GET, &HeaderMap::new())
+            .expect("an explanation");
         assert!(told.steps.iter().any(|s| s.contains(said)), "{host} {path}: {:#?}", told.steps);
         assert_eq!(told.listener, Some(served.http()));
         assert_eq!(told.backends.contains(&backend.address), status == 200, "{host} {path}");
     }
-    let nowhere = explain(&site.snapshot(1, address()), "http://shop.example:1/").expect("an explanation");
+    let nowhere = explain(&site.snapshot(1, address()), "http://shop.example:1/", &Method::GET, &HeaderMap::new())
+        .expect("an explanation");
     assert!(nowhere.steps[0].contains("No HTTP listener on port 1"), "{:?}", nowhere.steps);
     for bad in ["shop.example", "ftp://shop.example/", "http://", "http://a b/"] {
-        assert!(explain(&snapshot, bad).is_err(), "{bad}");
+        assert!(explain(&snapshot, bad, &Method::GET, &HeaderMap::new()).is_err(), "{bad}");
     }
 }

@@ -195,7 +195,7 @@ fn heads_beyond_the_limits_are_431() {
     let proxied = Proxied::new();
     let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(40_000));
     proxied.refuses("a large field", &large, 431);
-    let fields: String = (0..200).map(|i| format!("x{i}: y\r\n")).collect();
+    let fields = "x: y\r\n".repeat(200);
     proxied.refuses("many fields", &format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"), 431);
     let fine = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(20_000));
     assert_eq!(proxied.ask(fine.as_bytes()).map(|r| r.status), Some(200));

@@ -69,17 +69,13 @@ type Frames = std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<Frame<Byt
 fn async_echo(body: Incoming) -> Frames {
     Box::pin(futures_util::stream::unfold(Some(body), |state| async move {
         let mut body = state?;
-        match body.frame().await {
-            Some(Ok(frame)) => {
-                let data = frame.into_data().unwrap_or_default();
-                Some((Ok(Frame::data(data)), Some(body)))
-            }
-            _ => {
-                let mut trailers = HeaderMap::new();
-                trailers.insert("grpc-status", "0".parse().expect("a value"));
-                Some((Ok(Frame::trailers(trailers)), None))
-            }
+        if let Some(Ok(frame)) = body.frame().await {
+            let data = frame.into_data().unwrap_or_default();
+            return Some((Ok(Frame::data(data)), Some(body)));
         }
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", "0".parse().expect("a value"));
+        Some((Ok(Frame::trailers(trailers)), None))
     }))
 }
 
@@ -148,7 +144,10 @@ fn grpc_passes_with_trailers_both_ways() {
             let response = sender.send_request(sent).await.expect("a response");
             assert_eq!(response.headers()["x-te"], "trailers");
             let collected = response.into_body().collect().await.expect("a body");
-            assert_eq!(collected.trailers().and_then(|t| t.get("grpc-status")).map(|v| v.as_bytes()), Some(&b"0"[..]));
+            assert_eq!(
+                collected.trailers().and_then(|t| t.get("grpc-status")).map(http::HeaderValue::as_bytes),
+                Some(&b"0"[..])
+            );
             assert_eq!(collected.to_bytes(), &b"\0\0\0\0\x05hello"[..]);
         }
     });

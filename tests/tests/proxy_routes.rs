@@ -86,7 +86,7 @@ fn conditions_and_precedence_are_those_of_the_gateway_api() {
         with(202, &|r| r.matches.method = Some(Method::POST)),
         with(203, &|r| r.matches.headers = vec![header("x-a", text("1"))]),
         with(206, &|r| {
-            r.matches.headers = vec![header("x-a", text("1")), header("x-b", ValueMatch::Regex("[0-9]+".to_owned()))]
+            r.matches.headers = vec![header("x-a", text("1")), header("x-b", ValueMatch::Regex("[0-9]+".to_owned()))];
         }),
         with(207, &|r| r.matches.query = vec![query("q", text("a b"))]),
         with(208, &|r| r.matches.query = vec![query("r", ValueMatch::Regex("v[12]".to_owned()))]),

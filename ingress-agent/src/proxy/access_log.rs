@@ -72,11 +72,11 @@ pub(super) struct LogWriter {
 }
 
 impl LogWriter {
-    pub(super) fn start(target: &AccessLog) -> anyhow::Result<Option<Self>> {
+    pub(super) fn start(target: AccessLog) -> anyhow::Result<Option<Self>> {
         let path = match target {
             AccessLog::Off => return Ok(None),
             AccessLog::Stdout => None,
-            AccessLog::File(path) => Some(path.clone()),
+            AccessLog::File(path) => Some(path),
         };
         let file = path.as_ref().map(open).transpose()?;
         let (sender, receiver) = sync_channel(WAITING);

@@ -1,7 +1,7 @@
 //! From the snapshot to what workers look things up in. Runs on the caller's thread, once for all workers, and reuses
 //! every part whose `Arc` has not changed: one endpoint among 100,000 costs a walk over pointers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -164,11 +164,9 @@ impl Compiler {
 
     /// A route that left takes its statistics with it, once nobody uses them.
     fn forget_stats(&mut self) {
-        let mut used: HashMap<*const RouteStats, ()> = HashMap::with_capacity(self.stats.len());
-        for route in self.hosts.iter().flat_map(|h| h.all()).flat_map(|h| h.routes()) {
-            used.insert(Arc::as_ptr(&route.stats), ());
-        }
-        self.stats.retain(|_, stats| used.contains_key(&Arc::as_ptr(stats)));
+        let routes = self.hosts.iter().flat_map(|h| h.all()).flat_map(|h| h.routes());
+        let used: HashSet<*const RouteStats> = routes.map(|route| Arc::as_ptr(&route.stats)).collect();
+        self.stats.retain(|_, stats| used.contains(&Arc::as_ptr(stats)));
     }
 
     fn pool_changes(&mut self, snapshot: &Snapshot) -> PoolChanges {

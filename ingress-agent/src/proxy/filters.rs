@@ -92,7 +92,7 @@ pub(super) fn edit_response(headers: &mut HeaderMap, filters: &[Filter]) {
     }
 }
 
-/// The Location of a redirect. Gateway API, HTTPRequestRedirectFilter: a port that is not named follows a named scheme,
+/// The Location of a redirect. Gateway API, `HTTPRequestRedirectFilter`: a port that is not named follows a named scheme,
 /// else it is the listener's; the usual port of the scheme is left out.
 pub(super) fn location(
     redirect: &Redirect,

@@ -143,12 +143,11 @@ async fn respond(client: &Rc<Client>, parts: &Parts, body: Incoming, mut record:
     }
     let mut trace = Trace::default();
     let asked = Instant::now();
-    let result = match worker.pool(found.pools[choice].0) {
-        Some(pool) => upstream::ask(worker, &pool, route, &outgoing, body, &mut trace).await,
-        None => {
-            worker.counters.errors[UpstreamError::NoBackend as usize].add(1);
-            Err(Failure::NoBackend)
-        }
+    let result = if let Some(pool) = worker.pool(found.pools[choice].0) {
+        upstream::ask(worker, &pool, route, &outgoing, body, &mut trace).await
+    } else {
+        worker.counters.errors[UpstreamError::NoBackend as usize].add(1);
+        Err(Failure::NoBackend)
     };
     if let Some(line) = &mut record.line {
         line.pool = Some(chosen.pool.clone());

@@ -1,4 +1,4 @@
-//! Listening sockets: one a worker for each (address, port), shared by SO_REUSEPORT, bound before the address exists.
+//! Listening sockets: one a worker for each (address, port), shared by `SO_REUSEPORT`, bound before the address exists.
 
 use std::io;
 use std::net::SocketAddr;

@@ -129,7 +129,7 @@ impl Proxy {
     /// Starts the workers; nothing is served before the first [`Self::apply`].
     pub fn start(options: ProxyOptions) -> anyhow::Result<Self> {
         let count = options.workers.max(1);
-        let log = LogWriter::start(&options.access_log)?;
+        let log = LogWriter::start(options.access_log)?;
         let compiler = Compiler::new(count)?;
         let mut workers = Vec::with_capacity(count);
         let mut all_counters = Vec::with_capacity(count);

@@ -51,6 +51,7 @@ pub(super) struct Backend {
     failures: Cell<u32>,
     ejections: Cell<u32>,
     ejected_until: Cell<Option<Instant>>,
+    #[expect(clippy::vec_box, reason = "a connection moves between here and each exchange: a pointer, not its bytes")]
     idle: RefCell<Vec<Box<Connection>>>,
     pub(super) h2: RefCell<Option<Shared>>,
     /// No longer in any snapshot, or draining: finished connections are not kept.

@@ -87,7 +87,7 @@ async fn plain(client: Rc<Client>, stream: TcpStream) {
     match peeked {
         // Fewer bytes than this could still become PUT or PROPFIND; HTTP/2 clients send their preface in one piece.
         Ok(Ok(count)) if count >= 4 && start[..count] == PREFACE[..count] => serve_http2(client, stream).await,
-        Ok(Ok(0)) | Ok(Err(_)) | Err(_) => {}
+        Ok(Ok(0) | Err(_)) | Err(_) => {}
         Ok(Ok(_)) => serve_http1(client, stream).await,
     }
 }

@@ -50,8 +50,10 @@ pub(super) async fn run<T: AsyncRead + AsyncWrite + Unpin>(
         let sent = up.poll(cx, &mut downstream, &mut *upstream);
         let received = down.poll(cx, &mut *upstream, &mut downstream);
         match (sent, received) {
-            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(()),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
+            // Broken one way, or over both ways.
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                return Poll::Ready(());
+            }
             _ => {}
         }
         if (up.moved, down.moved) != moved {

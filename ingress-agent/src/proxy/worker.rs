@@ -21,6 +21,7 @@ use super::listen;
 use super::metrics::WorkerCounters;
 use super::pools::{PoolId, WorkerPool};
 use super::serve;
+use crate::model::snapshot::Pool;
 
 pub(super) struct Worker {
     pub(super) index: usize,
@@ -28,7 +29,7 @@ pub(super) struct Worker {
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) routing: RefCell<Arc<Routing>>,
     pub(super) generation: Cell<u64>,
-    pools: RefCell<Vec<Option<Rc<WorkerPool>>>>,
+    pools: RefCell<Vec<Option<Known>>>,
     pub(super) deadlines: Rc<Deadlines>,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
@@ -38,6 +39,13 @@ pub(super) struct Worker {
     draining: Cell<bool>,
     /// Told when a connection ends while draining.
     closed: Notify,
+}
+
+/// A pool of the snapshot. Its backends are made when a request first needs them: of 100,000 endpoints, most belong to
+/// services that HTTP never reaches, or not through this worker.
+struct Known {
+    source: Arc<Pool>,
+    made: Option<Rc<WorkerPool>>,
 }
 
 enum Listening {
@@ -138,7 +146,8 @@ async fn rounds(worker: Rc<Worker>) {
                 client.tell(order);
             }
         }
-        for backend in worker.pools.borrow().iter().flatten().flat_map(|pool| pool.backends()) {
+        for backend in worker.pools.borrow().iter().flatten().filter_map(|k| k.made.as_ref()).flat_map(|p| p.backends())
+        {
             backend.sweep(now);
         }
         worker.flush_log();
@@ -156,10 +165,12 @@ impl Worker {
             if pools.len() <= at {
                 pools.resize_with(at + 1, || None);
             }
-            let last = pools[at].take();
+            let last = pools[at].take().and_then(|known| known.made);
             match pool {
-                // Workers begin at different backends, or all first requests would meet at one.
-                Some(pool) => pools[at] = Some(Rc::new(WorkerPool::new(pool, last.as_deref(), self.index * 7919))),
+                Some(source) => {
+                    let made = last.map(|last| Rc::new(WorkerPool::new(source, Some(&last), 0)));
+                    pools[at] = Some(Known { source: Arc::clone(source), made });
+                }
                 None => {
                     if let Some(last) = last {
                         last.retire();
@@ -251,7 +262,11 @@ impl Worker {
     }
 
     pub(super) fn pool(&self, id: PoolId) -> Option<Rc<WorkerPool>> {
-        self.pools.borrow().get(id.0 as usize).cloned().flatten()
+        let mut pools = self.pools.borrow_mut();
+        let known = pools.get_mut(id.0 as usize)?.as_mut()?;
+        // Workers begin at different backends, or all first requests would meet at one.
+        let made = known.made.get_or_insert_with(|| Rc::new(WorkerPool::new(&known.source, None, self.index * 7919)));
+        Some(Rc::clone(made))
     }
 
     pub(super) fn logs(&self) -> bool {

@@ -131,7 +131,7 @@ pub fn reply(stream: &mut TcpStream, status: &str, fields: &str, body: &[u8]) {
 
 fn serve(mut stream: TcpStream, received: &Mutex<Vec<Received>>, answer: &Answer) {
     let _ = stream.set_nodelay(true);
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(60)));
+    let _ = stream.set_read_timeout(Some(Duration::from_mins(1)));
     let mut buffer = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut buffer) {
         received.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
@@ -200,7 +200,7 @@ fn fill_until(stream: &mut TcpStream, buffer: &mut Vec<u8>, from: usize, mark: &
 }
 
 fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
-    let mut part = [0; 64 * 1024];
+    let mut part = [0; 16 * 1024];
     match stream.read(&mut part) {
         Ok(0) | Err(_) => None,
         Ok(count) => {

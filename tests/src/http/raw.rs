@@ -142,7 +142,7 @@ impl<S: Read + Write> Raw<S> {
     }
 
     fn fill(&mut self) -> Option<()> {
-        let mut part = [0; 64 * 1024];
+        let mut part = [0; 16 * 1024];
         match self.stream.read(&mut part) {
             Ok(0) | Err(_) => None,
             Ok(count) => {

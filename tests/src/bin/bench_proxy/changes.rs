@@ -92,7 +92,7 @@ fn large() -> Snapshot {
     }
 }
 
-/// Kilobytes, from proc_pid_status(5).
+/// Kilobytes, from `proc_pid_status(5)`.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -92,7 +92,7 @@ fn family(pid: u32) -> Vec<u32> {
     all
 }
 
-/// proc_pid_stat(5): fields 14 and 15, in hundredths of a second on every Linux that Rust runs on.
+/// `proc_pid_stat(5)`: fields 14 and 15, in hundredths of a second on every Linux that Rust runs on.
 fn cpu_of(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
