@@ -1,7 +1,9 @@
 //! What reaches a backend and what comes back: fields, framing, bodies, tunnels, and failures.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ingress_agent::model::route::{Retry, Timeouts};
@@ -207,7 +209,7 @@ fn websocket_bytes_pass_both_ways_and_half_close() {
     let sent = large.clone();
     let sending = std::thread::spawn(move || {
         let _ = writer.write_all(&sent);
-        let _ = writer.shutdown(std::net::Shutdown::Write);
+        let _ = writer.shutdown(Shutdown::Write);
     });
     assert_eq!(client.take(large.len()), Some(large));
     assert_eq!(client.take(3).as_deref(), Some(&b"bye"[..]));
@@ -319,18 +321,23 @@ fn a_refused_connection_is_tried_elsewhere_and_the_backend_ejected() {
 
 #[test]
 fn a_backend_that_closes_idle_connections_costs_no_request() {
-    // Answers one request a connection, closes after a moment without saying so.
-    let backend = Backend::answering(|_, stream| {
+    // Answers one request a connection and closes it without having said so.
+    let closed = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&closed);
+    let backend = Backend::answering(move |_, stream| {
         reply(stream, "200 OK", "", b"once");
+        let _ = stream.shutdown(Shutdown::Both);
+        count.fetch_add(1, Ordering::SeqCst);
         Then::Close
     });
     let served = Served::single(&Site::to(backend.address));
     let mut client = Raw::connect(served.http());
     for turn in 0..50 {
+        // A POST must not be sent twice, so the proxy looks before it uses an idle connection for one.
         let method = if turn % 2 == 0 { "GET" } else { "POST" };
-        let response =
-            client.send(format!("{method} /{turn} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")).response();
-        assert_eq!(response.map(|r| r.status), Some(200), "request {turn}");
+        let request = format!("{method} /{turn} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(client.send(request).response().map(|r| r.status), Some(200), "request {turn}");
+        until("the backend has closed", || (closed.load(Ordering::SeqCst) == turn + 1).then_some(()));
     }
     assert_eq!(backend.received().len(), 50, "none was sent twice");
 }

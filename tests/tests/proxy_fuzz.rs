@@ -1,9 +1,14 @@
 //! Fuzz target for HTTP framing, with a seeded run: sound requests are mutated and sent in pieces. Whatever comes, the
 //! proxy lives, and each request that reaches the backend is framed beyond doubt and answered exactly once.
 
+use std::io::Read;
+use std::net::Shutdown;
+use std::time::Duration;
+
 use ingress_tests::http::backend::{Backend, Then, reply};
 use ingress_tests::http::raw::{Raw, get};
 use ingress_tests::http::site::{Served, Site};
+use ingress_tests::wait::PATIENCE;
 
 /// xorshift64: the run is the same everywhere.
 struct Random(u64);
@@ -89,34 +94,26 @@ fn mutated_requests_never_desynchronise() {
     let served = Served::single(&Site::to(backend.address));
     let mut random = Random(0x0000_f0a1_1e57);
     let mut accepted = 0;
-    for turn in 0..1500 {
+    for turn in 0..1000 {
         let bytes = mutate(&mut random);
         let before = backend.received().len();
         let mut client = Raw::connect(served.http());
         let cut = random.below(bytes.len());
         client.send(&bytes[..cut]).send(&bytes[cut..]);
-        let _ = client.stream.shutdown(std::net::Shutdown::Write);
-        let heads: Vec<u16> = {
-            let mut all = Vec::new();
-            // HEAD answers carry no body; the backend marks its own by a field.
-            let mut text = Vec::new();
-            while let Some(byte) = client.take(1) {
-                text.extend_from_slice(&byte);
-            }
-            let text = String::from_utf8_lossy(&text).into_owned();
-            all.extend(text.match_indices("x-from: backend").map(|_| 200));
-            all
-        };
+        // A client that says it is done cancels what is under way, so the first answer is awaited; a request that never
+        // becomes complete has none.
+        client.stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+        let first = client.response().is_some_and(|r| r.field("x-from") == Some("backend"));
+        let _ = client.stream.shutdown(Shutdown::Write);
+        client.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut rest = std::mem::take(&mut client.rest);
+        let _ = client.stream.read_to_end(&mut rest);
+        let answers = usize::from(first) + String::from_utf8_lossy(&rest).matches("x-from: backend").count();
         let reached = &backend.received()[before..];
         let shown = String::from_utf8_lossy(&bytes).into_owned();
         // A request whose body never became complete reaches the backend only in part, and is not counted there.
-        assert!(
-            heads.len() <= reached.len(),
-            "turn {turn}: {} answers for {} requests\n{shown:?}",
-            heads.len(),
-            reached.len()
-        );
-        accepted += heads.len();
+        assert!(answers <= reached.len(), "turn {turn}: {answers} answers for {} requests\n{shown:?}", reached.len());
+        accepted += answers;
         for request in reached {
             let (lengths, encodings) = (request.fields("content-length"), request.fields("transfer-encoding"));
             let sound = lengths.len() + encodings.len() <= 1
@@ -128,6 +125,6 @@ fn mutated_requests_never_desynchronise() {
             assert!(sound, "turn {turn}: {shown:?} reached the backend as {:?}", request.head);
         }
     }
-    assert!(accepted > 500, "the seeds are mostly sound: {accepted}");
+    assert!(accepted > 300, "the seeds are mostly sound: {accepted}");
     assert_eq!(get(served.http(), "a", "/").status, 200);
 }
