@@ -1,65 +1,26 @@
 //! A plain model of the packet path, written from `xdp_ebpf::rules` and nothing else: vectors and maps instead of shared
 //! memory, clarity instead of speed. The differential test holds the program against it. Time stands still in here.
 
+mod given;
+
 mod parse;
 
 mod icmp;
 
 mod rewrite;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use xdp_ebpf::rules::{PORT_PROBES, flow_rank};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{
-    Addr, Backend, Config, Frontend, FrontendInfo, FrontendKey, Port, Traffic, WAYS, backend_state, flow_state,
-    forwarding, frontend_flags, hash, meta, vip_flags,
+    Addr, Backend, Frontend, FrontendKey, Port, Traffic, WAYS, backend_state, flow_state, forwarding, frontend_flags,
+    hash, meta, vip_flags,
 };
 
+pub use given::{Action, Maps, NextHop, Outcome};
 use parse::{Parsed, Seen};
 use rewrite::Edit;
-
-/// What the maps hold, as values.
-#[derive(Clone, Debug, Default)]
-pub struct Maps {
-    pub config: Config,
-    pub filter: BTreeSet<u32>,
-    pub vips: BTreeMap<Addr, u32>,
-    pub frontends: BTreeMap<FrontendKey, Frontend>,
-    /// By frontend id.
-    pub infos: BTreeMap<u32, FrontendInfo>,
-    /// By pool id: the current and the previous ring.
-    pub rings: BTreeMap<u32, (Vec<u32>, Vec<u32>)>,
-    /// By backend id.
-    pub backends: BTreeMap<u32, Backend>,
-}
-
-/// Where the kernel would send a packet for an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NextHop {
-    /// Out by the interface it came in by.
-    Back { src_mac: [u8; 6], dst_mac: [u8; 6] },
-    /// Out by another one that is in `DEVICES`.
-    Other { src_mac: [u8; 6], dst_mac: [u8; 6] },
-    /// No neighbour, no route, or a device without XDP.
-    Kernel,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    Pass,
-    Tx,
-    Redirect,
-    Drop,
-}
-
-/// What came of one frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    pub action: Action,
-    pub verdict: Verdict,
-    pub frame: Vec<u8>,
-}
 
 #[derive(Clone, Debug)]
 struct Record {
