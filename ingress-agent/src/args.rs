@@ -87,7 +87,7 @@ pub struct RunArgs {
     #[arg(long, env = "SLUICEGATE_MAX_BACKENDS", default_value = "100000", value_name = "N")]
     pub max_backends: String,
     /// Slots for the Maglev tables of all services together, four bytes each.
-    #[arg(long, env = "SLUICEGATE_RING_SLOTS", default_value = "16777216", value_name = "N")]
+    #[arg(long, env = "SLUICEGATE_RING_SLOTS", default_value = "33554432", value_name = "N")]
     pub ring_slots: String,
     /// Seed of the flow hash, up to 16 hexadecimal digits: the same on every node of a cluster, and secret [default: random,
     /// kept with the pinned maps].

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use ingress_agent::model::snapshot::{Forwarding, Protocol, Protocol::Tcp, Protocol::Udp};
+use ingress_agent::model::snapshot::{Forwarding, FrontendKind, Protocol, Protocol::Tcp, Protocol::Udp};
 use ingress_tests::l4::{Snapshots, key, nat};
 use ingress_tests::l4_lan::{CLIENT, L4Lan};
 
@@ -58,4 +58,29 @@ fn spread(lan: &L4Lan, dataplane: &ingress_agent::dataplane::Dataplane, protocol
         counts.rx_packets >= 48 && counts.tx_packets >= 48 && counts.rx_bytes > counts.rx_packets * 20,
         "{counts:?}"
     );
+}
+
+#[test]
+fn affinity_keeps_a_client_together_and_a_configured_source_is_what_backends_see() {
+    let lan = L4Lan::new("fwaffine").expect("make the LAN");
+    let mut dataplane = lan.open();
+    let endpoints: Vec<_> = (1..=3).map(|i| nat(&L4Lan::endpoint(i, false))).collect();
+    let mut world = Snapshots::default().service("s", Tcp, VIP4, &endpoints);
+    let source = "203.0.113.99".parse().expect("an address");
+    let frontend = key(Tcp, VIP4);
+    let pool = world.now.pools.keys().next().expect("one pool").clone();
+    world.frontend(frontend, "s", FrontendKind::L4 { pool: pool.clone(), client_ip_affinity: true, snat: source });
+    assert_eq!(dataplane.apply(&world.build()).expect("apply").problems, [""; 0]);
+    let ask = || lan.ask(Tcp, 0, VIP4).expect("connect").ask().expect("an answer");
+    let first = ask();
+    assert_eq!(first.seen.ip(), source);
+    (0..20).for_each(|_| assert_eq!(ask().name, first.name));
+
+    // Back to the defaults: flows under way keep their source, new ones get the VIP.
+    let mut old = lan.ask(Tcp, 0, VIP4).expect("connect");
+    let before = old.ask().expect("an answer");
+    world.frontend(frontend, "s", FrontendKind::L4 { pool, client_ip_affinity: false, snat: frontend.vip });
+    assert_eq!(dataplane.apply(&world.build()).expect("apply").problems, [""; 0]);
+    assert_eq!(ask().seen.ip(), frontend.vip);
+    assert_eq!(old.ask().expect("the flow goes on"), before);
 }

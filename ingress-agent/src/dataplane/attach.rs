@@ -54,12 +54,9 @@ pub(super) fn attach(
     let mut wanted = Vec::new();
     let xdp: &mut Xdp = ebpf.program_mut(program::INGRESS).context("no XDP program in the object")?.try_into()?;
     for device in devices {
-        for attachment in links.xdp_on(xdp, device, mode)? {
-            wanted.push(links.xdp_path(attachment.index, attachment.mode));
-            if !attachments.iter().any(|a| a.index == attachment.index) {
-                attachments.push(attachment);
-            }
-        }
+        let found = links.xdp_on(xdp, device, mode)?;
+        wanted.extend(found.iter().map(|a| links.xdp_path(a.index, a.mode)));
+        attachments.extend(found);
     }
     let tc: &mut SchedClassifier =
         ebpf.program_mut(program::EGRESS).context("no TC program in the object")?.try_into()?;
@@ -141,7 +138,8 @@ impl Links {
         match lower {
             Ok(mut attachments) if !attachments.is_empty() => {
                 for attachment in &mut attachments {
-                    attachment.note = Some(format!("below {}, which has no native XDP", device.name));
+                    let note = format!("on {}, since {} has no native XDP", attachment.interface, device.name);
+                    (attachment.interface, attachment.note) = (device.name.clone(), Some(note));
                 }
                 return Ok(attachments);
             }

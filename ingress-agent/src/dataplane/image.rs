@@ -8,7 +8,7 @@ mod frontends;
 mod pools;
 mod sweep;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ pub(super) struct Image {
     pub vips: BTreeSet<IpAddr>,
     /// What `VIPS` holds: the VIPs, and the addresses from which `nat` backends see clients come.
     addresses: BTreeMap<Addr, AddressUse>,
+    /// Sources that were replaced while flows used them, and when they are forgotten.
+    lingering: VecDeque<(Instant, Addr)>,
     pub pools: BTreeMap<PoolKey, PoolState>,
     pub tables: Tables,
     /// Found in the maps and not yet claimed by the first snapshot.
@@ -71,6 +73,7 @@ impl Image {
             frontends: BTreeMap::new(),
             vips: BTreeSet::new(),
             addresses: BTreeMap::new(),
+            lingering: VecDeque::new(),
             pools: BTreeMap::new(),
             tables,
             adopted: None,
@@ -87,6 +90,7 @@ impl Image {
     /// Periodic work, a bounded amount a call.
     pub(super) fn tick(&mut self, now: Instant, tick: u32) -> Result<()> {
         self.tables.tick(&self.maps, now);
+        self.forget_lingering(now)?;
         self.sweep_some(now, tick)
     }
 }

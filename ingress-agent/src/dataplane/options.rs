@@ -18,7 +18,8 @@ pub struct DataplaneOptions {
     pub max_frontends: u32,
     /// Endpoints of all L4 pools; one behind two Services counts twice.
     pub max_backends: u32,
-    /// Maglev slots of all L4 pools together, the previous tables in their grace time included.
+    /// Maglev slots of all L4 pools together, the previous tables in their grace time included: 4 bytes of kernel memory
+    /// each. The default holds 1,000 pools of 100 endpoints twice.
     pub ring_slots: u32,
     /// The same on every edge node of a cluster. `None`: that of the adopted maps, else a random one.
     pub hash_seed: Option<u64>,
@@ -39,7 +40,7 @@ impl Default for DataplaneOptions {
             max_flows: 1_000_000,
             max_frontends: 10_000,
             max_backends: 100_000,
-            ring_slots: 16_777_216,
+            ring_slots: 33_554_432,
             hash_seed: None,
             snat_ports: 1024..=65535,
             udp_idle: Duration::from_secs(30),
@@ -101,7 +102,7 @@ mod tests {
         let sizes = DataplaneOptions::default().sizes();
         assert_eq!(sizes.flow_buckets, 131_072);
         assert_eq!(sizes.reply_buckets, 262_144);
-        assert_eq!(sizes.ring_pages, 16_384);
+        assert_eq!(sizes.ring_pages, 32_768);
         assert!(sizes.frontend_ids > 10_000 && sizes.backend_ids > 100_000);
     }
 }

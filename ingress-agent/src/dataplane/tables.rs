@@ -73,8 +73,8 @@ impl Tables {
             return Some(ring);
         }
         while !self.retired.is_empty() || !self.grace.is_empty() {
-            // A few at once: each round waits for packets in flight.
-            for _ in 0..16 {
+            // Many at once: each round waits for packets in flight, which takes milliseconds.
+            for _ in 0..256 {
                 let Some((_, id)) = self.grace.pop_front() else { break };
                 self.end_grace(maps, id, Instant::now());
             }

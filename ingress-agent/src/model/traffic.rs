@@ -32,7 +32,9 @@ pub struct Counts {
 /// One attached interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
+    /// As it was named to the agent.
     pub interface: String,
+    /// Of the device that has the program: the interface, or one below it (a VLAN's, a bond's).
     pub index: u32,
     pub mode: AttachMode,
     /// Why it is not native, where it is not.

@@ -4,6 +4,7 @@
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::maps::MapError;
@@ -20,6 +21,9 @@ pub(super) struct AddressUse {
     /// Frontends whose `nat` backends see clients come from it.
     source_of: u32,
 }
+
+/// How long answers to a source address that was replaced still find their flows.
+const LINGER: Duration = Duration::from_hours(1);
 
 /// The source of an L7 frontend, which has no backends here.
 const NOWHERE: Addr = [0; 16];
@@ -66,8 +70,22 @@ impl Image {
         Ok(())
     }
 
+    /// A frontend got another source; flows that were made with this one go on.
+    pub(super) fn linger(&mut self, source: Addr, now: Instant) {
+        self.lingering.push_back((now + LINGER, source));
+    }
+
+    pub(super) fn forget_lingering(&mut self, now: Instant) -> Result<()> {
+        while self.lingering.front().is_some_and(|(end, _)| *end <= now)
+            && let Some((_, source)) = self.lingering.pop_front()
+        {
+            self.leave_source(&source)?;
+        }
+        Ok(())
+    }
+
     /// Reads `VIPS`; the frontends are known already.
-    pub(super) fn adopt_addresses(&mut self) -> Result<()> {
+    pub(super) fn adopt_addresses(&mut self, now: Instant) -> Result<()> {
         let sources: Vec<Addr> = self.frontends.values().map(|f| f.image.snat).filter(|s| *s != NOWHERE).collect();
         for source in sources {
             self.addresses.entry(source).or_default().source_of += 1;
@@ -79,8 +97,14 @@ impl Image {
             if vip {
                 self.vips.insert(ip(&address));
             }
-            self.addresses.entry(address).or_default().vip = vip;
+            let entry = self.addresses.entry(address).or_default();
+            let lingers = !vip && entry.source_of == 0;
+            (entry.vip, entry.source_of) = (vip, entry.source_of + u32::from(lingers));
             self.watch(&address);
+            if lingers {
+                self.watch(&address);
+                self.linger(address, now);
+            }
         }
         Ok(())
     }

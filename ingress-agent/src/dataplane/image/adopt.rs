@@ -29,7 +29,7 @@ impl Image {
     pub(super) fn adopt(&mut self, now: Instant) -> Result<()> {
         let mut adopted = Adopted::default();
         let mut frontend_ids = self.adopt_frontends()?;
-        self.adopt_addresses()?;
+        self.adopt_addresses(now)?;
         // Removed from FRONTENDS, but the sweep of its flows did not end: its info is cleared only then.
         for id in 1..self.maps.frontend_info.end() as u32 {
             if frontend_ids.binary_search(&id).is_err()

@@ -75,7 +75,7 @@ impl Image {
                 state.frontends -= 1;
             }
             if before.snat != image.snat {
-                self.leave_source(&before.snat)?;
+                self.linger(before.snat, now);
             }
             if before.id != id {
                 self.sweep.retire(before.id);
