@@ -310,6 +310,23 @@ fn link_that_goes_down_is_not_ready_until_it_is_back() {
 }
 
 #[test]
+fn missing_vip_interface_is_a_state_and_not_an_end() {
+    let world = World::new("run15");
+    let agent = world.start_with(&["--access-log=off", "--vip-interface=vips0"]);
+    until("it says what is missing", || {
+        let (status, text) = agent.get("/readyz").ok()?;
+        (status == 503 && text.contains("interface vips0 does not exist; 3 addresses wait for it")).then_some(())
+    });
+    world.edge.ip(&["link", "add", "vips0", "type", "veth", "peer", "name", "vips1"]).expect("make it");
+    for link in ["vips0", "vips1"] {
+        world.edge.ip(&["link", "set", link, "up"]).expect("up");
+    }
+    until("ready", || agent.get("/readyz").ok().filter(|(status, _)| *status == 200));
+    let addresses = world.edge.ip(&["address", "show", "dev", "vips0"]).expect("ip");
+    assert!(addresses.contains(&format!("{ECHO}/32")), "{addresses}");
+}
+
+#[test]
 fn sighup_opens_the_access_log_again() {
     let world = World::new("run12");
     let log = world.place.directory.join("access.log");
