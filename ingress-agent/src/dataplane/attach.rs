@@ -241,9 +241,7 @@ fn taken(error: &anyhow::Error) -> bool {
 
 fn pin_anew(path: &Path, pin: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     match fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            return Err(e).with_context(|| format!("remove {}", path.display()));
-        }
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| format!("remove {}", path.display())),
         _ => pin(path).with_context(|| format!("pin {}", path.display())),
     }
 }
