@@ -21,6 +21,9 @@ use super::request::forwarded_block;
 use super::upstream::h1::Connection;
 use super::worker::Worker;
 
+/// A write of so many bytes carries more than acknowledgements.
+const DATA_LEAST: usize = 64;
+
 pub(super) struct Client {
     pub(super) worker: Rc<Worker>,
     pub(super) peer: IpAddr,
@@ -267,6 +270,10 @@ impl<T> ClientIo<T> {
             Poll::Ready(Ok(count)) => {
                 self.client.worker.counters.bytes_out.add(*count as u64);
                 waiting.stuck_writing.set(None);
+                // A slow reader that takes its data is not stalled; acknowledging its PING (17 bytes) proves nothing.
+                if *count >= DATA_LEAST {
+                    waiting.asked.set(self.client.worker.deadlines.now());
+                }
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
