@@ -119,6 +119,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let arguments = Arguments::parse();
+    warn_if_busy()?;
     let lan = Lan::new("l4")?;
     let edge = lan.host("edge", &["192.0.2.1/24"])?;
     edge.forward()?;
@@ -234,6 +235,17 @@ fn bulk(client: &Host, target: &str, time: Duration) -> Result<f64> {
         let bytes: u64 = taken.trim().parse().context("the sink's count")?;
         Ok(bytes as f64 / 1e6)
     })
+}
+
+/// CPU time is the whole machine's, so whatever else runs is counted too.
+fn warn_if_busy() -> Result<()> {
+    let (before, started) = (busy()?, Instant::now());
+    std::thread::sleep(Duration::from_millis(500));
+    let share = (busy()? - before) / started.elapsed().as_secs_f64();
+    if share > 0.1 {
+        println!("note: other programs use {share:.1} cores of this machine; the figures below contain that");
+    }
+    Ok(())
 }
 
 /// CPU seconds that this machine has been busy: user, nice, system, irq and softirq (proc(5), `/proc/stat`).
