@@ -48,9 +48,9 @@ pub struct Run {
 /// the kernel takes the devices of a test run from the caller's.
 pub struct Rig {
     pub ns: Arc<Namespace>,
-    /// Device `in0`, by which packets come. Routes: 10.0.0.0/8 and 2001:db8::/32 behind a resolved neighbour on it.
+    /// Device `in0`, by which packets come. Routes: 10.0.0.0/8 and `2001:db8::/32` behind a resolved neighbour on it.
     pub ingress: u32,
-    /// Device `out0`, in `DEVICES`: 172.16.0.0/12 and 2001:db8:ffff::/48, with an MTU of 1400.
+    /// Device `out0`, in `DEVICES`: 172.16.0.0/12 and `2001:db8:ffff::/48`, with an MTU of 1400.
     pub other: u32,
     xdp: OwnedFd,
     tc: OwnedFd,
@@ -132,7 +132,7 @@ impl Rig {
 
     /// The `entries` values of an array map, in place: what the program writes is seen, and the other way round.
     pub fn array<T: Copy>(&self, name: &str, entries: usize) -> Result<&'static mut [T]> {
-        ensure!(size_of::<T>() % 8 == 0, "the kernel rounds values up to 8 bytes");
+        ensure!(size_of::<T>().is_multiple_of(8), "the kernel rounds values up to 8 bytes");
         let len = size_of::<T>() * entries;
         // SAFETY: a fresh mapping of `len` bytes, never unmapped while the process lives; any bytes are valid for the ABI's plain types.
         unsafe {
@@ -151,7 +151,7 @@ impl Rig {
 
     /// One entry of a per-CPU array, all CPUs' values.
     pub fn per_cpu<T: Copy + Default>(&self, name: &str, index: u32) -> Result<Vec<T>> {
-        ensure!(size_of::<T>() % 8 == 0, "the kernel rounds values up to 8 bytes");
+        ensure!(size_of::<T>().is_multiple_of(8), "the kernel rounds values up to 8 bytes");
         let mut values = vec![T::default(); possible_cpus()?];
         let attr = element(self.map(name)?, (&raw const index) as u64, values.as_mut_ptr() as u64);
         bpf(BPF_MAP_LOOKUP_ELEM, &attr).with_context(|| format!("read map {name}"))?;

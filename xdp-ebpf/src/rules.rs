@@ -11,8 +11,8 @@
 //!    are skipped, up to [`IPV6_EXTENSIONS`] headers (another: `PassHeaders`; past the payload: `PassMalformed`); a routing
 //!    header (43): `PassHeaders`; a fragment header (44): `PassFragment`.
 //! 4. The IP payload holds at least 20 bytes for TCP, 8 for UDP and ICMP (1 in IPv4, 58 in IPv6), else `PassMalformed`. Another
-//!    protocol: `PassProtocol` if the destination is in `VIPS`, else `PassNotOurs`. Checksums are not verified: they are updated
-//!    incrementally, so a wrong one stays wrong.
+//!    protocol: `PassProtocol` if the destination is in `VIPS`, else `PassNotOurs`. Checksums are not verified: they are
+//!    updated incrementally, so a wrong one stays wrong.
 //!
 //! # From a client (TCP and UDP, the destination is in `FRONTENDS`)
 //! - `L7`: `PassL7`. TTL or hop limit ≤ 1: `PassTtl`.
@@ -21,64 +21,68 @@
 //!   frontend. It is *good* while its backend's `epoch` is the record's and its `state` is not `GONE`.
 //! - TCP with SYN and without ACK *opens*. UDP opens if the own record is not good or was idle for more than `udp_idle` ticks.
 //!   All else with a good own record goes by it. What remains is a *miss*.
-//! - The choice: slot [`hash::slot`](crate::hash::slot)`(h, len)` of a ring, `h` being the hash above, or the one with client port 0
-//!   under `CLIENT_IP_AFFINITY`. A packet that opens takes the current ring. A TCP miss notes `FlowMiss` and takes the previous
-//!   ring if it is not empty and names a backend that is not `GONE` (note `PreviousTable`), else the current one. An empty ring,
-//!   id 0, or a `GONE` backend: `PassNoBackend`.
+//! - The choice: slot [`hash::slot`](crate::hash::slot)`(h, len)` of a ring, `h` being the hash above, or the one with client
+//!   port 0 under `CLIENT_IP_AFFINITY`. A packet that opens takes the current ring. A TCP miss notes `FlowMiss` and takes the
+//!   previous ring if it is not empty and names a backend that is not `GONE` (note `PreviousTable`), else the current one. An
+//!   empty ring, id 0, or a `GONE` backend: `PassNoBackend`.
 //! - An opening packet whose own record is good and names the chosen backend keeps the record and its port; state `CLOSING`
-//!   becomes `NEW`, and so does any state of an idle UDP flow. Else a record is made (note `FlowNew`), except for a TCP miss with
-//!   RST, which goes to the chosen backend by the first port of its order, without a record and without probing.
-//! - States: made as `NEW` (`CLOSING` if FIN is set). A client's packet turns `REPLIED` into `ESTABLISHED`, a backend's turns `NEW`
-//!   into `REPLIED`; FIN or RST from either side gives `CLOSING`.
+//!   becomes `NEW`, and so does any state of an idle UDP flow. Else a record is made (note `FlowNew`), except for a TCP miss
+//!   with RST, which goes to the chosen backend by the first port of its order, without a record and without probing.
+//! - States: made as `NEW` (`CLOSING` if FIN is set). A client's packet turns `REPLIED` into `ESTABLISHED`, a backend's turns
+//!   `NEW` into `REPLIED`; FIN or RST from either side gives `CLOSING`.
 //!
 //! # Making a record
 //! - The way: the own record's if there is one; else the first `FREE` one; else the first [`dead`] one; else, of the lowest
-//!   [`flow_rank`], the one idle for longest (the first of equals): note `FlowEvicted`, or `FlowEvictedEstablished` if it was
+//!   [`flow_rank`], the one idle for longest (the first of equals): note `FlowEvicted`, and `FlowEvictedEstablished` too if it was
 //!   `ESTABLISHED`. A way that another CPU is writing is passed over; if none is left or the compare-and-swap is lost:
 //!   `DropContended`. The old record's entry in `REPLY_INDEX` is freed.
 //! - The source: the frontend's `snat` (`nat`) or the client (`local`). The port: [`PORT_PROBES`] candidates
-//!   [`hash::port`](crate::hash::port)`(h, i)`; in `local` candidate 0 is the client's own and `i` counts from there. A candidate
-//!   is *free* if, in `nat`, `FRONTENDS` has no (source, candidate, proto), and in the bucket of
-//!   [`tuple`](crate::hash::tuple)`(seed + REPLY_SEED, backend, source, backend port, candidate, proto)` the tag is absent and an
-//!   entry is empty, or the tag is there but its flow is [`dead`] (that flow is forgotten then). The first free one is taken;
-//!   without any, the first whose flow is `CLOSING` for [`CLOSING_REUSE`] ticks or more; else `DropNoPort`. Each refused candidate
-//!   notes `PortProbe`.
+//!   [`hash::port`](crate::hash::port)`(h, i)`; in `local` candidate 0 is the client's own and `i` counts from there. A
+//!   candidate is *free* if, in `nat`, `FRONTENDS` has no (source, candidate, proto), and in the bucket of
+//!   [`tuple`](crate::hash::tuple)`(seed + REPLY_SEED, backend, source, backend port, candidate, proto)` the tag is absent and
+//!   an entry is empty, or the tag is there but its flow is [`dead`] (that flow is forgotten then). The first free one is
+//!   taken; without any, the first whose flow is `CLOSING` for [`CLOSING_REUSE`] ticks or more; else `DropNoPort`. Each refused
+//!   candidate notes `PortProbe`.
 //!
 //! # To the backend
 //! - `local`: destination address and port (and source port if it is not the client's) are rewritten; `ForwardLocal`, PASS.
 //! - `nat`: source and destination are rewritten and the TTL is decremented. The next hop comes from `bpf_fib_lookup` for the
-//!   rewritten packet, with two bits of the client's side port in place of that port; on each CPU an answer for traffic of class 0 is kept
-//!   for [`HOP_AGE`]. Out by the ingress interface: `XDP_TX`; by one in `DEVICES`: redirect; both `ForwardNat`, with VLAN tags
-//!   removed. No next hop, or a device that is not in `DEVICES`: `ForwardNatPass`, tags and MACs as they came.
+//!   rewritten packet, with two bits of the client's side port in place of that port; on each CPU an answer for traffic of
+//!   class 0 is kept for [`HOP_AGE`]. Out by the ingress interface: `XDP_TX`; by one in `DEVICES`: redirect; both `ForwardNat`,
+//!   with VLAN tags removed. No next hop, or a device that is not in `DEVICES`: `ForwardNatPass`, tags and MACs as they came.
 //! - Longer than the next hop's MTU: with DF or IPv6, and not longer than the ingress interface's own MTU (then it is an
-//!   aggregate, which the kernel will segment): the original goes back as the payload of an ICMP error, [`QUOTE_V4`] or [`QUOTE_V6`]
-//!   bytes of it, from its destination address, TTL 64, tags kept, MACs swapped: `PacketTooBig`, TX. Else `ForwardNatPass`.
+//!   aggregate, which the kernel will segment): the original goes back as the payload of an ICMP error, [`QUOTE_V4`] or
+//!   [`QUOTE_V6`] bytes of it, from its destination address, TTL 64, tags kept, MACs swapped: `PacketTooBig`, TX. Else
+//!   `ForwardNatPass`.
 //! - UDP checksum 0 stays 0; a computed 0 becomes 0xffff (RFC 768).
-//! - `Forward*` and `Reply*` count in `FRONTEND_TRAFFIC` and `BACKEND_TRAFFIC`; nothing else does (but `new_flows` counts records).
+//! - `Forward*` and `Reply*` count in `FRONTEND_TRAFFIC` and `BACKEND_TRAFFIC`; nothing else does (but `new_flows` counts
+//!   records).
 //!
 //! # From a backend (XDP: the destination is not in `FRONTENDS`; TC egress: the source is in `ADDR_FILTER`)
-//! - The entry of `REPLY_INDEX` for `tuple(seed + REPLY_SEED, source, destination, source port, destination port, proto)`, whose
-//!   record is live, good and has the same source, port, backend address, backend port and protocol. None: at XDP
+//! - The entry of `REPLY_INDEX` for `tuple(seed + REPLY_SEED, source, destination, source port, destination port, proto)`,
+//!   whose record is live, good and has the same source, port, backend address, backend port and protocol. None: at XDP
 //!   `PassNoFrontend` if the destination is in `VIPS`, else `PassNotOurs`; at TC nothing is counted.
 //! - XDP: TTL ≤ 1: `PassTtl`. Source becomes the frontend's address and port, destination the client's; then as above:
-//!   `ReplyNat`, `ReplyNatPass`, `PacketTooBig`. TC, for a flow in `local`: the same rewrite without TTL and next hop: `ReplyLocal`.
+//!   `ReplyNat`, `ReplyNatPass`, `PacketTooBig`. TC, for a flow in `local`: the same rewrite without TTL and next hop:
+//!   `ReplyLocal`.
 //!
 //! # ICMP
 //! - Destination not in `VIPS` (the agent puts VIPs and SNAT addresses there): `PassNotOurs`.
 //! - Echo request (8 or 128, code 0), flag `ECHO`: addresses and MACs swapped, TTL 64, tags kept: `Echo`, TX.
-//! - Errors (3, 11, 12; ICMPv6 1 to 4), in this order where several hold: a quoted fixed header cut short: `PassMalformed`; another
-//!   version than the outer one: `PassIcmpUnrelated`; a quoted IHL below 5: `PassMalformed`; a quoted fragment offset, or a protocol (IPv6: next header) other than TCP
-//!   and UDP: `PassIcmpUnrelated`; less than the quoted header, options included, and 8 bytes: `PassMalformed`; a quoted source other than the
-//!   outer destination: `PassIcmpUnrelated`.
+//! - Errors (3, 11, 12; ICMPv6 1 to 4), in this order where several hold: a quoted fixed header cut short: `PassMalformed`;
+//!   another version than the outer one: `PassIcmpUnrelated`; a quoted IHL below 5: `PassMalformed`; a quoted fragment offset,
+//!   or a protocol (IPv6: next header) other than TCP and UDP: `PassIcmpUnrelated`; less than the quoted header, options
+//!   included, and 8 bytes: `PassMalformed`; a quoted source other than the outer destination: `PassIcmpUnrelated`.
 //!   Packet-too-big below [`MTU_MIN_V4`] or [`MTU_MIN_V6`]: `PassPtbTooSmall`.
-//! - The quoted source is a frontend: the quoted packet is our reply to a client. Its flow's record (own and good, as above, with the
-//!   quoted destination as client) gives: quoted source becomes the backend, quoted destination the record's source and port, outer
-//!   destination the backend, outer source in `nat` the record's source (`local`: kept, PASS, TTL as it came): `IcmpForward`. An `L7` frontend: `PassL7`.
-//! - Else it is a packet of ours to a backend: the entry in `REPLY_INDEX` gives: quoted source becomes the client, quoted destination the
-//!   frontend, outer destination the client, outer source the frontend's address: `IcmpReply`.
-//! - No record: `PassIcmpUnrelated`. The quoted IPv4 header checksum and, if it is quoted, the TCP or UDP checksum are updated too. TTL ≤ 1:
-//!   `PassTtl`; in `nat` it is decremented and the packet goes out as above; where that cannot be, it is passed rewritten, under the
-//!   same verdict. `seen` and states stay.
+//! - The quoted source is a frontend: the quoted packet is our reply to a client. Its flow's record (own and good, as above,
+//!   with the quoted destination as client) gives: quoted source becomes the backend, quoted destination the record's source
+//!   and port, outer destination the backend, outer source in `nat` the record's source (`local`: kept, PASS, TTL as it came):
+//!   `IcmpForward`. An `L7` frontend: `PassL7`.
+//! - Else it is a packet of ours to a backend: the entry in `REPLY_INDEX` gives: quoted source becomes the client, quoted
+//!   destination the frontend, outer destination the client, outer source the frontend's address: `IcmpReply`.
+//! - No record: `PassIcmpUnrelated`. The quoted IPv4 header checksum and, if it is quoted, the TCP or UDP checksum are updated
+//!   too. TTL ≤ 1: `PassTtl`; in `nat` it is decremented and the packet goes out as above; where that cannot be, it is passed
+//!   rewritten, under the same verdict. `seen` and states stay.
 //! - All else: `PassProtocol`.
 
 use crate::{IPPROTO_UDP, flow_state, meta};
