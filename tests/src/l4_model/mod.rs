@@ -54,12 +54,15 @@ impl Tuple {
     }
 }
 
+/// An entry of the reply index: its tag, and the flow's bucket and way.
+type Reply = (u32, (usize, usize));
+
 /// The data plane: maps, flows and counters.
 pub struct Model {
     pub maps: Maps,
     next_hop: Box<dyn Fn(&Addr) -> NextHop>,
     flows: Vec<[Option<Record>; WAYS]>,
-    replies: Vec<[Option<(u32, (usize, usize))>; WAYS]>,
+    replies: Vec<[Option<Reply>; WAYS]>,
     pub counts: BTreeMap<Verdict, u64>,
     pub frontend_traffic: BTreeMap<u32, Traffic>,
     pub backend_traffic: BTreeMap<u32, Traffic>,
@@ -103,8 +106,8 @@ impl Model {
             Seen::Tuple { tuple, flags } => {
                 let key = FrontendKey { addr: tuple.dst, port: tuple.dport, proto: tuple.proto, pad: 0 };
                 match self.maps.frontends.get(&key).copied() {
-                    Some(frontend) => self.from_client(frame, &parsed, tuple, flags, frontend),
-                    None => self.from_backend(frame, &parsed, tuple, flags),
+                    Some(frontend) => self.client_packet(frame, &parsed, tuple, flags, frontend),
+                    None => self.backend_packet(frame, &parsed, tuple, flags),
                 }
                 .unwrap_or_else(|verdict| Outcome {
                     action: if matches!(verdict, Verdict::DropNoPort) { Action::Drop } else { Action::Pass },
@@ -141,7 +144,7 @@ impl Model {
         self.flows[at.0][at.1].as_ref()
     }
 
-    fn from_client(
+    fn client_packet(
         &mut self,
         frame: &[u8],
         parsed: &Parsed,
@@ -317,7 +320,7 @@ impl Model {
         same.then_some(at)
     }
 
-    fn from_backend(&mut self, frame: &[u8], parsed: &Parsed, tuple: Tuple, flags: u8) -> Result<Outcome, Verdict> {
+    fn backend_packet(&mut self, frame: &[u8], parsed: &Parsed, tuple: Tuple, flags: u8) -> Result<Outcome, Verdict> {
         let at = self.reply(&tuple).ok_or_else(|| self.not_served(&tuple.dst, Verdict::PassNoFrontend))?;
         if parsed.ttl <= 1 {
             return Err(Verdict::PassTtl);
