@@ -81,6 +81,13 @@ pub const fn tag(hash: u64) -> u32 {
     if t < crate::tag::FIRST { t + crate::tag::FIRST } else { t }
 }
 
+/// The way of its bucket that a new record takes if it may choose, known before the bucket is read: so the record's line can be on
+/// its way from memory together with the bucket's. From bits above those of any bucket's index.
+#[inline(always)]
+pub const fn first_way(hash: u64) -> u32 {
+    (hash >> 29) as u32 & (crate::WAYS as u32 - 1)
+}
+
 /// Slot of a table of `len` entries: a multiply instead of a division.
 #[inline(always)]
 pub const fn slot(hash: u64, len: u32) -> u32 {

@@ -46,6 +46,7 @@ const TOOLS: &[Tool] = &[
     Tool { program: "c++", package: "build-essential", wanted: For::Build, why: "links bpf-linker against LLVM" },
     Tool { program: "ip", package: "iproute2", wanted: For::Test, why: "makes network namespaces" },
     Tool { program: "ethtool", package: "ethtool", wanted: For::Test, why: "sets checksum offload on test devices" },
+    Tool { program: "ping", package: "iputils-ping", wanted: For::Test, why: "asks test hosts whether they are there" },
     Tool { program: "curl", package: "curl", wanted: For::Test, why: "the demo's HTTPS client" },
     Tool { program: "nft", package: "nftables", wanted: For::Bench, why: "what L4 is measured against" },
     Tool { program: "nginx", package: "nginx-light", wanted: For::Bench, why: "what the proxy is measured against" },

@@ -1,5 +1,6 @@
 //! One agent a pin path, one agent an interface. Both claims are held by descriptors alone, so that they vanish with the process
-//! however it ends; nothing stale can be left behind.
+//! however it ends; nothing stale can be left behind. A child that was forked a moment ago shares the descriptors until it execs, so
+//! giving up a claim in good order undoes it by word instead of by closing alone.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -12,8 +13,15 @@ use anyhow::{Context, Result, bail};
 /// Held while this agent runs.
 #[derive(Debug)]
 pub(super) struct Claims {
-    _pins: File,
+    pins: File,
     interfaces: Vec<UnixListener>,
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        // flock(2): the lock belongs to the open file, whoever shares it; to unlock releases it for all.
+        let _ = self.pins.unlock();
+    }
 }
 
 /// Takes the pin path (created if need be) and the interfaces of this network namespace.
@@ -36,7 +44,7 @@ pub(super) fn take_existing(pin_path: &Path) -> Result<Claims> {
         ),
         Err(TryLockError::Error(e)) => return Err(e).with_context(|| format!("lock {}", pin_path.display())),
     }
-    Ok(Claims { _pins: pins, interfaces: Vec::new() })
+    Ok(Claims { pins, interfaces: Vec::new() })
 }
 
 /// Abstract sockets (unix(7)) belong to the network namespace, as the interface's index does.

@@ -242,7 +242,7 @@ impl Model {
     ) -> Result<(Addr, Port), Verdict> {
         let h = tuple.hash(self.maps.config.seed);
         let bucket = (h as u32 & self.maps.config.flow_mask) as usize;
-        let at = own.unwrap_or_else(|| (bucket, self.way(bucket)));
+        let at = own.unwrap_or_else(|| (bucket, self.way(bucket, h)));
         if let Some(old) = self.flows[at.0][at.1].take() {
             self.replies[old.reply.0][old.reply.1] = None;
             if own.is_none() {
@@ -281,13 +281,13 @@ impl Model {
         Err(Verdict::DropNoPort)
     }
 
-    /// The first free way, else the first of the lowest rank (all are equally old: time stands still).
-    fn way(&self, bucket: usize) -> usize {
+    /// From the hash's first way on: the first free way, else the first of the lowest rank (all are equally old: time stands
+    /// still).
+    fn way(&self, bucket: usize, h: u64) -> usize {
         let ways = &self.flows[bucket];
-        ways.iter().position(Option::is_none).unwrap_or_else(|| {
-            let rank = |r: &Option<Record>| r.as_ref().map_or(0, |r| flow_rank(meta::new(0, r.state, r.proto)));
-            (0..WAYS).min_by_key(|way| (rank(&ways[*way]), *way)).unwrap_or(0)
-        })
+        let order = (0..WAYS).map(|i| (hash::first_way(h) as usize + i) % WAYS);
+        let rank = |r: &Option<Record>| r.as_ref().map_or(0, |r| 1 + flow_rank(meta::new(0, r.state, r.proto)));
+        order.min_by_key(|way| rank(&ways[*way])).unwrap_or(0)
     }
 
     fn free_reply(&self, source: Addr, port: Port, backend: &Backend, proto: u8) -> Option<((usize, usize), u32)> {

@@ -50,6 +50,7 @@ pub struct Opening {
 pub extern "C" fn sluicegate_open() -> u32 {
     let Some(o) = maps::opening() else { return verdict::drop(Verdict::DropInternal) };
     let Some(config) = maps::config() else { return verdict::drop(Verdict::DropInternal) };
+    maps::fetch(o.bucket, o.bucket * WAYS as u32 + hash::first_way(o.hash));
     let Some((id, backend)) = choose(o, config) else { return verdict::pass(Verdict::PassNoBackend) };
     o.way.dst = backend.addr;
     o.way.dport = backend.port;
@@ -144,7 +145,7 @@ fn candidate(o: &Opening, config: &Config, local: bool, i: u32) -> u16 {
 #[inline(always)]
 fn insert(o: &mut Opening, config: &Config, bucket: &'static Bucket, epoch: u32, local: bool) -> u32 {
     let way = match o.own {
-        NONE => match free(bucket) {
+        NONE => match free(bucket, o.hash) {
             Some(way) => way,
             None => sluicegate_victim(),
         },
@@ -198,10 +199,11 @@ fn insert(o: &mut Opening, config: &Config, bucket: &'static Bucket, epoch: u32,
     0
 }
 
-/// The first free way.
+/// The first free way, from the one that was fetched on.
 #[inline(always)]
-fn free(bucket: &Bucket) -> Option<u32> {
-    for way in 0..WAYS {
+fn free(bucket: &Bucket, hash: u64) -> Option<u32> {
+    for i in 0..WAYS {
+        let way = nth(hash, i);
         if bucket.tag[way].load() == tag::FREE {
             return Some(maps::forget::<7>(way as u32, bucket.meta[0].load()));
         }
@@ -209,7 +211,13 @@ fn free(bucket: &Bucket) -> Option<u32> {
     None
 }
 
-/// The way that a new record takes where none is free: dead, or the one that will be missed least.
+/// The ways of a bucket in the order in which a record prefers them.
+#[inline(always)]
+fn nth(hash: u64, i: usize) -> usize {
+    (hash::first_way(hash) as usize + i) & (WAYS - 1)
+}
+
+/// The way that a new record takes where none is free: dead, or the one that will be missed least; among equals the fetched one.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn sluicegate_victim() -> u32 {
@@ -217,7 +225,8 @@ extern "C" fn sluicegate_victim() -> u32 {
     let Some(config) = maps::config() else { return NONE };
     let Some(bucket) = maps::bucket(o.bucket) else { return NONE };
     let (mut best, mut lowest) = (NONE, u32::MAX);
-    for way in 0..WAYS {
+    for i in 0..WAYS {
+        let way = nth(o.hash, i);
         let word = bucket.meta[way].load();
         let score = match bucket.tag[way].load() {
             tag::FREE => 0,

@@ -294,6 +294,23 @@ pub fn replies(at: u32) -> Option<&'static Replies> {
     look_up!(REPLY_INDEX, Replies, at).map(|v| &*v)
 }
 
+/// Asks for the lines of memory that a new record needs: its bucket, the record, and the reverse entry of whoever has the record now.
+/// Nobody waits for these loads, so they run beside each other and beside the choice of a backend; one after the other, where the
+/// values are needed, each would cost a memory access. What is read may be half written: it is a hint and no more.
+#[inline(always)]
+pub fn fetch(at: u32, flow: u32) {
+    if let Some(bucket) = bucket(at) {
+        bucket.tag[0].load();
+    }
+    if let Some(record) = record(flow) {
+        // SAFETY: an aligned word of a map's value.
+        let reply = unsafe { (&raw const record.reply).read_volatile() };
+        if let Some(replies) = replies(reply / WAYS as u32) {
+            replies.entry[0].load();
+        }
+    }
+}
+
 /// This CPU's workplace for a packet that opens a flow. On no stack, because the programs' frames together have 512 bytes, and
 /// because global functions, which the verifier walks once and not at every call, take no richer argument than a number.
 #[inline(always)]
