@@ -5,12 +5,15 @@ use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
 const DIRECTORY: &str = "/run/netns";
 const PREFIX: &str = "sg-";
+
+/// Held while a namespace is made; see [`make_no_more`].
+static MAKING: Mutex<()> = Mutex::new(());
 
 /// A namespace made by `ip netns add`, so that a person can look into it while a test runs.
 #[derive(Debug)]
@@ -29,7 +32,9 @@ impl Namespace {
         static SWEEP: Once = Once::new();
         SWEEP.call_once(remove_stale);
         let name = format!("{PREFIX}{label}-{}", std::process::id());
+        let making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         ip(&["netns", "add", &name])?;
+        drop(making);
         let file = File::open(format!("{DIRECTORY}/{name}")).with_context(|| format!("open namespace {name}"))?;
         let ns = Arc::new(Self { name, file, keep: std::sync::Mutex::default() });
         ns.ip(&["link", "set", "lo", "up"])?;
@@ -166,6 +171,12 @@ fn enter(fd: RawFd) -> std::io::Result<()> {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     }
+}
+
+/// From here on no namespace appears: whoever wants one waits for the end of the process. For a clean-up that must be the last
+/// word while other threads still build.
+pub fn make_no_more() {
+    std::mem::forget(MAKING.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
 /// Removes namespaces of processes that no longer run.

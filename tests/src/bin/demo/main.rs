@@ -124,7 +124,9 @@ fn stop_on_signal(id: u32) {
             return;
         }
         eprintln!("\nstopping: removing what the demo made");
-        if id != std::process::id() {
+        if id == std::process::id() {
+            ingress_tests::netns::make_no_more();
+        } else {
             traces::end(id);
         }
         if let Err(error) = traces::clean(id) {
