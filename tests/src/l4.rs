@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData};
 use ingress_agent::dataplane::{Dataplane, DataplaneOptions};
 use ingress_agent::model::snapshot::{
@@ -63,6 +64,12 @@ impl PinPath {
         map.iter().collect::<Result<_, _>>().expect("read it")
     }
 
+    /// How many ranges of clients `SOURCES` holds.
+    pub fn sources(&self) -> usize {
+        let map: LpmTrie<_, [u8; 20], u32> = self.open(map::SOURCES).try_into().expect("a trie");
+        map.keys().count()
+    }
+
     fn open(&self, map: &str) -> Map {
         let path = self.0.join(format!("v{SCHEMA}/maps/{map}"));
         Map::from_map_data(MapData::from_pin(path).expect("a pinned map")).expect("of a known type")
@@ -94,7 +101,7 @@ impl Snapshots {
         let key = FrontendKey { vip: vip.ip(), protocol, port: vip.port() };
         let pool = PoolName { service: ObjectName::new("test", name), port: vip.port(), protocol };
         self.pool(pool.clone(), backends.to_vec());
-        let kind = FrontendKind::L4 { pool, client_ip_affinity: false, snat: vip.ip() };
+        let kind = FrontendKind::L4 { pool, client_ip_affinity: false, snat: vip.ip(), sources: None };
         self.frontend(key, name, kind);
     }
 

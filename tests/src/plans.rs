@@ -15,9 +15,13 @@ pub fn dump(snapshot: &Snapshot) -> String {
     for frontend in snapshot.frontends.values() {
         let what = match &frontend.kind {
             FrontendKind::L7 => format!("to the proxy, for {}", frontend.owner),
-            FrontendKind::L4 { pool, client_ip_affinity, snat } => {
+            FrontendKind::L4 { pool, client_ip_affinity, snat, sources } => {
                 let affinity = if *client_ip_affinity { ", client affinity" } else { "" };
-                format!("to pool {pool}, source {snat}{affinity}, for {}", frontend.owner)
+                let clients = sources.as_ref().map_or(String::new(), |sources| {
+                    let ranges: Vec<String> = sources.iter().map(ToString::to_string).collect();
+                    format!(", clients in [{}] only", ranges.join(" "))
+                });
+                format!("to pool {pool}, source {snat}{affinity}{clients}, for {}", frontend.owner)
             }
         };
         line(&mut out, 0, &format!("frontend {} {what}", frontend.key));

@@ -83,7 +83,12 @@ impl Rig {
         let tc = tc.fd()?.as_fd().try_clone_to_owned()?;
         let mut maps = BTreeMap::new();
         for (name, map) in ebpf.maps() {
-            let (Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::DevMapHash(data)) = map else {
+            let (Map::Array(data)
+            | Map::HashMap(data)
+            | Map::PerCpuArray(data)
+            | Map::DevMapHash(data)
+            | Map::LpmTrie(data)) = map
+            else {
                 bail!("map {name} has an unexpected type");
             };
             maps.insert(name.to_owned(), data.fd().as_fd().try_clone_to_owned()?);

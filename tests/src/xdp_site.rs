@@ -57,6 +57,9 @@ pub const POD6: &str = "[2001:db8:1::10]:25";
 pub const POD6_BACKEND: &str = "[2001:db8:2::9]:2525";
 /// Frontend 14: TCP, `local`, backend 4 on the other VIP.
 pub const POD_TWIN: &str = "203.0.113.11:25";
+/// Frontends 15 and 16: TCP to backends 1 and 7, for clients in `198.51.100.0/24` and `2001:db8::/64`.
+pub const GUARDED: &str = "203.0.113.11:8443";
+pub const GUARDED6: &str = "[2001:db8:1::10]:8443";
 
 /// The site with `buckets` flow buckets.
 #[track_caller]
@@ -82,6 +85,8 @@ fn build(label: &str, buckets: u32) -> anyhow::Result<World> {
         (12, IPPROTO_TCP, STICKY, frontend_flags::CLIENT_IP_AFFINITY, "", 0),
         (13, IPPROTO_TCP, POD6, 0, POD6_BACKEND, forwarding::LOCAL),
         (14, IPPROTO_TCP, POD_TWIN, 0, "", 0),
+        (15, IPPROTO_TCP, GUARDED, frontend_flags::SOURCES, "", 0),
+        (16, IPPROTO_TCP, GUARDED6, frontend_flags::SOURCES, "", 0),
     ] {
         let vip = at(vip);
         w.frontend(id, proto, vip, flags, if id == 9 { twin_snat } else { vip.ip() })?;
@@ -95,6 +100,10 @@ fn build(label: &str, buckets: u32) -> anyhow::Result<World> {
     }
     w.pool(9, &[1; 7]);
     w.pool(14, &[4; 7]);
+    w.pool(15, &[1; 7]);
+    w.pool(16, &[7; 7]);
+    w.source(15, "198.51.100.0/24")?;
+    w.source(16, "2001:db8::/64")?;
     for i in 21..29 {
         w.backend(i, SocketAddr::new(IpAddr::from([10, 0, 1, i as u8]), 80), forwarding::NAT);
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::Result;
 use xdp_ebpf::{
     Addr, AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, ReplyBucket, Ring,
-    Traffic, Vip, WAYS, backend_state, hash, map, meta, tag, tick_shift, verdict::Verdict,
+    SourceKey, Traffic, Vip, WAYS, backend_state, hash, map, meta, tag, tick_shift, verdict::Verdict,
 };
 
 use crate::xdp_run::{Rig, Run, Sizes};
@@ -103,6 +103,17 @@ impl World {
         let key = FrontendKey { addr: addr(at.ip()), port: at.port().to_be_bytes(), proto, pad: 0 };
         self.frontend_info[id as usize] = FrontendInfo { addr: key.addr, port: key.port, proto, pad: [0; 5] };
         self.rig.set(map::FRONTENDS, &key, &Frontend { id, pool: id, flags, pad: 0, snat: addr(snat) })
+    }
+
+    /// Admits a range of clients, `198.51.100.0/24`, to a frontend that asks.
+    pub fn source(&self, frontend: u32, range: &str) -> Result<()> {
+        self.rig.set(map::SOURCES, &self.source_key(frontend, range)?, &1u32)
+    }
+
+    pub fn source_key(&self, frontend: u32, range: &str) -> Result<SourceKey> {
+        let range: ipnet::IpNet = range.parse()?;
+        let bits = 32 + u32::from(range.prefix_len()) + if range.addr().is_ipv4() { 96 } else { 0 };
+        Ok(SourceKey { bits, frontend, addr: addr(range.addr()) })
     }
 
     pub fn backend(&mut self, id: u32, at: SocketAddr, forwarding: u8) {

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ingress_agent::model::snapshot::{Backend, Protocol, Protocol::Tcp, Protocol::Udp};
+use ingress_agent::model::snapshot::{Backend, FrontendKind, Protocol, Protocol::Tcp, Protocol::Udp};
 use ingress_tests::echo::Asker;
-use ingress_tests::l4::{Snapshots, draining, nat};
+use ingress_tests::l4::{Snapshots, draining, key, nat, verdicts};
 use ingress_tests::l4_lan::L4Lan;
 
 const VIP: &str = "203.0.113.10:80";
@@ -160,4 +160,50 @@ fn constant_change_fails_no_connection() {
 fn verdict(dataplane: &ingress_agent::dataplane::Dataplane, label: &str) -> u64 {
     let traffic = dataplane.read().expect("read");
     traffic.verdicts.iter().find(|(l, ..)| *l == label).expect("a verdict of that name").2
+}
+
+/// `loadBalancerSourceRanges`, changed while flows are open, and taken over by the next agent.
+#[test]
+fn only_admitted_clients_open_flows_and_open_ones_go_on() {
+    let lan = L4Lan::new("chsrc").expect("make the LAN");
+    let mut dataplane = lan.open();
+    let mut world = Snapshots::default().service("s", Udp, VIP, &endpoints(&[1]));
+    let guard = |world: &mut Snapshots, ranges: Option<&[&str]>| {
+        let frontend = key(Udp, VIP);
+        let FrontendKind::L4 { pool, client_ip_affinity, snat, .. } = world.now.frontends[&frontend].kind.clone()
+        else {
+            panic!("an L4 frontend");
+        };
+        let sources = ranges.map(|list| list.iter().map(|range| range.parse().expect("a range")).collect());
+        world.frontend(frontend, "s", FrontendKind::L4 { pool, client_ip_affinity, snat, sources });
+        world.build()
+    };
+    let mut old = lan.ask(Udp, 0, VIP).expect("a socket");
+    let client = old.local().expect("a local address").ip();
+    let own = format!("{client}/32");
+    let admitted = || lan.ask(Udp, 0, VIP).expect("a socket").ask().is_ok();
+    let dropped = |dataplane: &_| verdicts(dataplane).get("drop_source").copied().unwrap_or(0);
+
+    dataplane.apply(&guard(&mut world, Some(&[&own, "192.0.2.200/32"]))).expect("apply");
+    assert_eq!(old.ask().expect("the client is admitted").name, "b1");
+    dataplane.apply(&guard(&mut world, Some(&["192.0.2.200/32"]))).expect("apply");
+    assert_eq!(old.ask().expect("its flow goes on").name, "b1");
+    assert!(!admitted() && dropped(&dataplane) > 0, "no new flow: {:?}", verdicts(&dataplane));
+    let told = dataplane.explain(Udp, (client, 9).into(), VIP.parse().expect("an address")).expect("explain");
+    assert!(told.steps.iter().any(|step| step.contains("loadBalancerSourceRanges: dropped")), "{told:?}");
+
+    drop(dataplane);
+    let mut dataplane = lan.open();
+    assert!(!admitted(), "adopted, no snapshot yet");
+    dataplane.apply(&guard(&mut world, Some(&[&own]))).expect("apply");
+    assert!(admitted(), "the list changed");
+    assert_eq!(lan.pins.sources(), 1, "nothing of the old list is left");
+    dataplane.apply(&guard(&mut world, Some(&[]))).expect("apply");
+    assert!(!admitted(), "a list of nobody");
+    dataplane.apply(&guard(&mut world, None)).expect("apply");
+    assert!(admitted(), "no list");
+    dataplane.apply(&guard(&mut world, Some(&[&own]))).expect("apply");
+    world.remove(Udp, VIP);
+    dataplane.apply(&world.build()).expect("apply");
+    assert_eq!(lan.pins.sources(), 0, "a frontend that is gone leaves no range");
 }

@@ -69,7 +69,11 @@ fn affinity_keeps_a_client_together_and_a_configured_source_is_what_backends_see
     let source = "203.0.113.99".parse().expect("an address");
     let frontend = key(Tcp, VIP4);
     let pool = world.now.pools.keys().next().expect("one pool").clone();
-    world.frontend(frontend, "s", FrontendKind::L4 { pool: pool.clone(), client_ip_affinity: true, snat: source });
+    world.frontend(
+        frontend,
+        "s",
+        FrontendKind::L4 { pool: pool.clone(), client_ip_affinity: true, snat: source, sources: None },
+    );
     assert_eq!(dataplane.apply(&world.build()).expect("apply").problems, [""; 0]);
     let ask = || lan.ask(Tcp, 0, VIP4).expect("connect").ask().expect("an answer");
     let first = ask();
@@ -79,7 +83,11 @@ fn affinity_keeps_a_client_together_and_a_configured_source_is_what_backends_see
     // Back to the defaults: flows under way keep their source, new ones get the VIP.
     let mut old = lan.ask(Tcp, 0, VIP4).expect("connect");
     let before = old.ask().expect("an answer");
-    world.frontend(frontend, "s", FrontendKind::L4 { pool, client_ip_affinity: false, snat: frontend.vip });
+    world.frontend(
+        frontend,
+        "s",
+        FrontendKind::L4 { pool, client_ip_affinity: false, snat: frontend.vip, sources: None },
+    );
     assert_eq!(dataplane.apply(&world.build()).expect("apply").problems, [""; 0]);
     assert_eq!(ask().seen.ip(), frontend.vip);
     assert_eq!(old.ask().expect("the flow goes on"), before);

@@ -11,7 +11,7 @@ use ingress_tests::xdp_run::{MAC, OTHER_MAC, OTHER_PEER_MAC, PEER_MAC};
 use ingress_tests::xdp_world::{World, addr as abi, ip};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{
-    Addr, Backend, Config, Frontend, FrontendInfo, FrontendKey, IPPROTO_TCP, IPPROTO_UDP, Pool, Ring, Vip,
+    Addr, Backend, Config, Frontend, FrontendInfo, FrontendKey, IPPROTO_TCP, IPPROTO_UDP, Pool, Ring, SourceKey, Vip,
     backend_state, forwarding, frontend_flags, hash, map, vip_flags,
 };
 
@@ -81,16 +81,9 @@ fn program_and_model_agree_on_random_packets() {
         }
     }
     // A run that never met a rule shows nothing about it.
-    for must in [
-        "forward_nat",
-        "forward_local",
-        "reply_nat",
-        "icmp_forward",
-        "icmp_reply",
-        "flow_miss",
-        "flow_evicted",
-        "port_probe",
-    ] {
+    let musts = "forward_nat forward_local reply_nat icmp_forward icmp_reply \
+                 flow_miss flow_evicted port_probe drop_source";
+    for must in musts.split(' ') {
         assert!(
             model.counts.iter().any(|(v, n)| v.label() == must && *n > 10),
             "{must} hardly ever happened: {:?}",
@@ -118,6 +111,10 @@ fn write(real: &mut World, maps: &Maps, before: Option<&Maps>) {
     }
     for (key, flags) in &maps.vips {
         real.rig.set(map::VIPS, key, &Vip { flags: *flags }).expect("write a VIP");
+    }
+    for (frontend, (addr, bits)) in &maps.sources {
+        let key = SourceKey { bits: 32 + bits, frontend: *frontend, addr: *addr };
+        real.rig.set(map::SOURCES, &key, &1u32).expect("write a range");
     }
     for (id, info) in &maps.infos {
         real.frontend_info[*id as usize] = *info;
@@ -207,12 +204,17 @@ fn world() -> Maps {
             let flags = match k {
                 0 => frontend_flags::L7,
                 2 => frontend_flags::CLIENT_IP_AFFINITY,
+                4 => frontend_flags::SOURCES,
                 _ => 0,
             };
             let snat = if k == 4 { addr(VIPS[n ^ 1]) } else { addr(vip) };
             maps.frontends.insert(key, Frontend { id, pool: if k == 0 { 0 } else { id }, flags, pad: 0, snat });
             maps.infos
                 .insert(id, FrontendInfo { addr: addr(vip), port: port.to_be_bytes(), proto: *proto, pad: [0; 5] });
+            if k == 4 {
+                let (range, bits) = if family == 0 { ("198.51.100.0", 96 + 30) } else { ("2001:db8:c::", 126) };
+                maps.sources.insert(id, (addr(range), bits));
+            }
             if k != 0 {
                 maps.rings.insert(id, (ring(id, family), vec![]));
             }

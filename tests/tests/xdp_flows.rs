@@ -6,7 +6,7 @@ use ingress_tests::packet::{ACK, FIN, Packet, RST, SYN, tcp, udp};
 use ingress_tests::xdp_site::*;
 use ingress_tests::xdp_world::{Seen, World};
 use xdp_ebpf::verdict::Verdict::{self, *};
-use xdp_ebpf::{IPPROTO_TCP, WAYS, backend_state, flow_state, forwarding, hash, rules};
+use xdp_ebpf::{IPPROTO_TCP, WAYS, backend_state, flow_state, forwarding, hash, map, rules};
 
 /// The counters that rise when this packet comes in.
 #[track_caller]
@@ -325,4 +325,25 @@ fn the_index_of_replies_holds_exactly_the_records_after_a_thousand_flows_in_a_sm
         let key = hash::tuple(seed, &backend.addr, &s.flow.source, backend.port, s.flow.port, IPPROTO_TCP);
         assert_eq!(entry.tag, hash::tag(key));
     }
+}
+
+#[test]
+fn a_guarded_frontend_opens_flows_for_its_ranges_only_and_keeps_those_that_are_open() {
+    let w = site("guard", 128);
+    let packet = |client: &str, vip: &str, flags| tcp(at(client), at(vip), flags);
+    let inside = packet("198.51.100.255:1", GUARDED, SYN);
+    assert_eq!(rose(&w, &inside), [ForwardNat, FlowNew]);
+    assert_eq!(rose(&w, &packet("[2001:db8::1]:1", GUARDED6, SYN)), [ForwardNat, FlowNew]);
+    for (name, outside) in [
+        ("just above the range", packet("198.51.101.0:1", GUARDED, SYN)),
+        ("just below the range", packet("198.51.99.255:1", GUARDED, SYN)),
+        ("a miss", packet("198.51.101.0:2", GUARDED, ACK)),
+        ("another /64", packet("[2001:db8:0:1::1]:1", GUARDED6, SYN)),
+    ] {
+        w.check(name, &outside.bytes(), DROP, &outside.bytes(), &[DropSource]);
+    }
+    assert_eq!(rose(&w, &packet("198.51.101.0:1", TWIN, SYN)), [ForwardNat, FlowNew], "the other frontends are open");
+    w.rig.remove(map::SOURCES, &w.source_key(15, "198.51.100.0/24").expect("a key")).expect("remove the range");
+    assert_eq!(rose(&w, &packet("198.51.100.255:1", GUARDED, ACK)), [ForwardNat], "it has its record");
+    assert_eq!(rose(&w, &inside), [DropSource], "and may not open another");
 }

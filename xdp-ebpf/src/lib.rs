@@ -15,6 +15,7 @@ pub mod bench;
 pub mod checksum;
 pub mod hash;
 pub mod maglev;
+pub mod map;
 pub mod rules;
 pub mod verdict;
 
@@ -23,7 +24,7 @@ extern crate std;
 
 /// Version of everything in this file. Pinned maps live in a directory named after it; an agent adopts pins of its
 /// own schema only.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// IPv4-mapped or IPv6 address, network order.
 pub type Addr = [u8; 16];
@@ -32,51 +33,6 @@ pub type Port = [u8; 2];
 
 pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
-
-/// Names of the maps, as in the object file and under bpffs.
-pub mod map {
-    /// `ARRAY[1]` of [`Config`](crate::Config). Written by the agent at start, read on every packet that is ours.
-    pub const CONFIG: &str = "CONFIG";
-    /// `ARRAY[1]` of [`AddrFilter`](crate::AddrFilter): one bit per hashed address that XDP or TC may have to touch.
-    /// The first look-up of every packet (inlined, about 2 ns), so that foreign traffic pays nearly nothing.
-    pub const ADDR_FILTER: &str = "ADDR_FILTER";
-    /// `HASH` of [`Addr`](crate::Addr) to [`Vip`](crate::Vip): all VIPs and SNAT addresses. Tells which of them answer echo
-    /// requests, and whose ICMP errors we follow. Read for ICMP and for packets without a frontend only.
-    pub const VIPS: &str = "VIPS";
-    /// `HASH` of [`FrontendKey`](crate::FrontendKey) to [`Frontend`](crate::Frontend). The one kernel hash look-up
-    /// on the forwarding path.
-    pub const FRONTENDS: &str = "FRONTENDS";
-    /// `ARRAY` of [`FrontendInfo`](crate::FrontendInfo) by frontend id: what a reply is rewritten back to.
-    pub const FRONTEND_INFO: &str = "FRONTEND_INFO";
-    /// `ARRAY` of [`Pool`](crate::Pool) by pool id: where its current and previous Maglev table lie in `RINGS`.
-    pub const POOLS: &str = "POOLS";
-    /// `ARRAY` of [`RingPage`](crate::RingPage): together one flat arena of `u32` backend ids, in which every pool's Maglev
-    /// table is a contiguous range. Pages, because the kernel rounds each value of an array up to 8 bytes.
-    pub const RINGS: &str = "RINGS";
-    /// `ARRAY` of [`Backend`](crate::Backend) by backend id.
-    pub const BACKENDS: &str = "BACKENDS";
-    /// `ARRAY` of [`FlowBucket`](crate::FlowBucket): tags and ages of the flow table, eight ways a cache line.
-    pub const FLOW_INDEX: &str = "FLOW_INDEX";
-    /// `ARRAY` of [`Flow`](crate::Flow): record `bucket * 8 + way` belongs to that way of `FLOW_INDEX`.
-    pub const FLOWS: &str = "FLOWS";
-    /// `ARRAY` of [`ReplyBucket`](crate::ReplyBucket), [`REPLY_FACTOR`](crate::REPLY_FACTOR) times as many as in `FLOW_INDEX` (a full bucket costs a flow its port):
-    /// from the hash of a reply's tuple to its flow record.
-    pub const REPLY_INDEX: &str = "REPLY_INDEX";
-    /// `DEVMAP_HASH` by ifindex: devices that XDP may redirect to. A missing one means PASS to the kernel.
-    pub const DEVICES: &str = "DEVICES";
-    /// `PERCPU_ARRAY` of `u64` by [`Verdict`](crate::verdict::Verdict).
-    pub const VERDICTS: &str = "VERDICTS";
-    /// `PERCPU_ARRAY` of [`Traffic`](crate::Traffic) by frontend id (client to backend in `rx`, replies in `tx`).
-    pub const FRONTEND_TRAFFIC: &str = "FRONTEND_TRAFFIC";
-    /// `PERCPU_ARRAY` of [`Traffic`](crate::Traffic) by backend id.
-    pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
-    /// `PERCPU_ARRAY[1]`: the program's own workplace. Not for the agent.
-    pub const OPENING: &str = "OPENING";
-    /// `PERCPU_ARRAY[1]`: likewise.
-    pub const NEXT_HOP: &str = "NEXT_HOP";
-    /// `PERCPU_ARRAY`: the kernel's last answers about next hops. Not for the agent.
-    pub const NEXT_HOPS: &str = "NEXT_HOPS";
-}
 
 /// Names of the programs in the object file.
 pub mod program {
@@ -177,7 +133,24 @@ pub mod frontend_flags {
     pub const L7: u32 = 1;
     /// Leave the client's port out of the Maglev hash (`sessionAffinity: ClientIP`).
     pub const CLIENT_IP_AFFINITY: u32 = 2;
+    /// Only clients in one of the ranges in `SOURCES` may open a flow (`loadBalancerSourceRanges`).
+    pub const SOURCES: u32 = 4;
 }
+
+/// Ranges that `SOURCES` can hold.
+pub const SOURCES_MOST: u32 = 1 << 20;
+
+/// Key of `SOURCES`: as the kernel's tries want it, the number of bits that count, then the bits in network order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceKey {
+    /// 32 for the frontend and those of the address: 96 more for a range of IPv4 than its prefix says.
+    pub bits: u32,
+    /// Its id.
+    pub frontend: u32,
+    pub addr: Addr,
+}
+const _: () = assert!(size_of::<SourceKey>() == 24);
 
 /// Value of `FRONTEND_INFO`.
 #[repr(C)]

@@ -21,6 +21,8 @@
 //!   frontend. It is *good* while its backend's `epoch` is the record's and its `state` is not `GONE`.
 //! - TCP with SYN and without ACK *opens*. UDP opens if the own record is not good or was idle for more than `udp_idle` ticks.
 //!   All else with a good own record goes by it. What remains is a *miss*.
+//! - `SOURCES`: a packet that opens, and a miss, of a client whose address is in none of the frontend's ranges: `DropSource`. A
+//!   flow that has its record goes on whatever the ranges become.
 //! - The choice: slot [`hash::slot`](crate::hash::slot)`(h, len)` of a ring, `h` being the hash above, or the one with client
 //!   port 0 under `CLIENT_IP_AFFINITY`. A packet that opens takes the current ring. A TCP miss notes `FlowMiss` and takes the
 //!   previous ring if it is not empty and names a backend that is not `GONE` (note `PreviousTable`), else the current one. An
@@ -32,8 +34,8 @@
 //!   `NEW` into `REPLIED`; FIN or RST from either side gives `CLOSING`.
 //!
 //! # Making a record
-//! - The way: the own record's if there is one; else the first `FREE` one; else the first [`dead`] one; else, of the lowest
-//!   [`flow_rank`], the one idle for longest (the first of equals): note `FlowEvicted`, and `FlowEvictedEstablished` too if it was
+//! - The way: the own record's if there is one; else, counted from [`first_way`](crate::hash::first_way) on and round, the first
+//!   `FREE` one; else the first [`dead`] one; else, of the lowest [`flow_rank`], the one idle for longest (the first of equals): note `FlowEvicted`, and `FlowEvictedEstablished` too if it was
 //!   `ESTABLISHED`. A way that another CPU is writing is passed over; if none is left or the compare-and-swap is lost:
 //!   `DropContended`. The old record's entry in `REPLY_INDEX` is freed.
 //! - The source: the frontend's `snat` (`nat`) or the client (`local`). The port: [`PORT_PROBES`] candidates

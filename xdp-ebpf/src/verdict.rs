@@ -66,6 +66,8 @@ verdicts! {
     IcmpReply = "icmp_reply",
     /// The packet was larger than the next hop's MTU; the sender was told with the VIP as source.
     PacketTooBig = "packet_too_big",
+    /// The client's address is in none of the ranges that the Service admits (`loadBalancerSourceRanges`).
+    DropSource = "drop_source",
     /// No source port was free towards the backend.
     DropNoPort = "drop_no_port",
     /// Another CPU was making a record in the same bucket; the sender repeats the packet.

@@ -20,8 +20,13 @@ pub(super) fn snapshot(s: &Snapshot) -> Value {
             "frontend": f.key.to_string(),
             "owner": f.owner.to_string(),
             "kind": match &f.kind {
-                FrontendKind::L4 { pool, client_ip_affinity, snat } => json!({
-                    "l4": { "pool": pool.to_string(), "client_ip_affinity": client_ip_affinity, "snat": snat.to_string() }
+                FrontendKind::L4 { pool, client_ip_affinity, snat, sources } => json!({
+                    "l4": {
+                        "pool": pool.to_string(),
+                        "client_ip_affinity": client_ip_affinity,
+                        "snat": snat.to_string(),
+                        "sources": sources.as_ref().map(|s| s.iter().map(ToString::to_string).collect::<Vec<_>>()),
+                    }
                 }),
                 FrontendKind::L7 => json!("l7"),
             },

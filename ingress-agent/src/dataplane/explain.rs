@@ -83,6 +83,14 @@ impl Path<'_> {
         if self.by_record(&t, &frontend, hash)? {
             return Ok(());
         }
+        if frontend.flags & frontend_flags::SOURCES != 0 {
+            let ranges = self.image.frontends.get(&key).map(|f| f.sources.as_slice()).unwrap_or_default();
+            let Some(range) = ranges.iter().find(|range| range.contains(&client.ip())) else {
+                self.say(format!("{} is in no range of loadBalancerSourceRanges: dropped", client.ip()));
+                return Ok(());
+            };
+            self.say(format!("{} is in {range} of loadBalancerSourceRanges", client.ip()));
+        }
         self.by_table(&t, &frontend, hash)
     }
 

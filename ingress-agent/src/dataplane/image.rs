@@ -6,6 +6,7 @@ mod adopt;
 mod apply;
 mod frontends;
 mod pools;
+mod sources;
 mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use ipnet::IpNet;
 use xdp_ebpf::Addr;
 
 use self::addresses::AddressUse;
@@ -56,6 +58,8 @@ pub(super) struct FrontendState {
     source: Option<Arc<Frontend>>,
     pub image: xdp_ebpf::Frontend,
     pub pool: Option<PoolKey>,
+    /// What `SOURCES` holds for its id, sorted.
+    pub sources: Vec<IpNet>,
 }
 
 impl Image {

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
+use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{DevMapHash, HashMap, Map, MapData, PerCpuArray};
 use xdp_ebpf::{
     ADDR_FILTER_BITS, Addr, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool,
@@ -23,6 +24,8 @@ pub(super) struct Maps {
     pub backends: Region<Backend>,
     pub vips: HashMap<MapData, Addr, Abi<Vip>>,
     pub frontends: HashMap<MapData, Abi<FrontendKey>, Abi<Frontend>>,
+    /// The bits of a [`SourceKey`](xdp_ebpf::SourceKey) after their number: frontend and address.
+    pub sources: LpmTrie<MapData, [u8; 20], u32>,
     pub devices: DevMapHash<MapData>,
     pub verdicts: PerCpuArray<MapData, u64>,
     pub frontend_traffic: PerCpuArray<MapData, Abi<Traffic>>,
@@ -64,6 +67,7 @@ impl Maps {
             backends: whole(&data(map::BACKENDS)?, entries(map::BACKENDS))?,
             vips: typed(map::VIPS)?.try_into()?,
             frontends: typed(map::FRONTENDS)?.try_into()?,
+            sources: typed(map::SOURCES)?.try_into()?,
             devices: typed(map::DEVICES)?.try_into()?,
             verdicts: typed(map::VERDICTS)?.try_into()?,
             frontend_traffic: typed(map::FRONTEND_TRAFFIC)?.try_into()?,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{MapInfo, MapType};
 use xdp_ebpf::{
     Addr, AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, ReplyBucket,
-    RingPage, SCHEMA, Traffic, Vip, WAYS, map, verdict::Verdict,
+    RingPage, SCHEMA, SOURCES_MOST, SourceKey, Traffic, Vip, WAYS, map, verdict::Verdict,
 };
 
 use super::kernel;
@@ -184,6 +184,14 @@ fn specs(sizes: &Sizes) -> Vec<MapSpec> {
         array(map::ADDR_FILTER, size_of::<AddrFilter>(), 1),
         hash(map::VIPS, size_of::<Addr>(), size_of::<Vip>(), sizes.frontend_ids),
         hash(map::FRONTENDS, size_of::<FrontendKey>(), size_of::<Frontend>(), sizes.frontends),
+        MapSpec {
+            name: map::SOURCES,
+            kind: MapType::LpmTrie,
+            key: size_of::<SourceKey>(),
+            value: 4,
+            flags: 0,
+            entries: SOURCES_MOST,
+        },
         array(map::FRONTEND_INFO, size_of::<FrontendInfo>(), sizes.frontend_ids),
         array(map::POOLS, size_of::<Pool>(), sizes.frontend_ids),
         array(map::RINGS, size_of::<RingPage>(), sizes.ring_pages),

@@ -7,6 +7,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::objects::{Named, Objects};
 use super::rejection::{Rejection, Severity};
 use super::route::Balance;
@@ -78,6 +80,8 @@ pub struct ServiceFacts {
     pub ports: Vec<PortFacts>,
     /// `sessionAffinity: ClientIP`.
     pub client_ip_affinity: bool,
+    /// `loadBalancerSourceRanges`: the clients that its owner admits from outside. `None`: all.
+    pub source_ranges: Option<Vec<IpNet>>,
     /// `externalTrafficPolicy: Local`: its owner wants only endpoints of the receiving node.
     pub external_traffic_local: bool,
     /// Endpoints count as ready whatever their conditions say.

@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ipnet::IpNet;
+
 use super::rejection::Rejection;
 use super::route::Listener;
 
@@ -120,6 +122,8 @@ pub enum FrontendKind {
         client_ip_affinity: bool,
         /// Source address towards `nat` backends: the VIP itself unless configured otherwise. Same family as the VIP.
         snat: IpAddr,
+        /// Clients that may open flows, of the VIP's family, sorted; `None`: all. Empty: nobody.
+        sources: Option<Vec<IpNet>>,
     },
     /// Passed up to the proxy, which has a listener for it.
     L7,

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::{PlanOptions, compile, http::Http, keep, vips};
 use crate::model::facts::{Exposure, Facts, Origin, ServiceFacts, StreamFacts};
 use crate::model::objects::Objects;
@@ -60,6 +62,12 @@ struct Claims<'a> {
     l4: L4,
 }
 
+/// What a frontend holds of its clients.
+struct Clients {
+    affinity: bool,
+    sources: Option<Vec<IpNet>>,
+}
+
 impl Claims<'_> {
     fn service(&mut self, service: &ServiceFacts) {
         let Exposure::LoadBalancer(addresses) = &service.exposure else {
@@ -77,13 +85,28 @@ impl Claims<'_> {
                 self.l4.rejections.push(origin.reject("Service", vip.field.as_str(), reason));
                 continue;
             }
+            let sources = self.sources(service, vip.address);
             for port in &service.ports {
                 let key = FrontendKey { vip: vip.address, protocol: port.protocol, port: port.port };
                 let pool = PoolName { service: origin.name.clone(), port: port.port, protocol: port.protocol };
                 let field = format!("spec.ports[{}].port", port.index);
-                self.claim(key, pool, service.client_ip_affinity, "Service", origin, field);
+                let clients = Clients { affinity: service.client_ip_affinity, sources: sources.clone() };
+                self.claim(key, pool, clients, "Service", origin, field);
             }
         }
+    }
+
+    /// The ranges that can hold a client of this VIP.
+    fn sources(&mut self, service: &ServiceFacts, vip: IpAddr) -> Option<Vec<IpNet>> {
+        let all = service.source_ranges.as_ref()?;
+        let ranges: Vec<IpNet> = all.iter().filter(|r| r.addr().is_ipv4() == vip.is_ipv4()).copied().collect();
+        if ranges.is_empty() {
+            // kube-proxy would admit everybody here; whoever wrote a list meant a list.
+            let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
+            let reason = format!("has no range of {family}, so nobody reaches {vip}");
+            self.l4.rejections.push(service.origin.warn("Service", "spec.loadBalancerSourceRanges", reason));
+        }
+        Some(ranges)
     }
 
     fn streams(&mut self, streams: &StreamFacts, addresses: &BTreeSet<IpAddr>, services: &Objects<ServiceFacts>) {
@@ -103,8 +126,9 @@ impl Claims<'_> {
             }
             for vip in addresses {
                 let key = FrontendKey { vip: *vip, protocol: streams.protocol, port: stream.port };
-                let (affinity, field) = (service.client_ip_affinity, backend.field.clone());
-                self.claim(key, pool.clone(), affinity, "ConfigMap", &streams.origin, field);
+                // The Service's ranges are about its own addresses.
+                let clients = Clients { affinity: service.client_ip_affinity, sources: None };
+                self.claim(key, pool.clone(), clients, "ConfigMap", &streams.origin, backend.field.clone());
             }
         }
     }
@@ -114,7 +138,7 @@ impl Claims<'_> {
         &mut self,
         key: FrontendKey,
         pool: PoolName,
-        client_ip_affinity: bool,
+        clients: Clients,
         kind: &str,
         origin: &Origin,
         field: String,
@@ -130,7 +154,8 @@ impl Claims<'_> {
         self.l4.pools.insert(pool.clone());
         self.l4.owners.insert((key.vip, owner.clone()));
         let origin_kind = kind;
-        let kind = FrontendKind::L4 { pool, client_ip_affinity, snat };
+        let Clients { affinity: client_ip_affinity, sources } = clients;
+        let kind = FrontendKind::L4 { pool, client_ip_affinity, snat, sources };
         self.frontends.insert(key, Frontend { key, owner: owner_name, kind });
         // A ConfigMap's age does not matter: the operator named it.
         self.taken.insert(key, (owner, (origin_kind == "Service").then(|| origin.clone())));

@@ -12,6 +12,8 @@ pub struct Maps {
     pub filter: BTreeSet<u32>,
     pub vips: BTreeMap<Addr, u32>,
     pub frontends: BTreeMap<FrontendKey, Frontend>,
+    /// By frontend id: the clients that are admitted where the frontend asks, as an address and how many of its bits count.
+    pub sources: BTreeMap<u32, (Addr, u32)>,
     /// By frontend id.
     pub infos: BTreeMap<u32, FrontendInfo>,
     /// By pool id: the current and the previous ring.

@@ -110,7 +110,11 @@ impl Model {
                     None => self.backend_packet(frame, &parsed, tuple, flags),
                 }
                 .unwrap_or_else(|verdict| Outcome {
-                    action: if matches!(verdict, Verdict::DropNoPort) { Action::Drop } else { Action::Pass },
+                    action: if matches!(verdict, Verdict::DropNoPort | Verdict::DropSource) {
+                        Action::Drop
+                    } else {
+                        Action::Pass
+                    },
                     verdict,
                     frame: frame.to_vec(),
                 })
@@ -176,6 +180,9 @@ impl Model {
             (source, port, traffic_of) = (r.source, r.port, r.backend);
             backend = self.backend(traffic_of).ok_or(Verdict::DropInternal)?;
         } else {
+            if frontend.flags & frontend_flags::SOURCES != 0 && !self.admits(frontend.id, &tuple.src) {
+                return Err(Verdict::DropSource);
+            }
             let id = self.choose(&tuple, &frontend, tcp && !opens)?;
             backend = self.backend(id).ok_or(Verdict::PassNoBackend)?;
             traffic_of = id;
@@ -203,6 +210,12 @@ impl Model {
             });
         }
         Ok(self.send(frame, parsed, &edit, (Verdict::ForwardNat, Verdict::ForwardNatPass)))
+    }
+
+    fn admits(&self, frontend: u32, client: &Addr) -> bool {
+        let bit = |a: &Addr, i: u32| a[i as usize / 8] >> (7 - i % 8) & 1;
+        let range = self.maps.sources.get(&frontend);
+        range.is_some_and(|(range, bits)| (0..*bits).all(|i| bit(range, i) == bit(client, i)))
     }
 
     fn choose(&mut self, tuple: &Tuple, frontend: &Frontend, miss: bool) -> Result<u32, Verdict> {

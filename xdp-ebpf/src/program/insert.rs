@@ -31,6 +31,8 @@ pub struct Opening {
     pub pool: u32,
     pub frontend: u32,
     pub affinity: bool,
+    /// Whether the frontend admits certain clients only.
+    pub sources: bool,
     /// SYN, or UDP; else a TCP packet without a good record.
     pub opens: bool,
     pub v4: bool,
@@ -50,6 +52,9 @@ pub struct Opening {
 pub extern "C" fn sluicegate_open() -> u32 {
     let Some(o) = maps::opening() else { return verdict::drop(Verdict::DropInternal) };
     let Some(config) = maps::config() else { return verdict::drop(Verdict::DropInternal) };
+    if o.sources && !maps::admits(o.frontend, o.client) {
+        return verdict::drop(Verdict::DropSource);
+    }
     maps::fetch(o.bucket, o.bucket * WAYS as u32 + hash::first_way(o.hash));
     let Some((id, backend)) = choose(o, config) else { return verdict::pass(Verdict::PassNoBackend) };
     o.way.dst = backend.addr;

@@ -9,11 +9,12 @@ use crate::insert::Opening;
 use crate::next_hop::{Fib, KEPT, Kept};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_map_lookup_elem, bpf_redirect_map};
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, PerCpuArray};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{
     AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, REPLY_FACTOR,
-    ReplyBucket, RingPage, Traffic, Vip, WAYS,
+    ReplyBucket, RingPage, SOURCES_MOST, SourceKey, Traffic, Vip, WAYS,
 };
 
 /// The agent maps these arrays into its memory.
@@ -28,6 +29,9 @@ static ADDR_FILTER: Array<AddrFilter> = Array::with_max_entries(1, MMAPABLE);
 static VIPS: HashMap<Address, Vip> = HashMap::with_max_entries(1024, 0);
 #[map]
 static FRONTENDS: HashMap<Key, FrontendView> = HashMap::with_max_entries(1024, 0);
+/// The key's number of bits is said apart by the type; together they are a [`SourceKey`].
+#[map]
+static SOURCES: LpmTrie<[u8; size_of::<SourceKey>() - 4], u32> = LpmTrie::with_max_entries(SOURCES_MOST, 0);
 #[map]
 static FRONTEND_INFO: Array<FrontendInfoView> = Array::with_max_entries(1024, MMAPABLE);
 #[map]
@@ -89,6 +93,15 @@ pub struct FrontendView {
     pub snat: Address,
 }
 const _: () = assert!(size_of::<FrontendView>() == size_of::<Frontend>());
+
+/// [`SourceKey`].
+#[repr(C, packed(4))]
+struct SourceView {
+    bits: u32,
+    frontend: u32,
+    addr: Address,
+}
+const _: () = assert!(size_of::<SourceView>() == size_of::<SourceKey>());
 
 /// [`FrontendInfo`].
 #[repr(C)]
@@ -253,6 +266,12 @@ pub fn vip(addr: Address) -> Option<u32> {
 #[inline(always)]
 pub fn frontend(key: Key) -> Option<&'static FrontendView> {
     look_up!(FRONTENDS, FrontendView, key).map(|v| &*v)
+}
+
+/// Whether a frontend with ranges admits this client.
+#[inline(always)]
+pub fn admits(frontend: u32, client: Address) -> bool {
+    look_up!(SOURCES, u32, SourceView { bits: 160, frontend, addr: client }).is_some()
 }
 
 #[inline(always)]

@@ -96,8 +96,9 @@ impl Image {
             );
             ids.push(image.id);
             let key = FrontendKey { vip: ip(&key.addr), protocol, port: u16::from_be_bytes(key.port) };
-            self.frontends.insert(key, FrontendState { source: None, image, pool: None });
+            self.frontends.insert(key, FrontendState { source: None, image, pool: None, sources: Vec::new() });
         }
+        self.adopt_sources()?;
         ids.sort_unstable();
         ensure!(ids.windows(2).all(|w| w[0] != w[1]), "two entries of FRONTENDS have one id");
         Ok(ids)

@@ -1,5 +1,5 @@
 //! Frontends: their entry in `FRONTENDS`, what replies are rewritten back to, and the address filter behind both. An id is given
-//! to another frontend only after no flow names it.
+//! to another frontend only after no flow names it. The ranges of clients that it admits are in `sources.rs`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use aya::maps::PerCpuValues;
 use aya::util::nr_cpus;
+use ipnet::IpNet;
 use xdp_ebpf::{FrontendInfo, Traffic, frontend_flags};
 
 use super::{FrontendState, Image};
@@ -28,7 +29,7 @@ impl Image {
     /// Adds or changes a frontend. Its pool is there already.
     pub(super) fn put_frontend(&mut self, frontend: &Arc<Frontend>, now: Instant) -> Result<Put> {
         let key = frontend.key;
-        let old = self.frontends.get(&key).map(|f| (f.image, f.pool.clone()));
+        let old = self.frontends.get(&key).map(|f| (f.image, f.pool.clone(), f.sources.clone()));
         if old.is_none() && self.frontends.len() >= self.maps.max_frontends {
             return Ok(Put::Full);
         }
@@ -41,9 +42,9 @@ impl Image {
             },
         };
         // Flows were made under the old kind; they must not meet the new one.
-        let same_kind = old.as_ref().is_some_and(|(image, _)| (image.pool == 0) == (pool_id == 0));
+        let same_kind = old.as_ref().is_some_and(|(image, ..)| (image.pool == 0) == (pool_id == 0));
         let id = match &old {
-            Some((image, _)) if same_kind => image.id,
+            Some((image, ..)) if same_kind => image.id,
             _ => match self.new_frontend_id(now)? {
                 Some(id) => id,
                 None => return Ok(Put::Short),
@@ -51,26 +52,30 @@ impl Image {
         };
         let image = image_of(frontend, id, pool_id);
         let wire = wire_key(&key);
-        if old.as_ref().is_none_or(|(before, _)| before.snat != image.snat) {
+        let admitted = old.as_ref().filter(|(before, ..)| before.id == id).map(|(.., s)| s.clone()).unwrap_or_default();
+        let sources = sources_of(frontend).to_vec();
+        self.admit(id, &admitted, &sources)?;
+        if old.as_ref().is_none_or(|(before, ..)| before.snat != image.snat) {
             self.use_source(&image.snat)?;
         }
-        if old.as_ref().is_none_or(|(before, _)| before.id != id) {
+        if old.as_ref().is_none_or(|(before, ..)| before.id != id) {
             let info = FrontendInfo { addr: wire.addr, port: wire.port, proto: wire.proto, pad: [0; 5] };
             self.maps.frontend_info.store(id as usize, &info);
         }
-        if old.as_ref().is_none_or(|(before, _)| *before != image) {
+        if old.as_ref().is_none_or(|(before, ..)| *before != image) {
             self.maps
                 .frontends
                 .insert(Abi(wire), Abi(image), 0)
                 .with_context(|| format!("write {key} into FRONTENDS"))?;
         }
         // From here on packets follow the new entry.
+        self.shut_out(id, &admitted, &sources)?;
         if let Some(new) = &pool
             && let Some(state) = self.pools.get_mut(new)
         {
             state.frontends += 1;
         }
-        if let Some((before, old_pool)) = old {
+        if let Some((before, old_pool, old_sources)) = old {
             if let Some(state) = old_pool.as_ref().and_then(|p| self.pools.get_mut(p)) {
                 state.frontends -= 1;
             }
@@ -78,10 +83,11 @@ impl Image {
                 self.linger(before.snat, now);
             }
             if before.id != id {
+                self.shut_out(before.id, &old_sources, &[])?;
                 self.sweep.retire(before.id);
             }
         }
-        self.frontends.insert(key, FrontendState { source: Some(Arc::clone(frontend)), image, pool });
+        self.frontends.insert(key, FrontendState { source: Some(Arc::clone(frontend)), image, pool, sources });
         Ok(Put::Done)
     }
 
@@ -92,6 +98,7 @@ impl Image {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
             Err(e) => return Err(e).with_context(|| format!("remove {key} from FRONTENDS")),
         }
+        self.shut_out(state.image.id, &state.sources, &[])?;
         self.leave_source(&state.image.snat)?;
         self.sweep.retire(state.image.id);
         if let Some(pool) = state.pool.as_ref().and_then(|p| self.pools.get_mut(p)) {
@@ -121,10 +128,20 @@ pub(super) fn pool_of(frontend: &Frontend) -> Option<PoolKey> {
     }
 }
 
+fn sources_of(frontend: &Frontend) -> &[IpNet] {
+    match &frontend.kind {
+        FrontendKind::L4 { sources: Some(sources), .. } => sources,
+        _ => &[],
+    }
+}
+
 fn image_of(frontend: &Frontend, id: u32, pool: u32) -> xdp_ebpf::Frontend {
     match &frontend.kind {
-        FrontendKind::L4 { client_ip_affinity, snat, .. } => {
-            let flags = if *client_ip_affinity { frontend_flags::CLIENT_IP_AFFINITY } else { 0 };
+        FrontendKind::L4 { client_ip_affinity, snat, sources, .. } => {
+            let mut flags = if *client_ip_affinity { frontend_flags::CLIENT_IP_AFFINITY } else { 0 };
+            if sources.is_some() {
+                flags |= frontend_flags::SOURCES;
+            }
             xdp_ebpf::Frontend { id, pool, flags, pad: 0, snat: addr(*snat) }
         }
         FrontendKind::L7 => xdp_ebpf::Frontend { id, pool: 0, flags: frontend_flags::L7, pad: 0, snat: [0; 16] },

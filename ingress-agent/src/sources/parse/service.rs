@@ -1,5 +1,6 @@
 //! Service → [`ServiceFacts`].
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 
 use super::{
@@ -12,6 +13,9 @@ use crate::model::snapshot::{AppProtocol, Forwarding};
 /// The `loadBalancerClass` that is ours, besides none.
 const OUR_CLASS: &str = "sluicegate.io/xdp";
 
+/// The form of `spec.loadBalancerSourceRanges` from before there was the field; the field comes first.
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
 pub fn parse(object: &Service, notes: &mut Notes) -> Result<ServiceFacts, Rejection> {
     let Some(spec) = &object.spec else {
         return Err(notes.error("spec", "is missing"));
@@ -20,6 +24,7 @@ pub fn parse(object: &Service, notes: &mut Notes) -> Result<ServiceFacts, Reject
         exposure: exposure(object, spec, notes)?,
         ports: ports(spec.ports.as_deref().unwrap_or_default(), notes),
         client_ip_affinity: affinity(spec, notes),
+        source_ranges: source_ranges(object, spec, notes),
         external_traffic_local: spec.external_traffic_policy.as_deref() == Some("Local"),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
         forwarding: forwarding(object, notes),
@@ -118,6 +123,32 @@ fn affinity(spec: &ServiceSpec, notes: &mut Notes) -> bool {
             false
         }
     }
+}
+
+/// A range that cannot be read admits nobody, and does not open the Service to everybody either.
+fn source_ranges(object: &Service, spec: &ServiceSpec, notes: &mut Notes) -> Option<Vec<IpNet>> {
+    let mut written: Vec<(String, &str)> = Vec::new();
+    for (i, range) in spec.load_balancer_source_ranges.iter().flatten().enumerate() {
+        written.push((format!("spec.loadBalancerSourceRanges[{i}]"), range.trim()));
+    }
+    if written.is_empty() {
+        let text = annotation(&object.metadata, SOURCE_RANGES).unwrap_or_default();
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        written.extend(parts.map(|part| (annotation_field(SOURCE_RANGES), part)));
+    }
+    if written.is_empty() {
+        return None;
+    }
+    let mut ranges = Vec::new();
+    for (field, text) in written {
+        match text.parse::<IpNet>() {
+            Ok(range) => ranges.push(range.trunc()),
+            Err(_) => notes.reject(field, format!("`{text}` is not a range such as 198.51.100.0/24; it admits nobody")),
+        }
+    }
+    ranges.sort_unstable();
+    ranges.dedup();
+    Some(ranges)
 }
 
 fn forwarding(object: &Service, notes: &mut Notes) -> Option<Forwarding> {

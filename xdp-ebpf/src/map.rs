@@ -1,0 +1,46 @@
+//! Names of the maps, as in the object file and under bpffs; what each holds, who reads it and why it has that shape.
+
+/// `ARRAY[1]` of [`Config`](crate::Config). Written by the agent at start, read on every packet that is ours.
+pub const CONFIG: &str = "CONFIG";
+/// `ARRAY[1]` of [`AddrFilter`](crate::AddrFilter): one bit per hashed address that XDP or TC may have to touch.
+/// The first look-up of every packet (inlined, about 2 ns), so that foreign traffic pays nearly nothing.
+pub const ADDR_FILTER: &str = "ADDR_FILTER";
+/// `HASH` of [`Addr`](crate::Addr) to [`Vip`](crate::Vip): all VIPs and SNAT addresses. Tells which of them answer echo
+/// requests, and whose ICMP errors we follow. Read for ICMP and for packets without a frontend only.
+pub const VIPS: &str = "VIPS";
+/// `HASH` of [`FrontendKey`](crate::FrontendKey) to [`Frontend`](crate::Frontend). The one kernel hash look-up
+/// on the forwarding path.
+pub const FRONTENDS: &str = "FRONTENDS";
+/// `LPM_TRIE` of [`SourceKey`](crate::SourceKey) to 1: the clients that frontends with the flag `SOURCES` admit. Read when a
+/// flow opens, never for one that has its record. Grows with what is in it; its bound is [`SOURCES_MOST`](crate::SOURCES_MOST).
+pub const SOURCES: &str = "SOURCES";
+/// `ARRAY` of [`FrontendInfo`](crate::FrontendInfo) by frontend id: what a reply is rewritten back to.
+pub const FRONTEND_INFO: &str = "FRONTEND_INFO";
+/// `ARRAY` of [`Pool`](crate::Pool) by pool id: where its current and previous Maglev table lie in `RINGS`.
+pub const POOLS: &str = "POOLS";
+/// `ARRAY` of [`RingPage`](crate::RingPage): together one flat arena of `u32` backend ids, in which every pool's Maglev
+/// table is a contiguous range. Pages, because the kernel rounds each value of an array up to 8 bytes.
+pub const RINGS: &str = "RINGS";
+/// `ARRAY` of [`Backend`](crate::Backend) by backend id.
+pub const BACKENDS: &str = "BACKENDS";
+/// `ARRAY` of [`FlowBucket`](crate::FlowBucket): tags and ages of the flow table, eight ways a cache line.
+pub const FLOW_INDEX: &str = "FLOW_INDEX";
+/// `ARRAY` of [`Flow`](crate::Flow): record `bucket * 8 + way` belongs to that way of `FLOW_INDEX`.
+pub const FLOWS: &str = "FLOWS";
+/// `ARRAY` of [`ReplyBucket`](crate::ReplyBucket), [`REPLY_FACTOR`](crate::REPLY_FACTOR) times as many as in `FLOW_INDEX` (a full bucket costs a flow its port):
+/// from the hash of a reply's tuple to its flow record.
+pub const REPLY_INDEX: &str = "REPLY_INDEX";
+/// `DEVMAP_HASH` by ifindex: devices that XDP may redirect to. A missing one means PASS to the kernel.
+pub const DEVICES: &str = "DEVICES";
+/// `PERCPU_ARRAY` of `u64` by [`Verdict`](crate::verdict::Verdict).
+pub const VERDICTS: &str = "VERDICTS";
+/// `PERCPU_ARRAY` of [`Traffic`](crate::Traffic) by frontend id (client to backend in `rx`, replies in `tx`).
+pub const FRONTEND_TRAFFIC: &str = "FRONTEND_TRAFFIC";
+/// `PERCPU_ARRAY` of [`Traffic`](crate::Traffic) by backend id.
+pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+/// `PERCPU_ARRAY[1]`: the program's own workplace. Not for the agent.
+pub const OPENING: &str = "OPENING";
+/// `PERCPU_ARRAY[1]`: likewise.
+pub const NEXT_HOP: &str = "NEXT_HOP";
+/// `PERCPU_ARRAY`: the kernel's last answers about next hops. Not for the agent.
+pub const NEXT_HOPS: &str = "NEXT_HOPS";
