@@ -110,7 +110,10 @@ impl Snapshots {
         if self.now.frontends.get(&key).is_none_or(|old| **old != frontend) {
             self.now.frontends.insert(key, Arc::new(frontend));
         }
-        self.now.vips.entry(key.vip).or_insert_with(|| Vip { held_here: true, owners: vec![format!("test/{owner}")] });
+        self.now
+            .vips
+            .entry(key.vip)
+            .or_insert_with(|| Vip { held_here: true, owners: [format!("test/{owner}")].into() });
     }
 
     pub fn pool(&mut self, name: PoolName, mut backends: Vec<Backend>) {

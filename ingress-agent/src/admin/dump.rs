@@ -14,7 +14,7 @@ pub(super) fn snapshot(s: &Snapshot) -> Value {
     json!({
         "generation": s.generation,
         "vips": s.vips.iter().map(|(address, v)| {
-            json!({ "address": address.to_string(), "held_here": v.held_here, "owners": v.owners })
+            json!({ "address": address.to_string(), "held_here": v.held_here, "owners": *v.owners })
         }).collect::<Vec<_>>(),
         "frontends": s.frontends.values().map(|f| json!({
             "frontend": f.key.to_string(),

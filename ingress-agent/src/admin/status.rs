@@ -205,7 +205,7 @@ fn vips(r: &Readings) -> Vec<VipStatus> {
             address: address.to_string(),
             wanted: vip.held_here,
             held: of(address).is_some_and(|a| a.present),
-            owners: vip.owners.clone(),
+            owners: vip.owners.to_vec(),
             announcements: of(address).map_or(0, |a| a.announced),
             fault: of(address).and_then(|a| a.fault.clone()),
             claimed_by: of(address).and_then(|a| a.claimed_by.clone()),

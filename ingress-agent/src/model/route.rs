@@ -119,17 +119,17 @@ pub enum ValueMatch {
 /// Smaller is better. Gateway API v1, HTTPRouteRule "matches": exact path, then the longest prefix, then a method, then
 /// the most headers, then the most query parameters, then the older object, then its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Precedence {
+pub struct Precedence<'a> {
     path: (u8, Reverse<usize>),
     method: bool,
     headers: Reverse<usize>,
     query: Reverse<usize>,
     created: i64,
-    object: ObjectName,
+    object: &'a ObjectName,
 }
 
 impl Route {
-    pub fn precedence(&self) -> Precedence {
+    pub fn precedence(&self) -> Precedence<'_> {
         let m = &self.matches;
         let path = match &m.path {
             PathMatch::Exact(p) => (0, Reverse(p.len())),
@@ -142,7 +142,7 @@ impl Route {
             headers: Reverse(m.headers.len()),
             query: Reverse(m.query.len()),
             created: m.created,
-            object: m.object.clone(),
+            object: &m.object,
         }
     }
 }

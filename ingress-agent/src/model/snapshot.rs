@@ -38,8 +38,8 @@ pub struct Snapshot {
 pub struct Vip {
     /// Whether this node holds it: adds it to its interface and announces it. Decided here; `vip` obeys.
     pub held_here: bool,
-    /// Who asked for it (Services, Ingress classes), sorted, for people.
-    pub owners: Vec<String>,
+    /// Who asked for it (Services, Ingress classes), sorted, for people. Shared: a thousand Services may have one address.
+    pub owners: Arc<[String]>,
 }
 
 /// Namespace and name of a Kubernetes object; the namespace is empty for cluster-scoped kinds.

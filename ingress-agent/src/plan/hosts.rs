@@ -85,10 +85,8 @@ pub(super) fn table(
 
 impl Host<'_> {
     fn routes(self, built_in: [Option<&Arc<Route>>; 2]) -> VirtualHost {
-        let mut routes: BTreeMap<Key<'_>, &Arc<Route>> = BTreeMap::new();
-        for (key, winner) in &self.rules {
-            routes.insert(*key, &winner.claim.route);
-        }
+        let mut routes: BTreeMap<Key<'_>, &Arc<Route>> =
+            self.rules.iter().map(|(key, winner)| (*key, &winner.claim.route)).collect();
         for route in self.rules.values().filter_map(|w| w.claim.unslashed.as_ref()) {
             // Somebody's prefix `/foo` already answers there; `/foo/` written as a prefix is the same prefix.
             let plain = |path| self.rules.get(&Key::Prefix(path)).is_some_and(|w| w.claim.unslashed.is_none());
@@ -104,7 +102,7 @@ impl Host<'_> {
             routes.entry(key(&route.matches.path)).or_insert(route);
         }
         let mut routes: Vec<Arc<Route>> = routes.into_values().map(Arc::clone).collect();
-        routes.sort_by_cached_key(|r| r.precedence());
+        routes.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
         VirtualHost { routes }
     }
 }

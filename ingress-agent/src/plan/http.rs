@@ -18,7 +18,7 @@ pub(super) struct Http {
     /// Sorted by address and port.
     pub(super) listeners: Vec<Arc<Listener>>,
     pub(super) frontends: Vec<Arc<Frontend>>,
-    pub(super) pools: BTreeSet<PoolName>,
+    pub(super) pools: Arc<BTreeSet<PoolName>>,
     pub(super) certificates: BTreeMap<ObjectName, Arc<Certificate>>,
     /// All ingress addresses.
     pub(super) vips: BTreeSet<IpAddr>,
@@ -45,13 +45,14 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Http>) ->
     let ours: Vec<&Arc<IngressClassFacts>> =
         facts.classes.iter().filter(|c| c.controller == options.controller_class).collect();
 
+    let known: BTreeSet<&str> = facts.classes.iter().map(|c| c.origin.name.name.as_str()).collect();
     let mut chosen: Vec<(Class<'_>, Arc<Compiled>)> = Vec::new();
     let mut old = last.map(|l| l.compiled.as_slice()).unwrap_or_default().iter().peekable();
     for ingress in facts.ingresses.iter() {
         let name = &ingress.origin.name;
         while old.next_if(|c| c.ingress.origin.name < *name).is_some() {}
         let before = old.next_if(|c| c.ingress.origin.name == *name);
-        let Some(class) = class(ingress, facts, &ours, options, &mut http.rejections) else {
+        let Some(class) = class(ingress, &known, &ours, options, &mut http.rejections) else {
             continue;
         };
         let compiled = match before.filter(|c| c.holds(ingress, &facts.services)) {
@@ -73,10 +74,12 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Http>) ->
     }
     let default_certificate = default_certificate(facts, options, &mut http);
     let everywhere = default_backend(facts, options, &mut http);
+    let fallback = std::mem::take(&mut http.pools);
+    let mut pools: Vec<&PoolName> = fallback.iter().collect();
     for (classes, addresses) in &groups {
         let members: Vec<_> = chosen.iter().filter(|(class, _)| classes.contains(class)).map(|(_, c)| c).collect();
         for compiled in &members {
-            http.pools.extend(compiled.pools.iter().cloned());
+            pools.extend(&compiled.pools);
             http.rejections.extend(compiled.rejections.iter().cloned());
         }
         let first = addresses.first().and_then(|a| last?.listeners.iter().find(|l| l.vip == *a));
@@ -91,12 +94,23 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Http>) ->
             http.listen(*vip, options.https_port, Some(tls.clone()), &hosts, last);
         }
     }
+    pools.sort_unstable();
+    pools.dedup();
+    http.pools = match last.filter(|l| l.pools.iter().eq(pools.iter().copied())) {
+        Some(l) => Arc::clone(&l.pools),
+        None => Arc::new(pools.into_iter().cloned().collect()),
+    };
     http.listeners.sort_by_key(|l| (l.vip, l.port));
     http.frontends.sort_by_key(|f| f.key);
     http
 }
 
 impl Http {
+    /// Whether L4 finds the same ports taken and the same ingress addresses.
+    pub(super) fn leaves_as_much(&self, other: &Self) -> bool {
+        self.vips == other.vips && self.frontends.iter().map(|f| f.key).eq(other.frontends.iter().map(|f| f.key))
+    }
+
     fn listen(&mut self, vip: IpAddr, port: u16, tls: Option<Tls>, hosts: &Arc<HostTable>, last: Option<&Http>) {
         let key = FrontendKey { vip, protocol: Protocol::Tcp, port };
         if port == 0 || self.frontends.iter().any(|f| f.key == key) {
@@ -164,7 +178,7 @@ fn groups<'a>(
 /// class (which the API server would have filled in), else what the options say about Ingresses without one.
 fn class<'a>(
     ingress: &IngressFacts,
-    facts: &Facts,
+    known: &BTreeSet<&str>,
     ours: &[&'a Arc<IngressClassFacts>],
     options: &PlanOptions,
     rejections: &mut Vec<Rejection>,
@@ -172,7 +186,7 @@ fn class<'a>(
     let named = |name: &str| ours.iter().map(|c| &c.origin.name).find(|n| n.name == name).map(Some);
     match &ingress.class {
         ClassChoice::Named(name) => {
-            if facts.classes.find(&ObjectName::new("", name.as_str())).is_none() {
+            if !known.contains(name.as_str()) {
                 let reason = format!("there is no IngressClass {name}, so nobody serves it");
                 rejections.push(ingress.origin.warn("Ingress", "spec.ingressClassName", reason));
             }
@@ -221,7 +235,7 @@ fn default_backend(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Opt
             return None;
         }
     };
-    http.pools.insert(pool.clone());
+    Arc::make_mut(&mut http.pools).insert(pool.clone());
     let rule = format!("{} (--default-backend-service)", host_text(&HostFacts::Any));
     let action = Action::Forward(vec![WeightedPool { pool, weight: 1, filters: Vec::new() }]);
     let everything = PathMatch::Prefix(String::new());

@@ -59,16 +59,19 @@ pub fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Plan>) -> Plan {
         Some(m) => Arc::clone(&m.http),
         None => Arc::new(http::plan(facts, options, before.map(|m| &*m.http))),
     };
-    let l4 = match before.filter(|m| l4::same_input(facts, &m.facts) && Arc::ptr_eq(&m.http, &http)) {
+    let l4 = match before.filter(|m| l4::same_input(facts, &m.facts) && http.leaves_as_much(&m.http)) {
         Some(m) => Arc::clone(&m.l4),
         None => Arc::new(l4::plan(facts, options, &http, before.map(|m| &*m.l4))),
     };
-    let stages = before.filter(|m| Arc::ptr_eq(&m.http, &http) && Arc::ptr_eq(&m.l4, &l4));
-    let (names, vips) = if let Some(m) = stages {
-        (Arc::clone(&m.names), Arc::clone(&m.vips))
-    } else {
-        let vips = keep(held(&http, &l4, options), before.map(|m| &m.vips));
-        (Arc::new(http.pools.union(&l4.pools).cloned().collect()), vips)
+    // An Ingress that changes seldom names other pools, and hardly ever other addresses.
+    let same_l4 = before.filter(|m| Arc::ptr_eq(&m.l4, &l4));
+    let names = match same_l4.filter(|m| m.http.pools == http.pools) {
+        Some(m) => Arc::clone(&m.names),
+        None => Arc::new(http.pools.union(&l4.pools).cloned().collect()),
+    };
+    let vips = match same_l4.filter(|m| m.http.owners == http.owners) {
+        Some(m) => Arc::clone(&m.vips),
+        None => keep(held(&http, &l4, options), before.map(|m| &m.vips)),
     };
     // What an endpoint may not be is an address that we answer for.
     let same_vips = before.filter(|m| Arc::ptr_eq(&m.vips, &vips));

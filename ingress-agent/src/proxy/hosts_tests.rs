@@ -66,7 +66,7 @@ fn compiled_look_up_finds_the_first_match_in_any_order() {
             .collect();
         // Half sorted as the plan does, half in another order: the order given is the one that counts.
         if turn % 2 == 0 {
-            routes.sort_by_cached_key(|r| r.precedence());
+            routes.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
         }
         let source = Arc::new(VirtualHost { routes: routes.clone() });
         let host = Host::new(&source, |r| {

@@ -78,7 +78,7 @@ pub fn filtered(mut route: Route, filter: Filter) -> Route {
 /// The routes sorted as the model says.
 pub fn host(routes: Vec<Route>) -> Arc<VirtualHost> {
     let mut routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
-    routes.sort_by_cached_key(|r| r.precedence());
+    routes.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
     Arc::new(VirtualHost { routes })
 }
 
