@@ -18,9 +18,9 @@ const ID_BITS: u32 = 32;
 const MAPPED_BITS: u32 = 96;
 
 impl Image {
-    /// Adds the ranges that are new.
+    /// Adds the ranges that are new. Both lists are sorted.
     pub(super) fn admit(&mut self, frontend: u32, old: &[IpNet], new: &[IpNet]) -> Result<()> {
-        for range in new.iter().filter(|range| !old.contains(range)) {
+        for range in new.iter().filter(|range| old.binary_search(range).is_err()) {
             let written = self.maps.sources.insert(&key(frontend, range), 1, 0);
             written.with_context(|| format!("admit {range} in SOURCES"))?;
         }
@@ -29,7 +29,7 @@ impl Image {
 
     /// Removes the ranges that are no longer wanted.
     pub(super) fn shut_out(&mut self, frontend: u32, old: &[IpNet], new: &[IpNet]) -> Result<()> {
-        for range in old.iter().filter(|range| !new.contains(range)) {
+        for range in old.iter().filter(|range| new.binary_search(range).is_err()) {
             match self.maps.sources.remove(&key(frontend, range)) {
                 Ok(()) | Err(MapError::KeyNotFound) => {}
                 // lpm_trie deletes by the exact prefix and says ENOENT where there is none.
@@ -53,6 +53,7 @@ impl Image {
             state.sources.sort_unstable();
         }
         for (frontend, ranges) in found {
+            // Their frontend went and its ranges did not: the agent was killed in between.
             self.shut_out(frontend, &ranges, &[])?;
         }
         Ok(())

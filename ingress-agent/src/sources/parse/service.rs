@@ -1,6 +1,6 @@
 //! Service → [`ServiceFacts`].
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 
 use super::{
@@ -142,13 +142,23 @@ fn source_ranges(object: &Service, spec: &ServiceSpec, notes: &mut Notes) -> Opt
     let mut ranges = Vec::new();
     for (field, text) in written {
         match text.parse::<IpNet>() {
-            Ok(range) => ranges.push(range.trunc()),
+            Ok(range) => ranges.push(canonical(range.trunc())),
             Err(_) => notes.reject(field, format!("`{text}` is not a range such as 198.51.100.0/24; it admits nobody")),
         }
     }
     ranges.sort_unstable();
     ranges.dedup();
     Some(ranges)
+}
+
+/// An IPv4 range inside IPv6 is IPv4, as packets are.
+fn canonical(range: IpNet) -> IpNet {
+    let mapped = match range {
+        IpNet::V6(range) => range.addr().to_ipv4_mapped().zip(range.prefix_len().checked_sub(96)),
+        IpNet::V4(_) => None,
+    };
+    let v4 = mapped.and_then(|(address, bits)| Ipv4Net::new(address, bits).ok());
+    v4.map_or(range, IpNet::V4)
 }
 
 fn forwarding(object: &Service, notes: &mut Notes) -> Option<Forwarding> {
