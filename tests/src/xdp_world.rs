@@ -112,8 +112,7 @@ impl World {
 
     pub fn source_key(&self, frontend: u32, range: &str) -> Result<SourceKey> {
         let range: ipnet::IpNet = range.parse()?;
-        let bits = 32 + u32::from(range.prefix_len()) + if range.addr().is_ipv4() { 96 } else { 0 };
-        Ok(SourceKey { bits, frontend, addr: addr(range.addr()) })
+        Ok(SourceKey::new(frontend, addr(range.addr()), u32::from(range.prefix_len())))
     }
 
     pub fn backend(&mut self, id: u32, at: SocketAddr, forwarding: u8) {

@@ -152,6 +152,21 @@ pub struct SourceKey {
 }
 const _: () = assert!(size_of::<SourceKey>() == 24);
 
+impl SourceKey {
+    /// Bits of the frontend's id, which come before those of the address and always count.
+    pub const ID_BITS: u32 = 32;
+    /// Bits before those of an IPv4 address in an [`Addr`].
+    pub const MAPPED_BITS: u32 = 96;
+    /// All: what a look-up for one client asks with.
+    pub const ALL_BITS: u32 = 160;
+
+    /// The range of `addr` and `prefix` bits, counted as in its own family.
+    pub const fn new(frontend: u32, addr: Addr, prefix: u32) -> Self {
+        let mapped = if is_v4(&addr) { Self::MAPPED_BITS } else { 0 };
+        Self { bits: Self::ID_BITS + mapped + prefix, frontend, addr }
+    }
+}
+
 /// Value of `FRONTEND_INFO`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

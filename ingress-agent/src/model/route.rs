@@ -59,6 +59,14 @@ pub struct VirtualHost {
     pub routes: Vec<Arc<Route>>,
 }
 
+impl VirtualHost {
+    /// Of routes in any order; equal ones stay in theirs.
+    pub fn new(mut routes: Vec<Arc<Route>>) -> Self {
+        routes.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
+        Self { routes }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The Ingress (or HTTPRoute) that it comes from, for people, metrics and logs.

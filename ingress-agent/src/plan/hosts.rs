@@ -101,9 +101,7 @@ impl Host<'_> {
         for route in built_in.into_iter().flatten() {
             routes.entry(key(&route.matches.path)).or_insert(route);
         }
-        let mut routes: Vec<Arc<Route>> = routes.into_values().map(Arc::clone).collect();
-        routes.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
-        VirtualHost { routes }
+        VirtualHost::new(routes.into_values().map(Arc::clone).collect())
     }
 }
 

@@ -77,9 +77,7 @@ pub fn filtered(mut route: Route, filter: Filter) -> Route {
 
 /// The routes sorted as the model says.
 pub fn host(routes: Vec<Route>) -> Arc<VirtualHost> {
-    let mut routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
-    routes.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
-    Arc::new(VirtualHost { routes })
+    Arc::new(VirtualHost::new(routes.into_iter().map(Arc::new).collect()))
 }
 
 /// A snapshot under construction.

@@ -271,7 +271,7 @@ pub fn frontend(key: Key) -> Option<&'static FrontendView> {
 /// Whether a frontend with ranges admits this client.
 #[inline(always)]
 pub fn admits(frontend: u32, client: Address) -> bool {
-    look_up!(SOURCES, u32, SourceView { bits: 160, frontend, addr: client }).is_some()
+    look_up!(SOURCES, u32, SourceView { bits: SourceKey::ALL_BITS, frontend, addr: client }).is_some()
 }
 
 #[inline(always)]

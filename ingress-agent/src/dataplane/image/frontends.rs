@@ -52,9 +52,12 @@ impl Image {
         };
         let image = image_of(frontend, id, pool_id);
         let wire = wire_key(&key);
-        let admitted = old.as_ref().filter(|(before, ..)| before.id == id).map(|(.., s)| s.clone()).unwrap_or_default();
+        let admitted = match &old {
+            Some((before, _, sources)) if before.id == id => sources.as_slice(),
+            _ => &[],
+        };
         let sources = sources_of(frontend).to_vec();
-        self.admit(id, &admitted, &sources)?;
+        self.admit(id, admitted, &sources)?;
         if old.as_ref().is_none_or(|(before, ..)| before.snat != image.snat) {
             self.use_source(&image.snat)?;
         }
@@ -69,7 +72,7 @@ impl Image {
                 .with_context(|| format!("write {key} into FRONTENDS"))?;
         }
         // From here on packets follow the new entry.
-        self.shut_out(id, &admitted, &sources)?;
+        self.shut_out(id, admitted, &sources)?;
         if let Some(new) = &pool
             && let Some(state) = self.pools.get_mut(new)
         {

@@ -8,14 +8,10 @@ use anyhow::{Context, Result};
 use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use xdp_ebpf::SourceKey;
 
 use super::Image;
 use crate::dataplane::pool::{addr, ip};
-
-/// Bits of the frontend's id before those of the address.
-const ID_BITS: u32 = 32;
-/// Bits of an address before those of the IPv4 address mapped in it.
-const MAPPED_BITS: u32 = 96;
 
 impl Image {
     /// Adds the ranges that are new. Both lists are sorted.
@@ -61,19 +57,20 @@ impl Image {
 }
 
 fn key(frontend: u32, range: &IpNet) -> Key<[u8; 20]> {
-    let mapped = if range.addr().is_ipv4() { MAPPED_BITS } else { 0 };
+    let SourceKey { bits, frontend, addr } =
+        SourceKey::new(frontend, addr(range.network()), u32::from(range.prefix_len()));
     let mut data = [0; 20];
     data[..4].copy_from_slice(&frontend.to_ne_bytes());
-    data[4..].copy_from_slice(&addr(range.network()));
-    Key::new(ID_BITS + mapped + u32::from(range.prefix_len()), data)
+    data[4..].copy_from_slice(&addr);
+    Key::new(bits, data)
 }
 
 fn read(key: &Key<[u8; 20]>) -> Result<(u32, IpNet)> {
     let ([a, b, c, d, address @ ..], bits) = (key.data(), key.prefix_len());
     let frontend = u32::from_ne_bytes([a, b, c, d]);
-    let bits = bits.checked_sub(ID_BITS).context("SOURCES has an entry for part of an id")?;
+    let bits = bits.checked_sub(SourceKey::ID_BITS).context("SOURCES has an entry for part of an id")?;
     let range = if let IpAddr::V4(network) = ip(&address) {
-        let bits = bits.checked_sub(MAPPED_BITS).context("SOURCES has an entry for part of a family")?;
+        let bits = bits.checked_sub(SourceKey::MAPPED_BITS).context("SOURCES has an entry for part of a family")?;
         Ipv4Net::new(network, bits as u8)?.into()
     } else {
         Ipv6Net::new(address.into(), bits as u8)?.into()
