@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
 use aya::maps::lpm_trie::LpmTrie;
-use aya::maps::{DevMapHash, HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray};
 use xdp_ebpf::{
     ADDR_FILTER_BITS, Addr, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool,
     RING_PAGE_SLOTS, ReplyBucket, Ring, Traffic, Vip, map,
@@ -108,6 +108,14 @@ impl Maps {
 
     pub(super) fn replies_in(&self, first: usize, count: usize) -> Result<Region<ReplyBucket>> {
         Region::map(self.reply_index.fd(), first, count).context("map a part of REPLY_INDEX")
+    }
+}
+
+/// What came of a removal, an entry that is gone already being removed: the kernel answers ENOENT (bpf(2)), which aya passes on.
+pub(super) fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
     }
 }
 

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use aya::maps::MapError;
 use xdp_ebpf::{Addr, Vip, vip_flags};
 
 use super::Image;
+use crate::dataplane::maps::removed;
 use crate::dataplane::plain::Abi;
 use crate::dataplane::pool::{addr, ip};
 
@@ -126,10 +126,8 @@ impl Image {
             }
             (Entry::Occupied(entry), true) => {
                 entry.remove();
-                match self.maps.vips.remove(&address) {
-                    Ok(()) | Err(MapError::KeyNotFound) => {}
-                    Err(e) => return Err(e).with_context(|| format!("remove {} from VIPS", ip(&address))),
-                }
+                removed(self.maps.vips.remove(&address))
+                    .with_context(|| format!("remove {} from VIPS", ip(&address)))?;
                 self.unwatch(&address);
                 return Ok(true);
             }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use xdp_ebpf::{FrontendInfo, Traffic, frontend_flags};
 
 use super::{FrontendState, Image};
+use crate::dataplane::maps::removed;
 use crate::dataplane::plain::Abi;
 use crate::dataplane::pool::{PoolKey, addr};
 use crate::model::snapshot::{Frontend, FrontendKey, FrontendKind};
@@ -97,10 +98,8 @@ impl Image {
     /// Removes a frontend; its id rests until the flows that name it were swept. Returns the pool it used.
     pub(super) fn remove_frontend(&mut self, key: &FrontendKey) -> Result<Option<PoolKey>> {
         let Some(state) = self.frontends.remove(key) else { return Ok(None) };
-        match self.maps.frontends.remove(&Abi(wire_key(key))) {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
-            Err(e) => return Err(e).with_context(|| format!("remove {key} from FRONTENDS")),
-        }
+        removed(self.maps.frontends.remove(&Abi(wire_key(key))))
+            .with_context(|| format!("remove {key} from FRONTENDS"))?;
         self.shut_out(state.image.id, &state.sources, &[])?;
         self.leave_source(&state.image.snat)?;
         self.sweep.retire(state.image.id);

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use xdp_ebpf::SourceKey;
 
 use super::Image;
+use crate::dataplane::maps::removed;
 use crate::dataplane::pool::{addr, ip};
 
 impl Image {
@@ -26,12 +26,8 @@ impl Image {
     /// Removes the ranges that are no longer wanted.
     pub(super) fn shut_out(&mut self, frontend: u32, old: &[IpNet], new: &[IpNet]) -> Result<()> {
         for range in old.iter().filter(|range| new.binary_search(range).is_err()) {
-            match self.maps.sources.remove(&key(frontend, range)) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                // lpm_trie deletes by the exact prefix and says ENOENT where there is none.
-                Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(e) => return Err(e).with_context(|| format!("remove {range} from SOURCES")),
-            }
+            removed(self.maps.sources.remove(&key(frontend, range)))
+                .with_context(|| format!("remove {range} from SOURCES"))?;
         }
         Ok(())
     }
