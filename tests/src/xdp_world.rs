@@ -91,6 +91,11 @@ impl World {
         self.filter.words[bit / 64] |= 1 << (bit % 64);
     }
 
+    /// Says that some frontend has this port (host order).
+    pub fn frontend_port(&mut self, port: u16) {
+        self.filter.ports[usize::from(port) / 64] |= 1 << (port % 64);
+    }
+
     /// A VIP or SNAT address with its [`xdp_ebpf::vip_flags`].
     pub fn vip(&mut self, address: IpAddr, flags: u32) -> Result<()> {
         self.ours(address);
@@ -102,6 +107,7 @@ impl World {
         self.vip(at.ip(), xdp_ebpf::vip_flags::ECHO)?;
         let key = FrontendKey { addr: addr(at.ip()), port: at.port().to_be_bytes(), proto, pad: 0 };
         self.frontend_info[id as usize] = FrontendInfo { addr: key.addr, port: key.port, proto, pad: [0; 5] };
+        self.frontend_port(at.port());
         self.rig.set(map::FRONTENDS, &key, &Frontend { id, pool: id, flags, pad: 0, snat: addr(snat) })
     }
 

@@ -132,6 +132,7 @@ fn write(real: &mut World, maps: &Maps, before: Option<&Maps>) {
         real.pools[*id as usize] = Pool { current: place(current), previous: place(previous) };
     }
     for (key, frontend) in &maps.frontends {
+        real.frontend_port(u16::from_be_bytes(key.port));
         real.rig.set(map::FRONTENDS, key, frontend).expect("write a frontend");
     }
 }

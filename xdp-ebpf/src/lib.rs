@@ -24,7 +24,7 @@ extern crate std;
 
 /// Version of everything in this file. Pinned maps live in a directory named after it; an agent adopts pins of its
 /// own schema only.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// IPv4-mapped or IPv6 address, network order.
 pub type Addr = [u8; 16];
@@ -76,14 +76,17 @@ pub const fn tick_shift(hz: u32) -> u32 {
 /// Bits in [`AddrFilter`].
 pub const ADDR_FILTER_BITS: u32 = 65_536;
 
-/// A one-hash Bloom filter over VIPs, SNAT addresses and `local` backends. A set bit means "look closer".
-/// The agent sets a bit before the maps name the address, and clears it after they forgot it.
+/// What spares a look into the hash maps. A set bit means "look closer". The agent sets a bit before the maps name the address or
+/// the port, and clears it after they forgot it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddrFilter {
+    /// A one-hash Bloom filter over VIPs, SNAT addresses and `local` backends ([`hash::addr_filter_bit`]).
     pub words: [u64; (ADDR_FILTER_BITS / 64) as usize],
+    /// Ports of frontends, whatever their address and protocol: bit `port % 64` of word `port / 64`, host order.
+    pub ports: [u64; 1024],
 }
-const _: () = assert!(size_of::<AddrFilter>() == 8192);
+const _: () = assert!(size_of::<AddrFilter>() == 16_384);
 
 /// Value of `VIPS`.
 #[repr(C)]

@@ -3,7 +3,8 @@
 /// `ARRAY[1]` of [`Config`](crate::Config). Written by the agent at start, read on every packet that is ours.
 pub const CONFIG: &str = "CONFIG";
 /// `ARRAY[1]` of [`AddrFilter`](crate::AddrFilter): one bit per hashed address that XDP or TC may have to touch.
-/// The first look-up of every packet (inlined, about 2 ns), so that foreign traffic pays nearly nothing.
+/// The first look-up of every packet (inlined, about 2 ns), so that foreign traffic pays nearly nothing. And one bit per port
+/// that a frontend has, so that a new flow's source port is hardly ever looked for in `FRONTENDS`.
 pub const ADDR_FILTER: &str = "ADDR_FILTER";
 /// `HASH` of [`Addr`](crate::Addr) to [`Vip`](crate::Vip): all VIPs and SNAT addresses. Tells which of them answer echo
 /// requests, and whose ICMP errors we follow. Read for ICMP and for packets without a frontend only.

@@ -37,14 +37,15 @@
 //! - The way: the own record's if there is one; else, counted from [`first_way`](crate::hash::first_way) on and round, the first
 //!   `FREE` one; else the first [`dead`] one; else, of the lowest [`flow_rank`], the one idle for longest (the first of equals): note `FlowEvicted`, and `FlowEvictedEstablished` too if it was
 //!   `ESTABLISHED`. A way that another CPU is writing is passed over; if none is left or the compare-and-swap is lost:
-//!   `DropContended`. The old record's entry in `REPLY_INDEX` is freed.
+//!   `DropContended`. The own record's old entry in `REPLY_INDEX` is freed at once; that of another flow, which is *left
+//!   behind*, when the next record is made on this CPU, before its port is sought, or when this one finds no port.
 //! - The source: the frontend's `snat` (`nat`) or the client (`local`). The port: [`PORT_PROBES`] candidates
 //!   [`hash::port`](crate::hash::port)`(h, i)`; in `local` candidate 0 is the client's own and `i` counts from there. A
 //!   candidate is *free* if, in `nat`, `FRONTENDS` has no (source, candidate, proto), and in the bucket of
 //!   [`tuple`](crate::hash::tuple)`(seed + REPLY_SEED, backend, source, backend port, candidate, proto)` the tag is absent and
-//!   an entry is empty, or the tag is there but its flow is [`dead`] (that flow is forgotten then). The first free one is
-//!   taken; without any, the first whose flow is `CLOSING` for [`CLOSING_REUSE`] ticks or more; else `DropNoPort`. Each refused
-//!   candidate notes `PortProbe`.
+//!   an entry is empty. The first free one is taken. Without any, the first whose tag is there but whose flow is [`dead`] (that
+//!   flow is forgotten then) or has its entry elsewhere (the key was left behind); then the first whose flow is `CLOSING` for
+//!   [`CLOSING_REUSE`] ticks or more; else `DropNoPort`. Each candidate that is not free notes `PortProbe`, once.
 //!
 //! # To the backend
 //! - `local`: destination address and port (and source port if it is not the client's) are rewritten; `ForwardLocal`, PASS.

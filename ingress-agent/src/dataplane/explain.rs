@@ -184,19 +184,30 @@ impl Path<'_> {
 
     /// The first source port that is free towards the backend, as `rules` says.
     fn port(&mut self, t: &Tuple, backend: &Backend, source: Addr, hash: u64, local: bool) -> Result<Option<u16>> {
-        for i in 0..PORT_PROBES {
-            let own = local && i == 0;
-            let chosen = hash::port(hash, i, self.config.port_min, self.config.port_count);
-            let port = if own { u16::from_be_bytes(t.client_port) } else { chosen };
-            if self.port_is_free(t, backend, source, port, local)? {
-                self.say(format!("source port {port} is free towards the endpoint (candidate {i})"));
-                return Ok(Some(port));
+        for from_dead in [false, true] {
+            for i in 0..PORT_PROBES {
+                let own = local && i == 0;
+                let chosen = hash::port(hash, i, self.config.port_min, self.config.port_count);
+                let port = if own { u16::from_be_bytes(t.client_port) } else { chosen };
+                if self.port_is_free(t, backend, source, port, local, from_dead)? {
+                    self.say(format!("source port {port} is free towards the endpoint (candidate {i})"));
+                    return Ok(Some(port));
+                }
             }
         }
         Ok(None)
     }
 
-    fn port_is_free(&self, t: &Tuple, backend: &Backend, source: Addr, port: u16, local: bool) -> Result<bool> {
+    /// Whether nobody has the port or, with `from_dead`, only a flow that is as good as gone.
+    fn port_is_free(
+        &self,
+        t: &Tuple,
+        backend: &Backend,
+        source: Addr,
+        port: u16,
+        local: bool,
+        from_dead: bool,
+    ) -> Result<bool> {
         let protocol = if t.proto == xdp_ebpf::IPPROTO_TCP { Protocol::Tcp } else { Protocol::Udp };
         if !local && self.image.frontends.contains_key(&FrontendKey { vip: ip(&source), protocol, port }) {
             return Ok(false);
@@ -209,7 +220,7 @@ impl Path<'_> {
             return Ok(replies.entry.iter().any(|e| e.tag == tag::FREE));
         };
         let owner = taken.flow as usize / WAYS;
-        if owner >= self.image.maps.flow_buckets() as usize {
+        if !from_dead || owner >= self.image.maps.flow_buckets() as usize {
             return Ok(false);
         }
         let index = self.image.maps.flow_buckets_in(owner, 1)?.load(owner);

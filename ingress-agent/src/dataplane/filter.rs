@@ -1,7 +1,22 @@
-//! How many addresses stand behind each bit of `ADDR_FILTER`, so that a bit is cleared only when its last address leaves. Pure
-//! but for the closure that stores a word.
+//! How many addresses or ports stand behind each bit of `ADDR_FILTER`, so that a bit is cleared only when its last one leaves.
+//! Pure: what has to be stored is returned.
 
-use xdp_ebpf::{ADDR_FILTER_BITS, Addr, hash};
+use xdp_ebpf::{ADDR_FILTER_BITS, Addr, AddrFilter, hash};
+
+/// A bit's place in the words of `ADDR_FILTER`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bit(usize);
+
+impl Bit {
+    pub(super) fn of_address(addr: &Addr) -> Self {
+        Self(hash::addr_filter_bit(addr) as usize)
+    }
+
+    /// Of a frontend's port.
+    pub(super) fn of_port(port: u16) -> Self {
+        Self(ADDR_FILTER_BITS as usize + usize::from(port))
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct FilterCounts {
@@ -10,19 +25,17 @@ pub(super) struct FilterCounts {
 
 impl FilterCounts {
     pub(super) fn new() -> Self {
-        Self { count: vec![0; ADDR_FILTER_BITS as usize] }
+        Self { count: vec![0; size_of::<AddrFilter>() * 8] }
     }
 
-    /// Counts one more user of `addr`. Returns the (word, bits) to store when a bit has to be set.
-    pub(super) fn add(&mut self, addr: &Addr) -> Option<(usize, u64)> {
-        let bit = hash::addr_filter_bit(addr) as usize;
+    /// Counts one more user of a bit. Returns the (word, bits) to store when it has to be set.
+    pub(super) fn add(&mut self, Bit(bit): Bit) -> Option<(usize, u64)> {
         self.count[bit] += 1;
         (self.count[bit] == 1).then(|| (bit / 64, self.word(bit / 64)))
     }
 
     /// One user less. Returns the (word, bits) to store when a bit has to be cleared.
-    pub(super) fn remove(&mut self, addr: &Addr) -> Option<(usize, u64)> {
-        let bit = hash::addr_filter_bit(addr) as usize;
+    pub(super) fn remove(&mut self, Bit(bit): Bit) -> Option<(usize, u64)> {
         self.count[bit] = self.count[bit].saturating_sub(1);
         (self.count[bit] == 0).then(|| (bit / 64, self.word(bit / 64)))
     }
@@ -44,13 +57,15 @@ mod tests {
     use xdp_ebpf::mapped_v4;
 
     #[test]
-    fn a_bit_lives_as_long_as_its_last_address() {
-        let mut filter = FilterCounts::new();
+    fn a_bit_lives_as_long_as_its_last_user() {
         let addr = mapped_v4([203, 0, 113, 10]);
-        let bit = hash::addr_filter_bit(&addr) as usize;
-        assert_eq!(filter.add(&addr), Some((bit / 64, 1 << (bit % 64))));
-        assert_eq!(filter.add(&addr), None);
-        assert_eq!(filter.remove(&addr), None);
-        assert_eq!(filter.remove(&addr), Some((bit / 64, 0)));
+        let address = hash::addr_filter_bit(&addr) as usize;
+        for (bit, at) in [(Bit::of_address(&addr), address), (Bit::of_port(443), 65_536 + 443)] {
+            let mut filter = FilterCounts::new();
+            assert_eq!(filter.add(bit), Some((at / 64, 1 << (at % 64))));
+            assert_eq!(filter.add(bit), None);
+            assert_eq!(filter.remove(bit), None);
+            assert_eq!(filter.remove(bit), Some((at / 64, 0)));
+        }
     }
 }

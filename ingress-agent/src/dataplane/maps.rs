@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray};
 use xdp_ebpf::{
-    ADDR_FILTER_BITS, Addr, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool,
-    RING_PAGE_SLOTS, ReplyBucket, Ring, Traffic, Vip, map,
+    Addr, AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, RING_PAGE_SLOTS,
+    ReplyBucket, Ring, Traffic, Vip, map,
 };
 
 use super::pins::{MapSpec, Pins};
@@ -17,7 +17,7 @@ use super::region::Region;
 
 pub(super) struct Maps {
     pub config: Region<Config>,
-    /// The words of the one `ADDR_FILTER`.
+    /// The words of the one `ADDR_FILTER`, those of addresses before those of ports.
     pub filter: Region<u64>,
     pub frontend_info: Region<FrontendInfo>,
     pub pools: Region<Pool>,
@@ -61,7 +61,7 @@ impl Maps {
         let typed = |name| -> Result<Map> { Ok(Map::from_map_data(data(name)?)?) };
         Ok(Self {
             config: whole(&data(map::CONFIG)?, 1)?,
-            filter: whole(&data(map::ADDR_FILTER)?, ADDR_FILTER_BITS / 64)?,
+            filter: whole(&data(map::ADDR_FILTER)?, (size_of::<AddrFilter>() / size_of::<u64>()) as u32)?,
             frontend_info: whole(&data(map::FRONTEND_INFO)?, entries(map::FRONTEND_INFO))?,
             pools: whole(&data(map::POOLS)?, entries(map::POOLS))?,
             backends: whole(&data(map::BACKENDS)?, entries(map::BACKENDS))?,

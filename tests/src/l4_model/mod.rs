@@ -63,6 +63,8 @@ pub struct Model {
     next_hop: Box<dyn Fn(&Addr) -> NextHop>,
     flows: Vec<[Option<Record>; WAYS]>,
     replies: Vec<[Option<Reply>; WAYS]>,
+    /// The reply entry of the flow evicted last, freed when the next record is made.
+    left: Option<(usize, usize)>,
     pub counts: BTreeMap<Verdict, u64>,
     pub frontend_traffic: BTreeMap<u32, Traffic>,
     pub backend_traffic: BTreeMap<u32, Traffic>,
@@ -76,6 +78,7 @@ impl Model {
             replies: vec![Default::default(); maps.config.reply_mask as usize + 1],
             maps,
             next_hop: Box::new(next_hop),
+            left: None,
             counts: BTreeMap::new(),
             frontend_traffic: BTreeMap::new(),
             backend_traffic: BTreeMap::new(),
@@ -256,9 +259,15 @@ impl Model {
         let h = tuple.hash(self.maps.config.seed);
         let bucket = (h as u32 & self.maps.config.flow_mask) as usize;
         let at = own.unwrap_or_else(|| (bucket, self.way(bucket, h)));
+        if let Some(left) = self.left.take() {
+            self.replies[left.0][left.1] = None;
+        }
+        let mut left = None;
         if let Some(old) = self.flows[at.0][at.1].take() {
-            self.replies[old.reply.0][old.reply.1] = None;
-            if own.is_none() {
+            if own.is_some() {
+                self.replies[old.reply.0][old.reply.1] = None;
+            } else {
+                left = Some(old.reply);
                 self.note(Verdict::FlowEvicted);
                 if old.state == flow_state::ESTABLISHED {
                     self.note(Verdict::FlowEvictedEstablished);
@@ -273,6 +282,7 @@ impl Model {
                 continue;
             };
             self.replies[reply.0][reply.1] = Some((tag, at));
+            self.left = left;
             self.flows[at.0][at.1] = Some(Record {
                 tag: hash::tag(h),
                 client: tuple.src,
@@ -290,6 +300,9 @@ impl Model {
             self.frontend_traffic.entry(frontend.id).or_default().new_flows += 1;
             self.backend_traffic.entry(id).or_default().new_flows += 1;
             return Ok((source, port));
+        }
+        if let Some(left) = left {
+            self.replies[left.0][left.1] = None;
         }
         Err(Verdict::DropNoPort)
     }

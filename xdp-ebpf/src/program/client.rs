@@ -8,7 +8,7 @@ use crate::flow::{Place, Way, good, next_meta, way_of};
 use crate::insert::{NONE, Opening, UNSOUGHT, sluicegate_open};
 use crate::maps::{self, FrontendView};
 use crate::segment::{Segment, flag};
-use crate::verdict;
+use crate::{verdict, words};
 
 /// The way to a backend, or the action that ends the packet.
 #[inline(always)]
@@ -49,7 +49,7 @@ pub fn way<F: Family>(seg: &Segment<F>, frontend: &FrontendView) -> Result<Way, 
             backend: record.backend,
             forwarding: backend.forwarding,
         };
-        maps::barrier();
+        words::barrier();
         if place.tag() != hash::tag(hash) {
             own = NONE;
         } else if good && !idle {
@@ -77,6 +77,8 @@ pub fn way<F: Family>(seg: &Segment<F>, frontend: &FrontendView) -> Result<Way, 
         proto: seg.proto,
         flags: seg.flags,
         reply_hash: 0,
+        left: opening.left,
+        left_flow: opening.left_flow,
         way: Way::NOWHERE,
     };
     match sluicegate_open() {

@@ -4,6 +4,7 @@ use xdp_ebpf::{Config, WAYS, backend_state, hash, meta, tag};
 
 use crate::family::Family;
 use crate::maps::{self, Address, BackendView, Bucket, Record};
+use crate::words;
 
 /// Where a packet goes: towards a backend, or back to a client.
 #[derive(Clone, Copy)]
@@ -99,7 +100,7 @@ pub fn from_client<F: Family>(
         backend: record.backend,
         forwarding: backend.forwarding,
     };
-    maps::barrier();
+    words::barrier();
     (same && Place { bucket, way }.tag() == hash::tag(hash)).then_some(found)
 }
 
@@ -149,7 +150,7 @@ pub fn from_backend<F: Family>(
         backend: record.backend,
         forwarding: backend.forwarding,
     };
-    maps::barrier();
+    words::barrier();
     (same && place.tag() == before).then_some((place, way))
 }
 

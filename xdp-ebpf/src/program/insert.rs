@@ -4,6 +4,7 @@ use xdp_ebpf::rules::{CLOSING_REUSE, PORT_PROBES, dead, flow_rank};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{Config, WAYS, backend_state, flow_state, forwarding, hash, meta, tag};
 
+use crate::evict::{free, sluicegate_evict, sluicegate_tidy, sluicegate_victim};
 use crate::family::{Family, V4, V6};
 use crate::flow::{Place, Way, entry, entry_flow, entry_tag, good, own};
 use crate::maps::{self, Address, BackendView, Bucket, Key, Record};
@@ -42,6 +43,10 @@ pub struct Opening {
     pub flags: u8,
     /// Hash of the reverse key that is tried.
     pub reply_hash: u64,
+    /// What the last eviction on this CPU left behind: the place of an entry of `REPLY_INDEX` and one (0: nothing, as the map
+    /// begins), and the flow that it leads to.
+    pub left: u32,
+    pub left_flow: u32,
     /// Out: where the packet goes.
     pub way: Way,
 }
@@ -55,7 +60,6 @@ pub extern "C" fn sluicegate_open() -> u32 {
     if o.sources && !maps::admits(o.frontend, o.client) {
         return verdict::drop(Verdict::DropSource);
     }
-    maps::fetch(o.bucket, o.bucket * WAYS as u32 + hash::first_way(o.hash));
     let Some((id, backend)) = choose(o, config) else { return verdict::pass(Verdict::PassNoBackend) };
     o.way.dst = backend.addr;
     o.way.dport = backend.port;
@@ -64,14 +68,18 @@ pub extern "C" fn sluicegate_open() -> u32 {
     o.way.forwarding = backend.forwarding;
     let local = backend.forwarding == forwarding::LOCAL;
     o.way.src = if local { o.client } else { o.snat };
+    // Where many flows share a few endpoints, every other port or so is taken.
+    o.way.sport = candidate(o, config, local, 1);
+    maps::fetch_replies(reply_hash(o, config) as u32 & config.reply_mask);
     o.way.sport = candidate(o, config, local, 0);
     if !o.opens && o.flags & flag::RST != 0 {
         return 0;
     }
     o.reply_hash = reply_hash(o, config);
-    if let Some(replies) = maps::replies(o.reply_hash as u32 & config.reply_mask) {
-        replies.entry[0].load();
-    }
+    let flow = o.bucket * WAYS as u32 + hash::first_way(o.hash);
+    maps::fetch(o.bucket, flow);
+    maps::fetch_replies(o.reply_hash as u32 & config.reply_mask);
+    maps::fetch_replies(o.left.wrapping_sub(1) / WAYS as u32);
     let Some(bucket) = maps::bucket(o.bucket) else { return verdict::drop(Verdict::DropInternal) };
     if o.own == UNSOUGHT {
         o.own = own(bucket, o.bucket, o.hash, o.client, o.client_port, o.frontend).unwrap_or(NONE);
@@ -149,6 +157,7 @@ fn candidate(o: &Opening, config: &Config, local: bool, i: u32) -> u16 {
 
 #[inline(always)]
 fn insert(o: &mut Opening, config: &Config, bucket: &'static Bucket, epoch: u32, local: bool) -> u32 {
+    sluicegate_tidy();
     let way = match o.own {
         NONE => match free(bucket, o.hash) {
             Some(way) => way,
@@ -172,16 +181,11 @@ fn insert(o: &mut Opening, config: &Config, bucket: &'static Bucket, epoch: u32,
         return verdict::drop(Verdict::DropInternal);
     };
     if old != tag::FREE {
-        if o.own == NONE && !dead(place.meta(), o.now, config.udp_idle) {
-            maps::count(Verdict::FlowEvicted);
-            if meta::state(place.meta()) == flow_state::ESTABLISHED {
-                maps::count(Verdict::FlowEvictedEstablished);
-            }
-        }
-        release(record.reply, flow);
+        sluicegate_evict(flow);
     }
-    let Some(reply) = reserve(o, config, flow, local) else {
+    let Some(reply) = reserve(flow, local) else {
         at.publish(tag::FREE);
+        sluicegate_tidy();
         return verdict::drop(Verdict::DropNoPort);
     };
     *record = Record {
@@ -204,98 +208,56 @@ fn insert(o: &mut Opening, config: &Config, bucket: &'static Bucket, epoch: u32,
     0
 }
 
-/// The first free way, from the one that was fetched on.
+/// Finds a source port and its entry in `REPLY_INDEX`; returns the entry's index. Who owns a key is asked only where no candidate's
+/// key is free: the answer lies in two other lines of memory.
 #[inline(always)]
-fn free(bucket: &Bucket, hash: u64) -> Option<u32> {
-    for i in 0..WAYS {
-        let way = nth(hash, i);
-        if bucket.tag[way].load() == tag::FREE {
-            return Some(maps::forget::<7>(way as u32, bucket.meta[0].load()));
+fn reserve(flow: u32, local: bool) -> Option<u32> {
+    for round in 0..3 * PORT_PROBES {
+        let from = round / PORT_PROBES;
+        if round != 0 {
+            sluicegate_candidate(round % PORT_PROBES, u32::from(local));
         }
-    }
-    None
-}
-
-/// The ways of a bucket in the order in which a record prefers them.
-#[inline(always)]
-fn nth(hash: u64, i: usize) -> usize {
-    (hash::first_way(hash) as usize + i) & (WAYS - 1)
-}
-
-/// The way that a new record takes where none is free: dead, or the one that will be missed least; among equals the fetched one.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn sluicegate_victim() -> u32 {
-    let Some(o) = maps::opening() else { return NONE };
-    let Some(config) = maps::config() else { return NONE };
-    let Some(bucket) = maps::bucket(o.bucket) else { return NONE };
-    let (mut best, mut lowest) = (NONE, u32::MAX);
-    for i in 0..WAYS {
-        let way = nth(o.hash, i);
-        let word = bucket.meta[way].load();
-        let score = match bucket.tag[way].load() {
-            tag::FREE => 0,
-            tag::BUSY => continue,
-            _ if dead(word, o.now, config.udp_idle) => 1,
-            _ => (flow_rank(word) + 1) << 16 | (0xffff - meta::age(word, o.now)),
-        };
-        if score < lowest {
-            (best, lowest) = (way as u32, score);
-        }
-    }
-    best
-}
-
-/// Frees the entry of `REPLY_INDEX` that a record owned, if it still does.
-#[inline(always)]
-fn release(reply: u32, flow: u32) {
-    if let Some(replies) = maps::replies(reply / WAYS as u32) {
-        let slot = &replies.entry[reply as usize & (WAYS - 1)];
-        let old = slot.load();
-        if entry_tag(old) != tag::FREE && entry_flow(old) == flow {
-            // Nobody else may take it: its flow is BUSY.
-            slot.store(0);
-        }
-    }
-}
-
-/// Finds a source port and its entry in `REPLY_INDEX`; returns the entry's index.
-#[inline(always)]
-fn reserve(o: &mut Opening, config: &Config, flow: u32, local: bool) -> Option<u32> {
-    let mut spare = NONE;
-    for i in 0..=PORT_PROBES {
-        // The last round takes what a closing flow may have to give up.
-        let last = i == PORT_PROBES;
-        if last && spare == NONE {
-            return None;
-        }
-        if i != 0 {
-            o.way.sport = candidate(o, config, local, if last { spare } else { i });
-            o.reply_hash = reply_hash(o, config);
-        }
-        match sluicegate_probe(flow, u32::from(local), u32::from(last)) {
+        match sluicegate_probe(flow, u32::from(local), from) {
             TAKEN => {}
-            CLOSING if spare == NONE => spare = i,
-            CLOSING => {}
             reply => return Some(reply),
         }
-        maps::count(Verdict::PortProbe);
+        if from == FROM_NOBODY {
+            maps::count(Verdict::PortProbe);
+        }
     }
     None
 }
 
-/// Answers of [`sluicegate_probe`] besides an index.
+/// Writes another candidate into `o.way`.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sluicegate_candidate(i: u32, local: u32) -> u32 {
+    let Some(o) = maps::opening() else { return 0 };
+    let Some(config) = maps::config() else { return 0 };
+    o.way.sport = candidate(o, config, local != 0, i);
+    o.reply_hash = reply_hash(o, config);
+    0
+}
+
+/// From whom [`sluicegate_probe`] may take a key.
+const FROM_NOBODY: u32 = 0;
+const FROM_DEAD: u32 = 1;
+const FROM_CLOSING: u32 = 2;
+
+/// Its answer besides an index.
 const TAKEN: u32 = u32::MAX;
-const CLOSING: u32 = u32::MAX - 1;
 
 /// Tries to reserve the reverse key of `o.way`.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sluicegate_probe(flow: u32, local: u32, last: u32) -> u32 {
+extern "C" fn sluicegate_probe(flow: u32, local: u32, from: u32) -> u32 {
     let Some(o) = maps::opening() else { return TAKEN };
     let Some(config) = maps::config() else { return TAKEN };
     // The backend's answers must not look like a client's packets to a frontend.
-    if local == 0 && maps::frontend(Key { addr: o.way.src, port: o.way.sport, proto: o.proto, pad: 0 }).is_some() {
+    if local == 0
+        && maps::maybe_frontend(u16::from_be(o.way.sport))
+        && maps::frontend(Key { addr: o.way.src, port: o.way.sport, proto: o.proto, pad: 0 }).is_some()
+    {
         return TAKEN;
     }
     let (wanted, at) = (hash::tag(o.reply_hash), o.reply_hash as u32 & config.reply_mask);
@@ -320,27 +282,28 @@ extern "C" fn sluicegate_probe(flow: u32, local: u32, last: u32) -> u32 {
         if entry_tag(old) != tag::FREE {
             return TAKEN;
         }
-    } else {
-        match forget_owner(entry_flow(old), o.now, config.udp_idle, last != 0) {
-            0 => {}
-            refusal => return refusal,
-        }
+    } else if from == FROM_NOBODY
+        || !forget_owner(entry_flow(old), at * WAYS as u32 + way, o.now, config.udp_idle, from)
+    {
+        return TAKEN;
     }
     if slot.swap_if(old, entry(wanted, flow)) { at * WAYS as u32 + way } else { TAKEN }
 }
 
-/// Frees the flow that owns a reverse key, if it is dead; 0 then.
+/// Frees the flow that owns a reverse key, if it is dead or may give it up. Says whether the key is free then; one that was left
+/// behind is so already.
 #[inline(always)]
-fn forget_owner(flow: u32, now: u32, udp_idle: u32, last: bool) -> u32 {
-    let Some(bucket) = maps::bucket(flow / WAYS as u32) else { return TAKEN };
+fn forget_owner(flow: u32, reply: u32, now: u32, udp_idle: u32, from: u32) -> bool {
+    let Some(bucket) = maps::bucket(flow / WAYS as u32) else { return false };
     let place = Place { bucket, way: flow % WAYS as u32 };
     let (tag, word) = (place.tag(), place.meta());
-    if tag == tag::FREE {
-        return 0;
+    if tag == tag::BUSY {
+        return false;
+    }
+    if tag == tag::FREE || maps::record(flow).is_some_and(|record| record.reply != reply) {
+        return true;
     }
     let closing = meta::state(word) == flow_state::CLOSING && meta::age(word, now) >= CLOSING_REUSE;
-    if tag == tag::BUSY || !(dead(word, now, udp_idle) || last && closing) {
-        return if tag != tag::BUSY && closing { CLOSING } else { TAKEN };
-    }
-    if bucket.tag[place.way as usize & (WAYS - 1)].swap_if(tag, tag::FREE) { 0 } else { TAKEN }
+    (dead(word, now, udp_idle) || from == FROM_CLOSING && closing)
+        && bucket.tag[place.way as usize & (WAYS - 1)].swap_if(tag, tag::FREE)
 }

@@ -7,6 +7,8 @@
 
 mod client;
 mod egress;
+mod evict;
+mod evict;
 mod family;
 mod flow;
 mod forward;
@@ -19,6 +21,8 @@ mod rewrite;
 mod segment;
 mod too_big;
 mod verdict;
+mod words;
+mod words;
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::{classifier, xdp};

@@ -1,12 +1,12 @@
-//! The maps as the programs see them. With `packet.rs` the only file that says `unsafe`. Values that the ABI writes with byte
+//! The maps as the programs see them. With `packet.rs` and `words.rs` the only file that says `unsafe`. Values that the ABI writes with byte
 //! arrays are seen here through types of the same layout made of words, so that the compiler loads words.
 
 use core::arch::asm;
-use core::cell::UnsafeCell;
 use core::ptr::from_ref;
 
 use crate::insert::Opening;
 use crate::next_hop::{Fib, KEPT, Kept};
+use crate::words::{Entry, Word};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_map_lookup_elem, bpf_redirect_map};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
@@ -156,84 +156,6 @@ pub struct Replies {
 }
 const _: () = assert!(size_of::<Replies>() == size_of::<ReplyBucket>());
 
-/// A word that other CPUs write.
-#[repr(transparent)]
-pub struct Word(UnsafeCell<u32>);
-
-// SAFETY: every access is one aligned load, store or atomic instruction.
-unsafe impl Sync for Word {}
-
-impl Word {
-    #[inline(always)]
-    pub fn load(&self) -> u32 {
-        // SAFETY: aligned, in a map's value; volatile, so that it is one load at this place.
-        unsafe { self.0.get().read_volatile() }
-    }
-
-    #[inline(always)]
-    pub fn store(&self, v: u32) {
-        // SAFETY: as in `load`.
-        unsafe { self.0.get().write_volatile(v) }
-    }
-
-    /// Compare-and-swap with full ordering. (Rust's BPF target has none, LLVM's and the kernel's have.)
-    #[inline(always)]
-    pub fn swap_if(&self, old: u32, new: u32) -> bool {
-        let mut seen = u64::from(old);
-        // SAFETY: one atomic instruction on an aligned word of a map's value.
-        unsafe {
-            asm!("w0 = cmpxchg32_32(r1 + 0, w0, w2)", inout("r0") seen, in("r1") self.0.get(), in("r2") u64::from(new), options(nostack));
-        }
-        seen as u32 == old
-    }
-
-    /// Stores so that what was written before is visible to whoever sees the new value.
-    #[inline(always)]
-    pub fn publish(&self, v: u32) {
-        // x86 keeps the order of stores, and an exchange would wait for the record's cache line.
-        if cfg!(bpf_target_arch = "x86_64") {
-            barrier();
-            self.store(v);
-            return;
-        }
-        // SAFETY: as in `swap_if`.
-        unsafe {
-            asm!("w2 = xchg32_32(r1 + 0, w2)", inout("r2") u64::from(v) => _, in("r1") self.0.get(), options(nostack))
-        };
-    }
-}
-
-/// A [`ReplyEntry`](xdp_ebpf::ReplyEntry) as the one word that it is stored with.
-#[repr(transparent)]
-pub struct Entry(UnsafeCell<u64>);
-
-// SAFETY: as for `Word`.
-unsafe impl Sync for Entry {}
-
-impl Entry {
-    #[inline(always)]
-    pub fn load(&self) -> u64 {
-        // SAFETY: as in `Word::load`.
-        unsafe { self.0.get().read_volatile() }
-    }
-
-    #[inline(always)]
-    pub fn store(&self, v: u64) {
-        // SAFETY: as in `Word::store`.
-        unsafe { self.0.get().write_volatile(v) }
-    }
-
-    #[inline(always)]
-    pub fn swap_if(&self, old: u64, new: u64) -> bool {
-        let mut seen = old;
-        // SAFETY: as in `Word::swap_if`.
-        unsafe {
-            asm!("r0 = cmpxchg_64(r1 + 0, r0, r2)", inout("r0") seen, in("r1") self.0.get(), in("r2") new, options(nostack));
-        }
-        seen == old
-    }
-}
-
 /// What `bpf_map_lookup_elem` returns, as a reference. Values of arrays live as long as the program; of hashes, until the
 /// program's end (RCU).
 macro_rules! look_up {
@@ -255,6 +177,14 @@ pub fn maybe_ours(bit: u32) -> bool {
     look_up!(ADDR_FILTER, AddrFilter, 0u32)
         .and_then(|f| f.words.get((bit >> 6) as usize & 1023))
         .is_some_and(|word| word >> (bit & 63) & 1 != 0)
+}
+
+/// Whether some frontend has this port (host order).
+#[inline(always)]
+pub fn maybe_frontend(port: u16) -> bool {
+    look_up!(ADDR_FILTER, AddrFilter, 0u32)
+        .and_then(|f| f.ports.get(port as usize >> 6))
+        .is_some_and(|word| word >> (port & 63) & 1 != 0)
 }
 
 /// The flags of an address in `VIPS`.
@@ -313,9 +243,9 @@ pub fn replies(at: u32) -> Option<&'static Replies> {
     look_up!(REPLY_INDEX, Replies, at).map(|v| &*v)
 }
 
-/// Asks for the lines of memory that a new record needs: its bucket, the record, and the reverse entry of whoever has the record now.
-/// Nobody waits for these loads, so they run beside each other and beside the choice of a backend; one after the other, where the
-/// values are needed, each would cost a memory access. What is read may be half written: it is a hint and no more.
+/// Asks for the lines of memory of a flow's bucket and record. Nobody waits for these loads, so they run beside each other;
+/// where the values are needed, one after the other, each would cost a memory access. All addresses are known before: a CPU
+/// goes on for some 200 instructions behind a load that is under way, not more.
 #[inline(always)]
 pub fn fetch(at: u32, flow: u32) {
     if let Some(bucket) = bucket(at) {
@@ -323,10 +253,15 @@ pub fn fetch(at: u32, flow: u32) {
     }
     if let Some(record) = record(flow) {
         // SAFETY: an aligned word of a map's value.
-        let reply = unsafe { (&raw const record.reply).read_volatile() };
-        if let Some(replies) = replies(reply / WAYS as u32) {
-            replies.entry[0].load();
-        }
+        unsafe { (&raw const record.reply).read_volatile() };
+    }
+}
+
+/// The same for a line of `REPLY_INDEX`.
+#[inline(always)]
+pub fn fetch_replies(at: u32) {
+    if let Some(replies) = replies(at) {
+        replies.entry[0].load();
     }
 }
 
@@ -347,13 +282,6 @@ pub fn fib() -> Option<&'static mut Fib> {
 #[inline(always)]
 pub fn kept(at: u32) -> Option<&'static mut Kept> {
     look_up!(NEXT_HOPS, Kept, at)
-}
-
-/// Keeps loads before it from being moved behind it.
-#[inline(always)]
-pub fn barrier() {
-    // SAFETY: the template is empty; it is said to touch memory.
-    unsafe { asm!("", options(nostack)) };
 }
 
 /// A number below 2^n, `MASK` being 2^n - 1, that the verifier takes for unknown: otherwise it would walk the rest of the program

@@ -1,4 +1,4 @@
-//! Bytes of a packet behind bounds that the compiler and the verifier both see. With `maps.rs` the only file that says `unsafe`:
+//! Bytes of a packet behind bounds that the compiler and the verifier both see. With `maps.rs` and `words.rs` the only file that says `unsafe`:
 //! a [`Window`] exists only for bytes that were compared with the packet's end, and its accessors check their offsets at compile time.
 
 use core::arch::asm;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use xdp_ebpf::{Addr, Vip, vip_flags};
 
 use super::Image;
+use crate::dataplane::filter::Bit;
 use crate::dataplane::maps::removed;
 use crate::dataplane::plain::Abi;
 use crate::dataplane::pool::{addr, ip};
@@ -56,7 +57,7 @@ impl Image {
         if !self.set_address(*source, AddressUse { source_of: before.source_of + 1, ..before })? {
             tracing::warn!(address = %ip(source), "VIPS is full: ICMP errors to this source address are not followed");
         }
-        self.watch(source);
+        self.watch(Bit::of_address(source));
         Ok(())
     }
 
@@ -66,7 +67,7 @@ impl Image {
         }
         let before = self.addresses.get(source).copied().unwrap_or_default();
         self.set_address(*source, AddressUse { source_of: before.source_of.saturating_sub(1), ..before })?;
-        self.unwatch(source);
+        self.unwatch(Bit::of_address(source));
         Ok(())
     }
 
@@ -89,7 +90,7 @@ impl Image {
         let sources: Vec<Addr> = self.frontends.values().map(|f| f.image.snat).filter(|s| *s != NOWHERE).collect();
         for source in sources {
             self.addresses.entry(source).or_default().source_of += 1;
-            self.watch(&source);
+            self.watch(Bit::of_address(&source));
         }
         let entries: Vec<_> = self.maps.vips.iter().collect::<Result<_, _>>().context("read VIPS")?;
         for (address, Abi(value)) in entries {
@@ -100,9 +101,9 @@ impl Image {
             let entry = self.addresses.entry(address).or_default();
             let lingers = !vip && entry.source_of == 0;
             (entry.vip, entry.source_of) = (vip, entry.source_of + u32::from(lingers));
-            self.watch(&address);
+            self.watch(Bit::of_address(&address));
             if lingers {
-                self.watch(&address);
+                self.watch(Bit::of_address(&address));
                 self.linger(address, now);
             }
         }
@@ -117,7 +118,7 @@ impl Image {
             (Entry::Vacant(_), false) if full => return Ok(false),
             (Entry::Vacant(entry), false) => {
                 entry.insert(wanted);
-                self.watch(&address);
+                self.watch(Bit::of_address(&address));
             }
             (Entry::Occupied(mut entry), false) => {
                 if entry.insert(wanted).vip == wanted.vip {
@@ -128,7 +129,7 @@ impl Image {
                 entry.remove();
                 removed(self.maps.vips.remove(&address))
                     .with_context(|| format!("remove {} from VIPS", ip(&address)))?;
-                self.unwatch(&address);
+                self.unwatch(Bit::of_address(&address));
                 return Ok(true);
             }
         }
@@ -140,16 +141,16 @@ impl Image {
         Ok(true)
     }
 
-    /// One more reason for both programs to look closer at this address.
-    pub(super) fn watch(&mut self, addr: &Addr) {
-        if let Some((word, bits)) = self.filter.add(addr) {
+    /// One more reason for the programs to look closer at an address or a port.
+    pub(super) fn watch(&mut self, bit: Bit) {
+        if let Some((word, bits)) = self.filter.add(bit) {
             self.maps.filter.word(word, 0).store(bits, Ordering::Release);
         }
     }
 
     /// One reason less.
-    pub(super) fn unwatch(&mut self, addr: &Addr) {
-        if let Some((word, bits)) = self.filter.remove(addr) {
+    pub(super) fn unwatch(&mut self, bit: Bit) {
+        if let Some((word, bits)) = self.filter.remove(bit) {
             self.maps.filter.word(word, 0).store(bits, Ordering::Release);
         }
     }

@@ -12,6 +12,7 @@ use xdp_ebpf::{Backend, FrontendInfo, IPPROTO_TCP, IPPROTO_UDP, Pool, Ring, back
 
 use super::frontends::pool_of;
 use super::{FrontendState, Image};
+use crate::dataplane::filter::Bit;
 use crate::dataplane::pool::{PoolState, Slot, ip};
 use crate::model::snapshot::{Frontend, FrontendKey, Protocol};
 
@@ -58,7 +59,7 @@ impl Image {
             }
             backend_ids.push(id as u32);
             if entry.forwarding == forwarding::LOCAL {
-                self.watch(&entry.addr);
+                self.watch(Bit::of_address(&entry.addr));
             }
             if owner == 0 {
                 let slot = slot(id as u32, &entry);
@@ -96,6 +97,7 @@ impl Image {
             );
             ids.push(image.id);
             let key = FrontendKey { vip: ip(&key.addr), protocol, port: u16::from_be_bytes(key.port) };
+            self.watch(Bit::of_port(key.port));
             self.frontends.insert(key, FrontendState { source: None, image, pool: None, sources: Vec::new() });
         }
         self.adopt_sources()?;

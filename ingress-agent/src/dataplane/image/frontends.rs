@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use xdp_ebpf::{FrontendInfo, Traffic, frontend_flags};
 
 use super::{FrontendState, Image};
+use crate::dataplane::filter::Bit;
 use crate::dataplane::maps::removed;
 use crate::dataplane::plain::Abi;
 use crate::dataplane::pool::{PoolKey, addr};
@@ -66,6 +67,9 @@ impl Image {
             let info = FrontendInfo { addr: wire.addr, port: wire.port, proto: wire.proto, pad: [0; 5] };
             self.maps.frontend_info.store(id as usize, &info);
         }
+        if old.is_none() {
+            self.watch(Bit::of_port(key.port));
+        }
         if old.as_ref().is_none_or(|(before, ..)| *before != image) {
             self.maps
                 .frontends
@@ -100,6 +104,7 @@ impl Image {
         let Some(state) = self.frontends.remove(key) else { return Ok(None) };
         removed(self.maps.frontends.remove(&Abi(wire_key(key))))
             .with_context(|| format!("remove {key} from FRONTENDS"))?;
+        self.unwatch(Bit::of_port(key.port));
         self.shut_out(state.image.id, &state.sources, &[])?;
         self.leave_source(&state.image.snat)?;
         self.sweep.retire(state.image.id);

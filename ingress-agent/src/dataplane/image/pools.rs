@@ -10,6 +10,7 @@ use xdp_ebpf::{Backend, Ring, backend_state, forwarding, maglev};
 
 use super::Image;
 use super::frontends::zeroes;
+use crate::dataplane::filter::Bit;
 use crate::dataplane::pool::{self, PoolKey, PoolState, Slot, addr, compare, entries, fingerprint};
 use crate::dataplane::tables::wait_for_packets;
 use crate::model::snapshot::Pool;
@@ -99,7 +100,7 @@ impl Image {
             (slot.id, slot.epoch) = (id, before.wrapping_add(1).max(1));
             self.backends += 1;
             if slot.forwarding == forwarding::LOCAL {
-                self.watch(&addr(slot.address.ip()));
+                self.watch(Bit::of_address(&addr(slot.address.ip())));
             }
         }
         // The last word holds port, forwarding, state and epoch, and is stored last: until then the entry reads as gone.
@@ -126,7 +127,7 @@ impl Image {
         let gone = Slot { state: backend_state::GONE, epoch: slot.epoch.wrapping_add(1).max(1), ..*slot };
         self.maps.backends.store(slot.id as usize, &backend(&gone));
         if slot.forwarding == forwarding::LOCAL {
-            self.unwatch(&addr(slot.address.ip()));
+            self.unwatch(Bit::of_address(&addr(slot.address.ip())));
         }
         self.backends -= 1;
         self.backend_ids.give(slot.id, now);
