@@ -1,52 +1,66 @@
 //! When a change is there, as a client sees it: at L4, a new connection from one port goes to another endpoint than the one
-//! that went (the time at which that connection began; one that was being opened as its endpoint went is lost with it); at L7, a path that was not found answers. Both are asked again and again from the moment of the rename, each on its own
-//! thread. Runs inside the client's namespace.
+//! that went (the time at which that connection began; one that was being opened as its endpoint went is lost with it); in the
+//! proxy, another endpoint answers, or a path that was not found does. It is asked again and again from the moment of the
+//! rename. Runs inside the client's namespace.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ingress_tests::edge::Agent;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::cluster;
+use crate::cluster::{self, Endpoints};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// While a change is awaited: an answer takes a tenth of it, and one that never comes must not hide when the next would.
 const GLANCE: Duration = Duration::from_millis(2);
 
-/// Changes one service and returns how long XDP and the proxy took.
-pub(crate) fn change(agent: &Agent, service: usize) -> Result<(Duration, Duration)> {
+/// Takes one of a hundred endpoints away; how long until a flow that belonged to it goes elsewhere.
+pub(crate) fn endpoint_in_xdp(agent: &Agent, service: usize) -> Result<Duration> {
     let vip = cluster::frontend(service);
     let port = port_of_the_last(vip)?;
+    // The new file is ready before the clock runs; only the rename is between.
+    let text = cluster::slice(service, Endpoints::AllButLast);
+    let renamed = agent.write(&cluster::slice_file(service), &text)?;
+    loop {
+        let began = renamed.elapsed();
+        if backend(vip, port, GLANCE).is_ok_and(|name| name != "one") {
+            return Ok(began);
+        }
+        ensure!(began < PATIENCE, "new connections still go to the endpoint that went");
+    }
+}
+
+/// Moves one of a hundred endpoints, the one that answers, to another host's address; how long until that host answers.
+pub(crate) fn endpoint_in_proxy(agent: &Agent, service: usize) -> Result<Duration> {
+    let mut web = KeepAlive::open(cluster::web())?;
+    let path = cluster::path(service, false);
+    let before = web.fetch(&path)?;
+    ensure!(before.1.starts_with("one "), "{path} is answered by another endpoint than the ready one: {before:?}");
+    let text = cluster::slice(service, Endpoints::OnlyLastMoved);
+    let renamed = agent.write(&cluster::slice_file(service), &text)?;
+    loop {
+        let (status, body) = web.fetch(&path)?;
+        ensure!(status == 200, "{path} failed with {status} as its endpoint moved");
+        if body.starts_with("many ") {
+            return Ok(renamed.elapsed());
+        }
+        ensure!(renamed.elapsed() < PATIENCE, "the moved endpoint's old address still answers");
+    }
+}
+
+/// Moves an Ingress to another path; how long until the proxy has it.
+pub(crate) fn path_in_proxy(agent: &Agent, service: usize) -> Result<Duration> {
     let mut web = KeepAlive::open(cluster::web())?;
     let path = cluster::path(service, true);
-    ensure!(web.status(&path)? == 404, "{path} is there before the change");
-    // The new file is ready before the clock runs; only the rename is between.
-    let text = cluster::manifest(service, true);
-    thread::scope(|scope| {
-        let (go, went) = std::sync::mpsc::channel();
-        let l7 = scope.spawn(move || -> Result<Instant> {
-            let started: Instant = went.recv().context("the rename failed")?;
-            while web.status(&path)? != 200 {
-                ensure!(started.elapsed() < PATIENCE, "the new path never answered");
-            }
-            Ok(Instant::now())
-        });
-        let renamed = agent.write(&cluster::file(service), &text)?;
-        let _ = go.send(renamed);
-        let l4 = loop {
-            let began = renamed.elapsed();
-            if backend(vip, port, GLANCE).is_ok_and(|name| name != "one") {
-                break began;
-            }
-            ensure!(began < PATIENCE, "new connections still go to the endpoint that went");
-        };
-        let l7 = l7.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok((l4, l7 - renamed))
-    })
+    ensure!(web.fetch(&path)?.0 == 404, "{path} is there before the change");
+    let renamed = agent.write(&cluster::ingress_file(service), &cluster::ingress(service, true))?;
+    while web.fetch(&path)?.0 != 200 {
+        ensure!(renamed.elapsed() < PATIENCE, "the new path never answered");
+    }
+    Ok(renamed.elapsed())
 }
 
 /// A source port from which new connections go to the last endpoint: one in a hundred.
@@ -86,9 +100,9 @@ impl KeepAlive {
         Ok(Self(stream))
     }
 
-    fn status(&mut self, path: &str) -> Result<u16> {
+    fn fetch(&mut self, path: &str) -> Result<(u16, String)> {
         write!(self.0, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", cluster::HOST)?;
-        Ok(answer(&mut self.0).with_context(|| format!("GET {path} through the proxy"))?.0)
+        answer(&mut self.0).with_context(|| format!("GET {path} through the proxy"))
     }
 }
 
