@@ -8,7 +8,6 @@
 mod client;
 mod egress;
 mod evict;
-mod evict;
 mod family;
 mod flow;
 mod forward;
@@ -21,7 +20,6 @@ mod rewrite;
 mod segment;
 mod too_big;
 mod verdict;
-mod words;
 mod words;
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
