@@ -13,6 +13,8 @@ mod signals;
 
 mod answer;
 
+mod source;
+
 mod explain;
 
 use std::collections::BTreeSet;
@@ -20,7 +22,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
@@ -34,18 +36,17 @@ use crate::dataplane::Dataplane;
 use crate::model::facts::Facts;
 use crate::model::holding::LinkState;
 use crate::model::snapshot::Snapshot;
+use crate::model::source::SourceState;
 use crate::plan::{self, Plan};
 use crate::proxy::Proxy;
-use crate::sources::manifests;
 use crate::vip::Vips;
 use progress::{News, Progress};
 use signals::{Caught, Signals};
+use source::Source;
 
 /// Questions that may wait for the control thread.
 const QUERIES: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
-/// Between two attempts to watch a directory that went away.
-const WATCH_AGAIN: Duration = Duration::from_secs(5);
 
 /// A question on its way through the proxy: the snapshot that it is about, and what the proxy says in the end.
 type Asking<'a> = Pin<Box<dyn Future<Output = (Arc<Snapshot>, Result<Vec<String>>)> + 'a>>;
@@ -66,10 +67,11 @@ async fn serve(config: Config) -> Result<()> {
     let proxy = Proxy::start(config.proxy.clone()).context("start the proxy")?;
     let vips = Vips::start(config.vips.clone()).context("start the holder of addresses")?;
     let (publish, mut facts) = watch::channel(Arc::new(Facts::default()));
-    let watching = tokio::spawn(watch_manifests(config.clone(), publish));
+    let (say, source_state) = watch::channel(SourceState::default());
+    let source = Source::start(&config, publish, say).context("start the source of facts")?;
     info!("sluicegate {} runs on node {}", env!("CARGO_PKG_VERSION"), config.plan.node);
 
-    let mut control = Control::new(config, dataplane, vips);
+    let mut control = Control::new(config, dataplane, vips, source_state);
     let mut in_proxy: Option<Asking> = None;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -102,8 +104,10 @@ async fn serve(config: Config) -> Result<()> {
         }
     }
     drop(in_proxy);
-    watching.abort();
+    // Nothing new is taken; what is known is saved while requests finish.
+    let stopping = tokio::spawn(source.stop());
     drain(control, proxy, &mut queries, &mut signals).await;
+    stopping.await.context("stop the source of facts")?;
     drop(admin);
     Ok(())
 }
@@ -131,27 +135,6 @@ async fn answered(asking: &mut Option<Asking<'_>>) -> (Arc<Snapshot>, Result<Vec
     }
 }
 
-/// Keeps the watch going: a directory that is unmounted and comes back is read again.
-async fn watch_manifests(config: Config, facts: watch::Sender<Arc<Facts>>) {
-    let mut told = String::new();
-    loop {
-        match manifests::watch(config.manifests.clone(), config.sources.clone(), facts.clone()).await {
-            Ok(()) => return,
-            Err(e) => {
-                let why = format!("{e:#}");
-                if why != told {
-                    error!(
-                        "{why}; what was read before stays in force, trying again every {} s",
-                        WATCH_AGAIN.as_secs()
-                    );
-                    told = why;
-                }
-            }
-        }
-        tokio::time::sleep(WATCH_AGAIN).await;
-    }
-}
-
 /// What the control thread knows.
 struct Control {
     config: Config,
@@ -162,6 +145,8 @@ struct Control {
     plan: Option<Plan>,
     /// Whether facts were ever read.
     read: bool,
+    /// What their source says of itself.
+    source: watch::Receiver<SourceState>,
     l4: Progress,
     l7: Progress,
     /// What the proxy is to be asked next.
@@ -176,7 +161,7 @@ struct Control {
 }
 
 impl Control {
-    fn new(config: Config, dataplane: Dataplane, vips: Vips) -> Self {
+    fn new(config: Config, dataplane: Dataplane, vips: Vips, source: watch::Receiver<SourceState>) -> Self {
         Self {
             config,
             dataplane,
@@ -184,6 +169,7 @@ impl Control {
             started: Instant::now(),
             plan: None,
             read: false,
+            source,
             l4: Progress::new("dataplane"),
             l7: Progress::new("proxy"),
             for_proxy: None,
@@ -305,7 +291,7 @@ impl Control {
         }
         let mut reasons = Vec::new();
         if !self.read {
-            reasons.push(format!("the manifests in {} are not read yet", self.config.manifests.display()));
+            reasons.extend(source::not_read(&self.source.borrow()));
         }
         let now = Instant::now();
         if self.read {
@@ -319,6 +305,11 @@ impl Control {
         }
         reasons.extend(self.addresses_not_ready());
         reasons
+    }
+
+    /// What to know all the same.
+    fn notes(&self) -> Vec<String> {
+        if self.read { source::notes(&self.source.borrow(), SystemTime::now()) } else { Vec::new() }
     }
 
     fn addresses_not_ready(&self) -> Vec<String> {

@@ -32,9 +32,24 @@ pub enum Command {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub struct RunArgs {
-    /// Directory with Kubernetes manifests; changes in it are live at once.
+    /// Directory with Kubernetes manifests, instead of a cluster; changes in it are live at once.
     #[arg(long, env = "SLUICEGATE_MANIFESTS", value_name = "DIR")]
     pub manifests: Option<String>,
+    /// Kubeconfig of the cluster to watch [default, without --manifests: that of the pod it runs in].
+    #[arg(long, env = "SLUICEGATE_KUBECONFIG", value_name = "PATH")]
+    pub kubeconfig: Option<String>,
+    /// Kubernetes sets it in every pod.
+    #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
+    pub kubernetes_service_host: Option<String>,
+    /// The agent's own namespace in the cluster.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "sluicegate-system", value_name = "NAME")]
+    pub namespace: String,
+    /// Namespace whose Services and Ingresses are watched; may be repeated [default: all].
+    #[arg(long = "watch-namespace", env = "SLUICEGATE_WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAME")]
+    pub watch_namespaces: Vec<String>,
+    /// Directory where what the cluster said is kept for a start without its API server, or `off`. Holds private keys.
+    #[arg(long, env = "SLUICEGATE_STATE_DIR", default_value = "/var/lib/sluicegate", value_name = "DIR|off")]
+    pub state_dir: String,
     /// Interface on which clients and backends are reached; repeat it or separate several by commas.
     #[arg(long = "interface", env = "SLUICEGATE_INTERFACE", value_delimiter = ',', value_name = "NAME")]
     pub interfaces: Vec<String>,

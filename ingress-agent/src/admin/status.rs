@@ -18,6 +18,11 @@ pub struct Status {
     pub node: String,
     pub ready: bool,
     pub not_ready: Vec<String>,
+    /// What to know although it is ready.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    #[serde(default)]
+    pub source: SourceStatus,
     pub uptime_seconds: u64,
     pub planned_generation: u64,
     pub rooms: Vec<Room>,
@@ -32,6 +37,16 @@ pub struct Status {
     pub routes: Vec<RouteStatus>,
     pub certificates: Vec<CertificateStatus>,
     pub rejections: Vec<RejectionStatus>,
+}
+
+/// Where the facts come from, and how old they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    pub name: String,
+    /// For how long changes may have been missed; `None`: it is followed.
+    pub behind_seconds: Option<u64>,
+    /// How long ago the facts in force were saved; `None`: they are the source's own.
+    pub saved_seconds_ago: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -162,6 +177,8 @@ impl Status {
             node: r.node.clone(),
             ready: r.not_ready.is_empty(),
             not_ready: r.not_ready.clone(),
+            notes: r.notes.clone(),
+            source: source(r),
             uptime_seconds: r.started.elapsed().as_secs(),
             planned_generation: r.snapshot.generation,
             rooms: r.rooms.clone(),
@@ -177,6 +194,15 @@ impl Status {
             certificates: certificates(r),
             rejections: r.snapshot.rejections.iter().map(RejectionStatus::from).collect(),
         }
+    }
+}
+
+pub(super) fn source(r: &Readings) -> SourceStatus {
+    let ago = |then: SystemTime| then.elapsed().unwrap_or_default().as_secs();
+    SourceStatus {
+        name: r.source.name.clone(),
+        behind_seconds: r.source.behind_since.map(ago),
+        saved_seconds_ago: r.source.saved_at.map(ago),
     }
 }
 

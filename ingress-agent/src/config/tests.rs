@@ -82,7 +82,7 @@ fn mistakes_are_reported_together() {
     let mistakes =
         parse(&["--http-port=0", "--snat-ports=9-1", "--xdp-mode=fast", "--drain-timeout=soon"]).unwrap_err();
     let wanted =
-        ["--manifests", "--interface", "--http-port 0", "--snat-ports 9-1", "--xdp-mode fast", "--drain-timeout soon"];
+        ["--kubeconfig", "--interface", "--http-port 0", "--snat-ports 9-1", "--xdp-mode fast", "--drain-timeout soon"];
     for w in wanted {
         assert!(mistakes.iter().any(|m| m.starts_with(w)), "{w}: {mistakes:?}");
     }

@@ -135,6 +135,11 @@ pub(super) fn node_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// RFC 1123 label.
+pub(super) fn namespace(text: &str) -> Result<String, String> {
+    if label(text, 63) { Ok(text.to_owned()) } else { Err("is not the name of a namespace".into()) }
+}
+
 fn object_name(text: &str) -> Result<ObjectName, String> {
     match text.split_once('/') {
         Some((namespace, name))

@@ -215,7 +215,7 @@ fn object(mut value: Value, place: &str, options: &SourceOptions, to: &mut Conte
 }
 
 /// Which of the two ConfigMaps it is. One named for both serves TCP.
-fn streams(name: &ObjectName, options: &SourceOptions) -> Option<Protocol> {
+pub(super) fn streams(name: &ObjectName, options: &SourceOptions) -> Option<Protocol> {
     if options.tcp_services.as_ref() == Some(name) {
         return Some(Protocol::Tcp);
     }

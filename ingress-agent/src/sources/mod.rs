@@ -15,6 +15,8 @@ pub mod store;
 
 pub mod manifests;
 
+pub mod kube;
+
 use crate::model::snapshot::ObjectName;
 
 /// What a source has to know beforehand.

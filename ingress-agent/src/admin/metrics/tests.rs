@@ -7,6 +7,7 @@ use super::*;
 use crate::admin::query::Room;
 use crate::model::holding::{HeldAddress, Holding, LinkState};
 use crate::model::snapshot::{FrontendKey, ObjectName, PoolName, Protocol, Snapshot};
+use crate::model::source::SourceState;
 use crate::model::traffic::{Attachment, L4Traffic, L7Traffic, RouteTraffic};
 
 fn readings() -> Box<Readings> {
@@ -21,6 +22,8 @@ fn readings() -> Box<Readings> {
         snapshot: Arc::new(Snapshot { generation: 3, ..Snapshot::default() }),
         rooms: vec![Room { name: "proxy".into(), applied: 2, problems: vec!["x".into()] }],
         not_ready: vec!["x".into()],
+        notes: Vec::new(),
+        source: SourceState::default(),
         attachments: vec![Attachment { interface: "eth0".into(), index: 2, mode: AttachMode::Native, note: None }],
         holding: Arc::new(Holding {
             interface: "eth0".into(),
