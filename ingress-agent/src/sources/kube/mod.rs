@@ -19,6 +19,10 @@ mod secrets;
 
 mod tables;
 
+mod saved;
+
+mod saver;
+
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +46,7 @@ use crate::model::source::SourceState;
 use backoff::{Backoff, chance};
 use follow::{News, Watch, WatchId};
 use kinds::Kind;
+use saver::Saver;
 use secrets::Secrets;
 use tables::Tables;
 
@@ -52,6 +57,10 @@ const NEWS: usize = 1024;
 const TOGETHER: Duration = Duration::from_millis(300);
 /// Between two looks at what changes without an event: certificates that expire.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// How long the API server may take to say everything before saved facts are used. A healthy one needs less for any but the
+/// largest clusters; and a node that comes up without one should not make its clients wait longer.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Which cluster, and what of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,7 +194,8 @@ fn start_all(start: &mut Start<'_>, options: &KubeOptions) {
         spawn(start.namespaced::<Ingress>(&kinds::INGRESS, &scope));
     }
     spawn(start.global::<IngressClass>(&kinds::CLASS));
-    let mut named: Vec<_> = [&start.sources.tcp_services, &start.sources.udp_services].into_iter().flatten().cloned().collect();
+    let mut named: Vec<_> =
+        [&start.sources.tcp_services, &start.sources.udp_services].into_iter().flatten().cloned().collect();
     named.dedup();
     for name in named {
         let scope = Scope { namespace: name.namespace, object: name.name };
@@ -200,10 +210,12 @@ async fn run(
     state: watch::Sender<SourceState>,
     mut stopped: oneshot::Receiver<()>,
 ) {
+    let mut saver = Saver::new(options.state_dir.clone());
     tokio::select! {
-        () = source(&options, sources, &facts, &state) => {}
+        () = source(&options, sources, &facts, &state, &mut saver) => {}
         _ = &mut stopped => {}
     }
+    saver.finish().await;
 }
 
 async fn source(
@@ -211,48 +223,75 @@ async fn source(
     sources: SourceOptions,
     facts: &watch::Sender<Arc<Facts>>,
     state: &watch::Sender<SourceState>,
+    saver: &mut Saver,
 ) {
     let (tell, mut news) = mpsc::channel(NEWS);
     let (mut tables, mut secrets, mut next) = (Tables::default(), Secrets::default(), 0);
+    let (client, cluster) = connect(options, state).await;
     let sources = Arc::new(sources);
-    let client = connect(options, state).await;
-    let mut start =
-        Start { client: &client, sources: &sources, tell: &tell, tables: &mut tables, next: &mut next };
+    let mut start = Start { client: &client, sources: &sources, tell: &tell, tables: &mut tables, next: &mut next };
     start_all(&mut start, options);
     if let Some(name) = &options.default_certificate {
-        tables.refer(name);
+        start.tables.refer(name);
     }
     let mut look = tokio::time::interval(LOOK);
+    let grace = tokio::time::sleep(GRACE);
+    tokio::pin!(grace);
     let mut batch = Vec::new();
     let mut waiting: Option<Instant> = None;
     loop {
-        for (name, in_use) in tables.touched_secrets() {
-            let mut start =
-                Start { client: &client, sources: &sources, tell: &tell, tables: &mut tables, next: &mut next };
+        let mut start = Start { client: &client, sources: &sources, tell: &tell, tables: &mut tables, next: &mut next };
+        for (name, in_use) in start.tables.touched_secrets() {
             secrets.settle(&name, in_use, &mut start);
         }
-        let until = if tables.is_complete() {
-            waiting = None;
-            None
-        } else {
-            Some(*waiting.get_or_insert_with(Instant::now) + TOGETHER)
-        };
-        if until.is_none_or(|until| Instant::now() >= until)
+        waiting = if tables.is_complete() { None } else { waiting.or_else(|| Some(Instant::now() + TOGETHER)) };
+        let hold = waiting.filter(|until| *until > Instant::now());
+        if hold.is_none()
             && let Some(new) = tables.publish(SystemTime::now())
-            && facts.send(new).is_err()
         {
-            return;
+            if tables.is_current() {
+                saver.changed(&new, &cluster);
+            }
+            if facts.send(new).is_err() {
+                return;
+            }
         }
         say(state, &tables);
         tokio::select! {
             _ = news.recv_many(&mut batch, NEWS) => {}
-            _ = look.tick() => tables.time_passed(),
-            () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some_and(|u| u > Instant::now()) => {}
+            () = tokio::time::sleep_until(hold.unwrap_or_else(Instant::now)), if hold.is_some() => {}
+            () = saver.turn() => {}
+            _ = look.tick() => {
+                tables.time_passed();
+                if tables.is_current() && !tables.is_failing() {
+                    saver.unchanged(SystemTime::now());
+                }
+            }
+            () = &mut grace, if tables.wants_seed() => {
+                if let Some(saved) = saver.load(&cluster) {
+                    let mut start =
+                        Start { client: &client, sources: &sources, tell: &tell, tables: &mut tables, next: &mut next };
+                    seed(saved, &mut secrets, &mut start);
+                } else {
+                    tables.without_seed();
+                }
+            }
         }
         for (id, news) in batch.drain(..) {
             tables.take(id, news, SystemTime::now());
         }
     }
+}
+
+/// Saved facts take the place of what was not read yet.
+fn seed(saved: saved::Saved, secrets: &mut Secrets, start: &mut Start<'_>) {
+    let (certificates, others) = saved.objects.into_iter().partition(|(identity, _)| identity.kind == "Secret");
+    start.tables.seed(others, saved.at);
+    // A certificate's place is there once the Ingress is that names it.
+    for (name, in_use) in start.tables.touched_secrets() {
+        secrets.settle(&name, in_use, start);
+    }
+    start.tables.seed(certificates, saved.at);
 }
 
 /// Tells people how it goes, if that has changed.
@@ -264,7 +303,7 @@ fn say(state: &watch::Sender<SourceState>, tables: &Tables) {
     state.send_if_modified(|s| {
         appeared.extend(troubles.iter().filter(|t| !s.troubles.contains(t)).cloned());
         gone.extend(s.troubles.iter().filter(|t| !troubles.contains(t)).cloned());
-        let new = SourceState { waits_for, troubles, behind_since, ..s.clone() };
+        let new = SourceState { waits_for, troubles, behind_since, saved_at: tables.saved_at(), name: s.name.clone() };
         let changed = *s != new;
         *s = new;
         changed
@@ -278,7 +317,7 @@ fn say(state: &watch::Sender<SourceState>, tables: &Tables) {
 }
 
 /// The client, when there is a configuration to make it of: a service account's token may be mounted late.
-async fn connect(options: &KubeOptions, state: &watch::Sender<SourceState>) -> Client {
+async fn connect(options: &KubeOptions, state: &watch::Sender<SourceState>) -> (Client, String) {
     let mut backoff = Backoff::default();
     let mut told = String::new();
     loop {
@@ -288,7 +327,7 @@ async fn connect(options: &KubeOptions, state: &watch::Sender<SourceState>) -> C
                     s.name = format!("the API server {url}");
                     s.troubles.clear();
                 });
-                return client;
+                return (client, url);
             }
             Err(e) => {
                 let why = format!("{e:#}");

@@ -33,8 +33,20 @@ pub(super) struct Tables {
     references: HashMap<ObjectName, usize>,
     /// Secrets that came into use or went out of it since they were last asked for.
     touched: Vec<ObjectName>,
-    /// Facts may be handed out although not everything was listed: there were saved ones.
-    seeded: bool,
+    seed: Seed,
+}
+
+/// Whether saved facts stand in for what was not listed yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Seed {
+    /// Not looked for.
+    #[default]
+    Unknown,
+    None,
+    /// Saved at this time.
+    Of(SystemTime),
+    /// Everything was listed once.
+    Over,
 }
 
 /// What one watch has seen.
@@ -114,7 +126,10 @@ impl Tables {
 
     /// The facts, if there are any yet and they are others than those handed out last.
     pub(super) fn publish(&mut self, now: SystemTime) -> Option<Arc<Facts>> {
-        if self.facts.revision == 0 && !self.is_complete() && !self.seeded {
+        if self.is_complete() {
+            self.seed = Seed::Over;
+        }
+        if self.facts.revision == 0 && !self.is_complete() && self.saved_at().is_none() {
             return None;
         }
         if std::mem::take(&mut self.rejections_changed) {
@@ -142,6 +157,32 @@ impl Tables {
     /// Whether every watch has its first list. A Secret that may not be read holds nobody up but its owner.
     pub(super) fn is_complete(&self) -> bool {
         !self.tables.is_empty() && self.unsettled.is_empty()
+    }
+
+    /// Whether the facts are the cluster's own in every part.
+    pub(super) fn is_current(&self) -> bool {
+        self.seed == Seed::Over
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        !self.failing.is_empty()
+    }
+
+    /// Whether saved facts would be of use.
+    pub(super) fn wants_seed(&self) -> bool {
+        self.seed == Seed::Unknown
+    }
+
+    /// There are none.
+    pub(super) fn without_seed(&mut self) {
+        self.seed = Seed::None;
+    }
+
+    pub(super) fn saved_at(&self) -> Option<SystemTime> {
+        match self.seed {
+            Seed::Of(at) => Some(at),
+            _ => None,
+        }
     }
 
     /// What the first facts wait for.
@@ -174,14 +215,19 @@ impl Tables {
     }
 
     /// Objects that were known earlier, for the watches that have not listed theirs. Each list then deletes what is gone.
-    pub(super) fn seed(&mut self, objects: Vec<(Identity, Object)>) {
-        self.seeded = true;
+    pub(super) fn seed(&mut self, objects: Vec<(Identity, Object)>, at: SystemTime) {
+        self.seed = Seed::Of(at);
         for (identity, object) in objects {
             let table = self.tables.iter().find(|(_, t)| !t.listed && t.holds(&identity)).map(|(id, _)| *id);
             let Some(id) = table else { continue };
             let known = self.tables.get(&id).is_some_and(|t| t.entries.contains_key(&identity.name));
             if !known {
+                let name = identity.name.clone();
                 self.put(id, Read { identity, object: Ok(object), notes: Vec::new() });
+                if let Some(entry) = self.tables.get_mut(&id).and_then(|t| t.entries.get_mut(&name)) {
+                    // As of no list: the next one to be complete confirms it or deletes it.
+                    entry.round = 0;
+                }
             }
         }
     }
@@ -279,7 +325,8 @@ impl Tables {
     }
 
     fn note(&mut self, identity: Identity, notes: Vec<Rejection>) {
-        let before = if notes.is_empty() { self.notes.remove(&identity) } else { self.notes.insert(identity.clone(), notes) };
+        let before =
+            if notes.is_empty() { self.notes.remove(&identity) } else { self.notes.insert(identity.clone(), notes) };
         let now = self.notes.get(&identity);
         self.rejections_changed |= before.as_ref() != now;
     }
@@ -304,3 +351,7 @@ impl Table {
             && (self.object.is_empty() || self.object == identity.name.name)
     }
 }
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;
