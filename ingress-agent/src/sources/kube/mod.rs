@@ -17,37 +17,33 @@ mod follow;
 
 mod secrets;
 
+mod starter;
+
+mod connect;
+
 mod tables;
 
 mod saved;
 
 mod saver;
 
-use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::{ClusterResourceScope, NamespaceResourceScope};
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::SourceOptions;
 use crate::model::facts::Facts;
 use crate::model::snapshot::ObjectName;
 use crate::model::source::SourceState;
-use backoff::{Backoff, chance};
-use follow::{News, Watch, WatchId};
-use kinds::Kind;
+use connect::connect;
 use saver::Saver;
 use secrets::Secrets;
+use starter::Starter;
 use tables::Tables;
 
 /// News that may wait. A watch that is faster than the folding of its objects waits, and TCP tells the server.
@@ -122,87 +118,6 @@ impl Kube {
     }
 }
 
-/// What is followed of a kind.
-#[derive(Clone, Debug, Default)]
-struct Scope {
-    /// Empty: every namespace.
-    namespace: String,
-    /// Empty: every object.
-    object: String,
-}
-
-/// What a new watch is made of.
-struct Start<'a> {
-    client: &'a Client,
-    sources: &'a Arc<SourceOptions>,
-    tell: &'a mpsc::Sender<(WatchId, News)>,
-    tables: &'a mut Tables,
-    next: &'a mut u64,
-}
-
-impl Start<'_> {
-    fn namespaced<K>(&mut self, kind: &'static Kind<K>, scope: &Scope) -> Watch<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    {
-        let api = match scope.namespace.as_str() {
-            "" => Api::all(self.client.clone()),
-            namespace => Api::namespaced(self.client.clone(), namespace),
-        };
-        self.watch(kind, api, scope)
-    }
-
-    fn global<K>(&mut self, kind: &'static Kind<K>) -> Watch<K>
-    where
-        K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + DeserializeOwned,
-    {
-        self.watch(kind, Api::all(self.client.clone()), &Scope::default())
-    }
-
-    fn watch<K>(&mut self, kind: &'static Kind<K>, api: Api<guard::Guarded<K>>, scope: &Scope) -> Watch<K>
-    where
-        K: Resource<DynamicType = ()>,
-    {
-        let id = WatchId(*self.next);
-        *self.next += 1;
-        let resource = failure::Resource {
-            plural: K::plural(&()).into_owned(),
-            group: K::group(&()).into_owned(),
-            namespace: scope.namespace.clone(),
-            name: scope.object.clone(),
-        };
-        self.tables.add(id, kind.name, resource.words(), &scope.namespace, &scope.object);
-        Watch { id, kind, api, resource, options: Arc::clone(self.sources), tell: self.tell.clone() }
-    }
-}
-
-fn spawn<K>(watch: Watch<K>)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + 'static,
-{
-    tokio::task::spawn_local(async move { watch.follow().await });
-}
-
-/// Each kind that is watched from the beginning: a line or two.
-fn start_all(start: &mut Start<'_>, options: &KubeOptions) {
-    let everywhere = [String::new()];
-    let namespaces = if options.watch_namespaces.is_empty() { &everywhere[..] } else { &options.watch_namespaces };
-    for namespace in namespaces {
-        let scope = Scope { namespace: namespace.clone(), object: String::new() };
-        spawn(start.namespaced::<Service>(&kinds::SERVICE, &scope));
-        spawn(start.namespaced::<EndpointSlice>(&kinds::SLICE, &scope));
-        spawn(start.namespaced::<Ingress>(&kinds::INGRESS, &scope));
-    }
-    spawn(start.global::<IngressClass>(&kinds::CLASS));
-    let mut named: Vec<_> =
-        [&start.sources.tcp_services, &start.sources.udp_services].into_iter().flatten().cloned().collect();
-    named.dedup();
-    for name in named {
-        let scope = Scope { namespace: name.namespace, object: name.name };
-        spawn(start.namespaced::<ConfigMap>(&kinds::CONFIG_MAP, &scope));
-    }
-}
-
 async fn run(
     options: KubeOptions,
     sources: SourceOptions,
@@ -226,30 +141,30 @@ async fn source(
     saver: &mut Saver,
 ) {
     let (tell, mut news) = mpsc::channel(NEWS);
-    let (mut tables, mut secrets, mut next) = (Tables::default(), Secrets::default(), 0);
+    let (mut tables, mut secrets) = (Tables::default(), Secrets::default());
     let (client, cluster) = connect(options, state).await;
-    let sources = Arc::new(sources);
-    let mut start = Start { client: &client, sources: &sources, tell: &tell, tables: &mut tables, next: &mut next };
-    start_all(&mut start, options);
+    let mut starter = Starter::new(client, sources, tell);
+    starter.start_all(options, &mut tables);
     if let Some(name) = &options.default_certificate {
-        start.tables.refer(name);
+        tables.refer(name);
     }
     let mut look = tokio::time::interval(LOOK);
     let grace = tokio::time::sleep(GRACE);
     tokio::pin!(grace);
+    let (began, mut read) = (Instant::now(), false);
     let mut batch = Vec::new();
     let mut waiting: Option<Instant> = None;
     loop {
-        let mut start = Start { client: &client, sources: &sources, tell: &tell, tables: &mut tables, next: &mut next };
-        for (name, in_use) in start.tables.touched_secrets() {
-            secrets.settle(&name, in_use, &mut start);
-        }
+        secrets.settle_all(&mut starter, &mut tables);
         waiting = if tables.is_complete() { None } else { waiting.or_else(|| Some(Instant::now() + TOGETHER)) };
         let hold = waiting.filter(|until| *until > Instant::now());
         if hold.is_none()
             && let Some(new) = tables.publish(SystemTime::now())
         {
             if tables.is_current() {
+                if !std::mem::replace(&mut read, true) {
+                    info!("read the cluster at {cluster} in {} ms", began.elapsed().as_millis());
+                }
                 saver.changed(&new, &cluster);
             }
             if facts.send(new).is_err() {
@@ -269,9 +184,7 @@ async fn source(
             }
             () = &mut grace, if tables.wants_seed() => {
                 if let Some(saved) = saver.load(&cluster) {
-                    let mut start =
-                        Start { client: &client, sources: &sources, tell: &tell, tables: &mut tables, next: &mut next };
-                    seed(saved, &mut secrets, &mut start);
+                    seed(saved, &mut secrets, &mut starter, &mut tables);
                 } else {
                     tables.without_seed();
                 }
@@ -284,14 +197,12 @@ async fn source(
 }
 
 /// Saved facts take the place of what was not read yet.
-fn seed(saved: saved::Saved, secrets: &mut Secrets, start: &mut Start<'_>) {
+fn seed(saved: saved::Saved, secrets: &mut Secrets, starter: &mut Starter, tables: &mut Tables) {
     let (certificates, others) = saved.objects.into_iter().partition(|(identity, _)| identity.kind == "Secret");
-    start.tables.seed(others, saved.at);
+    tables.seed(others, saved.at);
     // A certificate's place is there once the Ingress is that names it.
-    for (name, in_use) in start.tables.touched_secrets() {
-        secrets.settle(&name, in_use, start);
-    }
-    start.tables.seed(certificates, saved.at);
+    secrets.settle_all(starter, tables);
+    tables.seed(certificates, saved.at);
 }
 
 /// Tells people how it goes, if that has changed.
@@ -309,53 +220,9 @@ fn say(state: &watch::Sender<SourceState>, tables: &Tables) {
         changed
     });
     for text in appeared {
-        tracing::warn!("{text}");
+        warn!("{text}");
     }
     for text in gone {
-        tracing::info!("no longer: {text}");
+        info!("no longer: {text}");
     }
-}
-
-/// The client, when there is a configuration to make it of: a service account's token may be mounted late.
-async fn connect(options: &KubeOptions, state: &watch::Sender<SourceState>) -> (Client, String) {
-    let mut backoff = Backoff::default();
-    let mut told = String::new();
-    loop {
-        match client(options).await {
-            Ok((client, url)) => {
-                state.send_modify(|s| {
-                    s.name = format!("the API server {url}");
-                    s.troubles.clear();
-                });
-                return (client, url);
-            }
-            Err(e) => {
-                let why = format!("{e:#}");
-                if why != told {
-                    tracing::error!("{why}; trying again");
-                }
-                state.send_modify(|s| s.troubles = vec![why.clone()]);
-                told = why;
-            }
-        }
-        tokio::time::sleep(backoff.next(chance())).await;
-    }
-}
-
-async fn client(options: &KubeOptions) -> anyhow::Result<(Client, String)> {
-    let mut config = match &options.kubeconfig {
-        Some(path) => {
-            let shown = path.display();
-            let file = Kubeconfig::read_from(path).with_context(|| format!("read the kubeconfig {shown}"))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("understand the kubeconfig {shown}"))?
-        }
-        None => kube::Config::incluster().context("read the service account of this pod")?,
-    };
-    // Who waits is decided in one place, with jitter; and a failure that is being retried in silence cannot be told.
-    config.default_retry = false;
-    let url = config.cluster_url.to_string();
-    let client = Client::try_from(config).context("make a client for the API server")?;
-    Ok((client, url))
 }

@@ -205,5 +205,4 @@ impl Certificate {
 }
 
 #[cfg(test)]
-#[path = "saved_tests.rs"]
 mod tests;

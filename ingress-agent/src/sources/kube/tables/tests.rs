@@ -19,20 +19,20 @@ const SLICES: WatchId = WatchId(1);
 const INGRESSES: WatchId = WatchId(2);
 const NOW: SystemTime = UNIX_EPOCH;
 
-fn parsed<K: Resource + DeserializeOwned>(kind: &Kind<K>, object: &Value) -> Box<Read> {
+fn parsed<K: Resource + DeserializeOwned>(kind: &Kind<K>, object: &Value) -> Read {
     let guarded: Guarded<K> = serde_json::from_str(&object.to_string()).unwrap();
     match read(kind, guarded, &SourceOptions::default()) {
-        Seen::Read(read) => read,
+        Seen::Read(read) => *read,
         _ => panic!("{object} is not read"),
     }
 }
 
-fn service(name: &str, port: impl Into<Value>) -> Box<Read> {
+fn service(name: &str, port: impl Into<Value>) -> Read {
     let object = json!({"metadata": {"name": name, "namespace": "n"}, "spec": {"ports": [{"port": port.into()}]}});
     parsed::<Service>(&kinds::SERVICE, &object)
 }
 
-fn slice(name: &str, of: &str) -> Box<Read> {
+fn slice(name: &str, of: &str) -> Read {
     let object = json!({
         "metadata": {"name": name, "namespace": "n", "labels": {"kubernetes.io/service-name": of}},
         "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}],
@@ -40,7 +40,7 @@ fn slice(name: &str, of: &str) -> Box<Read> {
     parsed::<EndpointSlice>(&kinds::SLICE, &object)
 }
 
-fn ingress(name: &str, secrets: &[&str]) -> Box<Read> {
+fn ingress(name: &str, secrets: &[&str]) -> Read {
     let tls: Vec<_> = secrets.iter().map(|s| json!({"hosts": ["a.example"], "secretName": s})).collect();
     let backend = json!({"service": {"name": "a", "port": {"number": 80}}});
     let object = json!({
@@ -57,10 +57,10 @@ fn tables() -> Tables {
     t
 }
 
-fn list(t: &mut Tables, id: WatchId, objects: Vec<Box<Read>>) {
+fn list(t: &mut Tables, id: WatchId, objects: Vec<Read>) {
     t.take(id, News::Begun, NOW);
     for object in objects {
-        t.take(id, News::Listed(object), NOW);
+        t.take(id, News::Listed(object.into()), NOW);
     }
     t.take(id, News::Complete, NOW);
 }
@@ -85,7 +85,7 @@ fn there_are_no_facts_before_every_first_list_is_complete() {
     list(&mut t, SERVICES, vec![service("a", 80)]);
     list(&mut t, SLICES, vec![slice("a-1", "a")]);
     t.take(INGRESSES, News::Begun, NOW);
-    t.take(INGRESSES, News::Listed(ingress("i", &[])), NOW);
+    t.take(INGRESSES, News::Listed(ingress("i", &[]).into()), NOW);
     assert!(t.publish(NOW).is_none());
     assert_eq!(t.waits_for(), ["ingresses"]);
     t.take(INGRESSES, News::Complete, NOW);
@@ -98,12 +98,12 @@ fn there_are_no_facts_before_every_first_list_is_complete() {
 fn a_list_that_begins_again_deletes_at_its_end_what_it_did_not_name() {
     let mut t = listed();
     t.take(SERVICES, News::Begun, NOW);
-    t.take(SERVICES, News::Listed(service("b", 80)), NOW);
-    t.take(SERVICES, News::Listed(service("c", 80)), NOW);
+    t.take(SERVICES, News::Listed(service("b", 80).into()), NOW);
+    t.take(SERVICES, News::Listed(service("c", 80).into()), NOW);
     assert_eq!(names(&t.publish(NOW).unwrap()), "a b c");
     // It breaks off, and another one comes.
     t.take(SERVICES, News::Begun, NOW);
-    t.take(SERVICES, News::Listed(service("c", 80)), NOW);
+    t.take(SERVICES, News::Listed(service("c", 80).into()), NOW);
     assert!(t.publish(NOW).is_none());
     t.take(SERVICES, News::Complete, NOW);
     assert_eq!(names(&t.publish(NOW).unwrap()), "c");
@@ -115,7 +115,7 @@ fn an_equal_object_is_the_same_object() {
     list(&mut t, SERVICES, vec![service("a", 80), service("b", 80)]);
     assert!(t.publish(NOW).is_none());
     let before = Arc::clone(t.facts.services.iter().next().unwrap());
-    t.take(SERVICES, News::Changed(service("b", 81)), NOW);
+    t.take(SERVICES, News::Changed(service("b", 81).into()), NOW);
     let facts = t.publish(NOW).unwrap();
     assert!(Arc::ptr_eq(&before, facts.services.iter().next().unwrap()));
 }
@@ -123,8 +123,8 @@ fn an_equal_object_is_the_same_object() {
 #[test]
 fn what_cannot_be_read_keeps_its_last_good_state_until_it_is_deleted() {
     let mut t = listed();
-    t.take(SERVICES, News::Changed(service("a", "eighty")), NOW);
-    t.take(SERVICES, News::Changed(service("new", "eighty")), NOW);
+    t.take(SERVICES, News::Changed(service("a", "eighty").into()), NOW);
+    t.take(SERVICES, News::Changed(service("new", "eighty").into()), NOW);
     let facts = t.publish(NOW).unwrap();
     assert_eq!(names(&facts), "a b");
     let said: Vec<_> = facts.rejections.iter().map(ToString::to_string).collect();
@@ -143,8 +143,8 @@ fn what_cannot_be_read_keeps_its_last_good_state_until_it_is_deleted() {
 #[test]
 fn a_slice_that_changes_its_service_leaves_the_old_one() {
     let mut t = listed();
-    t.take(SLICES, News::Changed(slice("s", "a")), NOW);
-    t.take(SLICES, News::Changed(slice("s", "b")), NOW);
+    t.take(SLICES, News::Changed(slice("s", "a").into()), NOW);
+    t.take(SLICES, News::Changed(slice("s", "b").into()), NOW);
     let facts = t.publish(NOW).unwrap();
     assert!(facts.slices.find(&ObjectName::new("n", "a")).is_none());
     assert_eq!(facts.slices.find(&ObjectName::new("n", "b")).unwrap().slices.len(), 1);
@@ -154,10 +154,10 @@ fn a_slice_that_changes_its_service_leaves_the_old_one() {
 fn a_secret_is_in_use_as_long_as_something_names_it() {
     let mut t = listed();
     let x = ObjectName::new("n", "x");
-    t.take(INGRESSES, News::Changed(ingress("i", &["x"])), NOW);
+    t.take(INGRESSES, News::Changed(ingress("i", &["x"]).into()), NOW);
     assert_eq!(t.touched_secrets(), [(x.clone(), true)]);
-    t.take(INGRESSES, News::Changed(ingress("k", &["x", "x"])), NOW);
-    t.take(INGRESSES, News::Changed(ingress("i", &[])), NOW);
+    t.take(INGRESSES, News::Changed(ingress("k", &["x", "x"]).into()), NOW);
+    t.take(INGRESSES, News::Changed(ingress("i", &[]).into()), NOW);
     assert_eq!(t.touched_secrets(), []);
     t.take(INGRESSES, News::Gone(ObjectName::new("n", "k")), NOW);
     assert_eq!(t.touched_secrets(), [(x, false)]);
@@ -209,7 +209,7 @@ fn the_age_counts_from_the_first_failure_of_those_that_still_fail() {
     assert_eq!(t.troubles(), (vec![], None));
 }
 
-fn seed_of(reads: Vec<Box<Read>>) -> Vec<(Identity, Object)> {
+fn seed_of(reads: Vec<Read>) -> Vec<(Identity, Object)> {
     reads.into_iter().map(|r| (r.identity, r.object.unwrap())).collect()
 }
 
@@ -219,7 +219,7 @@ fn saved_facts_stand_in_until_the_list_is_complete() {
     // One list is through and knows better than what was saved; one is in its midst.
     list(&mut t, INGRESSES, vec![]);
     t.take(SERVICES, News::Begun, NOW);
-    t.take(SERVICES, News::Listed(service("a", 81)), NOW);
+    t.take(SERVICES, News::Listed(service("a", 81).into()), NOW);
     assert!(t.wants_seed());
     t.seed(seed_of(vec![service("a", 80), service("b", 80), slice("s", "a"), ingress("i", &[])]), NOW);
     let facts = t.publish(NOW).expect("saved facts");
@@ -238,6 +238,6 @@ fn saved_facts_stand_in_until_the_list_is_complete() {
 fn a_dropped_watch_takes_its_objects_along_and_is_not_listened_to() {
     let mut t = listed();
     t.drop_watch(SERVICES);
-    t.take(SERVICES, News::Changed(service("z", 80)), NOW);
+    t.take(SERVICES, News::Changed(service("z", 80).into()), NOW);
     assert_eq!(names(&t.publish(NOW).unwrap()), "");
 }
