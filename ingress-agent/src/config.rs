@@ -14,6 +14,7 @@ use crate::plan::{Hold, PlanOptions};
 use crate::proxy::{AccessLog, AccessLogFormat, ProxyOptions};
 use crate::sources::SourceOptions;
 use crate::sources::kube::KubeOptions;
+use crate::status::StatusOptions;
 use crate::vip::VipOptions;
 use value::Reader;
 
@@ -22,6 +23,8 @@ use value::Reader;
 pub struct Config {
     pub source: SourceConfig,
     pub sources: SourceOptions,
+    /// `None`: there is no cluster to report to.
+    pub status: Option<StatusOptions>,
     pub plan: PlanOptions,
     /// At least one interface, without repetition.
     pub dataplane: DataplaneOptions,
@@ -60,8 +63,10 @@ impl Config {
             udp_services: r.object("--udp-services-configmap", args.udp_services_configmap.as_ref()),
         };
         let plan = plan(&mut r, args);
+        let source = source(&mut r, args, plan.default_certificate.clone());
         let config = Self {
-            source: source(&mut r, args, plan.default_certificate.clone()),
+            status: status(&source, &plan.node),
+            source,
             sources,
             plan,
             dataplane: dataplane(&mut r, args, interfaces),
@@ -107,6 +112,17 @@ fn source(r: &mut Reader, args: &RunArgs, default_certificate: Option<ObjectName
             text => r.read("--state-dir", text, value::absolute_path),
         },
         default_certificate,
+    })
+}
+
+/// Who reads a cluster reports to it.
+fn status(source: &SourceConfig, node: &str) -> Option<StatusOptions> {
+    let SourceConfig::Cluster(kube) = source else { return None };
+    Some(StatusOptions {
+        kubeconfig: kube.kubeconfig.clone(),
+        namespace: kube.namespace.clone(),
+        watch_namespaces: kube.watch_namespaces.clone(),
+        node: node.to_owned(),
     })
 }
 

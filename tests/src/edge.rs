@@ -78,7 +78,10 @@ impl Agent {
         let log = File::options().create(true).append(true).open(self.log_path()).context("open the agent's log")?;
         let mut command = Command::new(sibling("sluicegate")?);
         command.arg("run").args(&self.source);
-        command.args(["--interface", "eth0", "--node", "edge", "--access-log", "off", "--admin-address", ADMIN]);
+        command.args(["--interface", "eth0", "--access-log", "off", "--admin-address", ADMIN]);
+        if !self.arguments.iter().any(|argument| argument == "--node") {
+            command.args(["--node", "edge"]);
+        }
         command.arg("--admin-socket").arg(self.socket()).arg("--pin-path").arg(&self.pins);
         command.arg("--state-dir").arg(self.directory.join("state")).args(&self.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().context("share the log")?).stderr(log);

@@ -43,6 +43,8 @@ pub struct Origin {
     pub place: String,
     /// `metadata.creationTimestamp` in seconds since 1970, or [`UNDATED`].
     pub created: i64,
+    /// `metadata.uid`, by which the API server tells objects of one name apart; empty for objects that did not come from one.
+    pub uid: String,
 }
 
 /// The age of an object without a creation time: younger than any that has one.
@@ -71,7 +73,7 @@ impl Origin {
 
     fn finding(&self, kind: &str, field: String, reason: String, severity: Severity) -> Rejection {
         let (kind, name, place) = (kind.to_owned(), self.name.clone(), self.place.clone());
-        Rejection { kind, name, place, field, reason, severity }
+        Rejection { kind, name, place, field, reason, severity, uid: self.uid.clone() }
     }
 }
 

@@ -11,6 +11,8 @@ pub mod traffic;
 
 pub mod holding;
 
+pub mod report;
+
 pub mod source;
 
 pub mod facts;

@@ -30,8 +30,26 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<Listener>>,
     /// Certificates that listeners may present, by the name of their Secret.
     pub certificates: BTreeMap<ObjectName, Arc<Certificate>>,
+    /// What is to be said of objects in the cluster.
+    pub served: Served,
     /// What was not taken, and why. Sorted, without repetition.
     pub rejections: Vec<Rejection>,
+}
+
+/// Which objects are served on which addresses. Both lists are sorted by name.
+#[derive(Clone, Debug, Default)]
+pub struct Served {
+    /// Services of type LoadBalancer that have at least one port at an address.
+    pub services: Arc<Vec<Arc<ServedObject>>>,
+    /// Ingresses of our classes.
+    pub ingresses: Arc<Vec<Arc<ServedObject>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedObject {
+    pub name: ObjectName,
+    /// Sorted, without repetition, never empty.
+    pub addresses: Arc<[IpAddr]>,
 }
 
 /// An address that we answer for.

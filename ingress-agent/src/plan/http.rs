@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::compile::{Compiled, compile, host_text, plain_route, resolve};
-use super::{PlanOptions, hosts, keep, tls, vips};
+use super::{PlanOptions, hosts, keep, served, tls, vips};
 use crate::model::facts::{
     BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef,
 };
 use crate::model::rejection::Rejection;
 use crate::model::route::{Action, HostTable, Listener, PathMatch, Route, Tls, WeightedPool};
-use crate::model::snapshot::{Certificate, Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol};
+use crate::model::snapshot::{
+    Certificate, Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol, ServedObject,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Http {
@@ -25,6 +27,8 @@ pub(super) struct Http {
     /// Who asked for which address.
     pub(super) owners: BTreeSet<(IpAddr, String)>,
     pub(super) rejections: Vec<Rejection>,
+    /// Ingresses and their addresses.
+    pub(super) served: Arc<Vec<Arc<ServedObject>>>,
     /// By Ingress, sorted by name.
     compiled: Vec<Arc<Compiled>>,
 }
@@ -62,9 +66,12 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Http>) ->
         chosen.push((class, compiled));
     }
     http.compiled = chosen.iter().map(|(_, c)| Arc::clone(c)).collect();
+    let groups = groups(&ours, options, &mut http);
+    let by_class = by_class(&groups);
+    let now = chosen.iter().filter_map(|(class, c)| Some((&c.ingress.origin.name, Arc::clone(by_class.get(class)?))));
+    http.served = served::list(now, last.map(|l| &l.served));
     chosen.sort_by(|(_, a), (_, b)| a.ingress.origin.seniority().cmp(&b.ingress.origin.seniority()));
 
-    let groups = groups(&ours, options, &mut http);
     for (class, compiled) in &chosen {
         if !groups.keys().any(|classes| classes.contains(class)) {
             let reason =
@@ -174,6 +181,17 @@ fn groups<'a>(
     groups
 }
 
+/// Where the Ingresses of each class are served.
+fn by_class<'a>(groups: &BTreeMap<BTreeSet<Class<'a>>, Vec<IpAddr>>) -> BTreeMap<Class<'a>, Arc<[IpAddr]>> {
+    let mut sorted: BTreeMap<Class<'a>, BTreeSet<IpAddr>> = BTreeMap::new();
+    for (classes, addresses) in groups {
+        for class in classes {
+            sorted.entry(*class).or_default().extend(addresses);
+        }
+    }
+    sorted.into_iter().map(|(class, addresses)| (class, addresses.into_iter().collect())).collect()
+}
+
 /// `None`: somebody else's Ingress. As ingress-nginx chooses: the field, else the deprecated annotation, else the default
 /// class (which the API server would have filled in), else what the options say about Ingresses without one.
 fn class<'a>(
@@ -244,5 +262,5 @@ fn default_backend(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Opt
 
 /// Options stand where no object does.
 fn option(name: &str) -> Origin {
-    Origin { name: ObjectName::new("", name), place: "command line".to_owned(), created: 0 }
+    Origin { name: ObjectName::new("", name), place: "command line".to_owned(), ..Origin::default() }
 }

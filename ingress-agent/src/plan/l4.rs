@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{PlanOptions, compile, http::Http, keep, vips};
+use super::{PlanOptions, compile, http::Http, keep, served, vips};
 use crate::model::facts::{Exposure, Facts, Origin, ServiceFacts, StreamFacts};
 use crate::model::objects::Objects;
 use crate::model::rejection::Rejection;
-use crate::model::snapshot::{Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol};
+use crate::model::snapshot::{Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol, ServedObject};
 
 #[derive(Debug, Default)]
 pub(super) struct L4 {
@@ -19,6 +19,8 @@ pub(super) struct L4 {
     pub(super) pools: BTreeSet<PoolName>,
     /// Who asked for which address.
     pub(super) owners: BTreeSet<(IpAddr, String)>,
+    /// Services and their addresses.
+    pub(super) served: Arc<Vec<Arc<ServedObject>>>,
     pub(super) rejections: Vec<Rejection>,
 }
 
@@ -34,7 +36,13 @@ pub(super) fn same_input(a: &Facts, b: &Facts) -> bool {
 
 pub(super) fn plan(facts: &Facts, options: &PlanOptions, http: &Http, last: Option<&L4>) -> L4 {
     let listeners = http.frontends.iter().map(|f| (f.key, ("the HTTP listener".to_owned(), None)));
-    let mut claims = Claims { options, taken: listeners.collect(), frontends: BTreeMap::new(), l4: L4::default() };
+    let mut claims = Claims {
+        options,
+        taken: listeners.collect(),
+        frontends: BTreeMap::new(),
+        served: BTreeMap::new(),
+        l4: L4::default(),
+    };
 
     for streams in [&facts.tcp_streams, &facts.udp_streams].into_iter().flatten() {
         claims.streams(streams, &http.vips, &facts.services);
@@ -51,7 +59,9 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, http: &Http, last: Opti
         let before = old.get(&f.key).copied();
         keep(f, before)
     });
-    L4 { frontends: kept.collect(), ..claims.l4 }
+    let now = claims.served.iter().map(|(name, addresses)| (name, addresses.iter().copied().collect()));
+    let served = served::list(now, last.map(|l| &l.served));
+    L4 { frontends: kept.collect(), served, ..claims.l4 }
 }
 
 struct Claims<'a> {
@@ -59,6 +69,8 @@ struct Claims<'a> {
     /// By whom, for the messages.
     taken: BTreeMap<FrontendKey, (String, Option<Origin>)>,
     frontends: BTreeMap<FrontendKey, Frontend>,
+    /// By Service: where it got a port.
+    served: BTreeMap<ObjectName, BTreeSet<IpAddr>>,
     l4: L4,
 }
 
@@ -91,7 +103,9 @@ impl Claims<'_> {
                 let pool = PoolName { service: origin.name.clone(), port: port.port, protocol: port.protocol };
                 let field = format!("spec.ports[{}].port", port.index);
                 let clients = Clients { affinity: service.client_ip_affinity, sources: sources.clone() };
-                self.claim(key, pool, clients, "Service", origin, field);
+                if self.claim(key, pool, clients, "Service", origin, field) {
+                    self.served.entry(origin.name.clone()).or_default().insert(vip.address);
+                }
             }
         }
     }
@@ -133,7 +147,7 @@ impl Claims<'_> {
         }
     }
 
-    /// First come, first served: callers come in the order of their right.
+    /// First come, first served: callers come in the order of their right. Returns whether it got it.
     fn claim(
         &mut self,
         key: FrontendKey,
@@ -142,12 +156,12 @@ impl Claims<'_> {
         kind: &str,
         origin: &Origin,
         field: String,
-    ) {
+    ) -> bool {
         let owner = format!("{kind} {}", origin.name);
         if let Some((winner, theirs)) = self.taken.get(&key) {
             let why = theirs.as_ref().map_or("which comes before everybody", |theirs| theirs.why_before(origin));
             self.l4.rejections.push(origin.reject(kind, field, format!("{key} is taken by {winner}, {why}")));
-            return;
+            return false;
         }
         let snat = self.options.snat.iter().find(|a| a.is_ipv4() == key.vip.is_ipv4()).copied().unwrap_or(key.vip);
         let owner_name: ObjectName = pool.service.clone();
@@ -159,6 +173,7 @@ impl Claims<'_> {
         self.frontends.insert(key, Frontend { key, owner: owner_name, kind });
         // A ConfigMap's age does not matter: the operator named it.
         self.taken.insert(key, (owner, (origin_kind == "Service").then(|| origin.clone())));
+        true
     }
 }
 

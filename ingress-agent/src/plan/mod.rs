@@ -22,6 +22,8 @@ mod hosts;
 
 mod tls;
 
+mod served;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,7 +32,7 @@ pub use options::{Hold, PlanOptions};
 
 use crate::model::facts::Facts;
 use crate::model::rejection::Rejection;
-use crate::model::snapshot::{Frontend, FrontendKey, Pool, PoolName, Snapshot, Vip};
+use crate::model::snapshot::{Frontend, FrontendKey, Pool, PoolName, Served, Snapshot, Vip};
 
 /// A snapshot, and what the next plan needs to find out how little has changed.
 #[derive(Debug)]
@@ -117,6 +119,7 @@ fn snapshot(
             .collect::<BTreeMap<PoolName, Arc<Pool>>>(),
         listeners: http.listeners.clone(),
         certificates: http.certificates.clone(),
+        served: Served { services: Arc::clone(&l4.served), ingresses: Arc::clone(&http.served) },
         rejections,
     };
     match last.filter(|last| same(last, &snapshot)) {
@@ -136,6 +139,8 @@ fn same(a: &Snapshot, b: &Snapshot) -> bool {
         && a.listeners.len() == b.listeners.len()
         && a.listeners.iter().zip(&b.listeners).all(|(a, b)| Arc::ptr_eq(a, b))
         && a.vips == b.vips
+        && Arc::ptr_eq(&a.served.services, &b.served.services)
+        && Arc::ptr_eq(&a.served.ingresses, &b.served.ingresses)
         && a.rejections == b.rejections
 }
 

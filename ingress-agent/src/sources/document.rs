@@ -125,7 +125,7 @@ pub fn parse(document: Document<'_>, json: bool, place: &str, options: &SourceOp
 /// Something wrong with a file or document, before any object is known.
 pub fn file_fault(place: &str, reason: impl Into<String>) -> Rejection {
     let (file, _) = place.split_once(", ").unwrap_or((place, ""));
-    let origin = Origin { name: ObjectName::new("", file), place: place.to_owned(), created: 0 };
+    let origin = Origin { name: ObjectName::new("", file), place: place.to_owned(), ..Origin::default() };
     origin.reject("File", "", reason)
 }
 
@@ -233,7 +233,7 @@ fn unknown(value: &Value, version: &str, kind: &str, place: &str, to: &mut Conte
     ];
     let text = |field: &str| value.pointer(field).and_then(Value::as_str).unwrap_or_default();
     let name = ObjectName::new(text("/metadata/namespace"), text("/metadata/name"));
-    let origin = Origin { name, place: place.to_owned(), created: 0 };
+    let origin = Origin { name, place: place.to_owned(), ..Origin::default() };
     if let Some((_, right)) = VERSIONS.into_iter().find(|(known, _)| *known == kind) {
         to.faults.push(origin.reject(kind, "apiVersion", format!("`{version}` is not supported: use `{right}`")));
     } else {

@@ -4,19 +4,18 @@ use std::time::Duration;
 
 use anyhow::Context;
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::KubeOptions;
-use super::backoff::{Backoff, chance};
 use super::follow::{News, Trouble, WatchId};
+use crate::apiserver;
+use crate::apiserver::backoff::{Backoff, chance};
 use crate::model::source::SourceState;
 
 /// Between two questions whether the API server is there, give or take a quarter. A hundred nodes ask it ten times a second,
 /// and its answer costs it nothing.
 const ASK: Duration = Duration::from_secs(10);
-const CONNECT: Duration = Duration::from_secs(5);
 /// Until an answer is late.
 const LATE: Duration = Duration::from_secs(5);
 
@@ -26,7 +25,7 @@ pub(super) async fn connect(options: &KubeOptions, state: &watch::Sender<SourceS
     let mut backoff = Backoff::default();
     let mut told = String::new();
     loop {
-        match client(options).await {
+        match apiserver::client(options.kubeconfig.as_deref()).await {
             Ok((client, url)) => {
                 state.send_modify(|s| {
                     s.name = format!("the API server {url}");
@@ -45,26 +44,6 @@ pub(super) async fn connect(options: &KubeOptions, state: &watch::Sender<SourceS
         }
         tokio::time::sleep(backoff.next(chance())).await;
     }
-}
-
-async fn client(options: &KubeOptions) -> anyhow::Result<(Client, String)> {
-    let mut config = match &options.kubeconfig {
-        Some(path) => {
-            let shown = path.display();
-            let file = Kubeconfig::read_from(path).with_context(|| format!("read the kubeconfig {shown}"))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("understand the kubeconfig {shown}"))?
-        }
-        None => kube::Config::incluster().context("read the service account of this pod")?,
-    };
-    // Who waits is decided in one place, with jitter; and a failure that is being retried in silence cannot be told.
-    config.default_retry = false;
-    // Lost packets are repeated after 1 and 3 s; what takes longer is tried again on a new connection.
-    config.connect_timeout = Some(CONNECT);
-    let url = config.cluster_url.to_string();
-    let client = Client::try_from(config).context("make a client for the API server")?;
-    Ok((client, url))
 }
 
 /// Asks the API server now and then whether it is there. An idle watch does not notice that the other side is gone: a host

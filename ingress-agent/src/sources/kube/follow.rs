@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use super::backoff::{Backoff, chance};
-use super::failure::{Failure, Resource};
 use super::guard::Guarded;
 use super::kinds::{Kind, Seen, read};
+use crate::apiserver::backoff::{Backoff, chance};
+use crate::apiserver::failure::{Failure, Resource};
 use crate::model::snapshot::ObjectName;
 use crate::sources::SourceOptions;
 use crate::sources::document::Read;

@@ -9,10 +9,6 @@ mod guard;
 
 mod kinds;
 
-mod failure;
-
-mod backoff;
-
 mod follow;
 
 mod secrets;

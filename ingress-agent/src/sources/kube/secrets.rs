@@ -15,11 +15,11 @@ use k8s_openapi::api::core::v1::Secret;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::backoff::{Backoff, chance};
 use super::follow::{End, Watch, WatchId};
 use super::kinds::SECRET;
 use super::starter::{Scope, Starter};
 use super::tables::Tables;
+use crate::apiserver::backoff::{Backoff, chance};
 use crate::model::snapshot::ObjectName;
 
 /// Secrets that are watched.

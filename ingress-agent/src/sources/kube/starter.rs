@@ -14,11 +14,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::KubeOptions;
 use super::connect::ask;
-use super::failure;
 use super::follow::{News, Watch, WatchId};
 use super::guard::Guarded;
 use super::kinds::{self, Kind};
 use super::tables::Tables;
+use crate::apiserver::failure;
 use crate::sources::SourceOptions;
 
 /// What is followed of a kind.

@@ -45,7 +45,10 @@ impl Notes {
         };
         let name = ObjectName::new(namespace, metadata.name.clone().unwrap_or_default());
         let created = metadata.creation_timestamp.as_ref().map_or(UNDATED, |t| t.0.as_second());
-        let notes = Self { kind, origin: Origin { name, place: place.to_owned(), created }, list: Vec::new() };
+        // A uid in a file was copied from some cluster, and means nothing here.
+        let uid = if place.is_empty() { metadata.uid.clone().unwrap_or_default() } else { String::new() };
+        let origin = Origin { name, place: place.to_owned(), created, uid };
+        let notes = Self { kind, origin, list: Vec::new() };
         let name = &notes.origin.name;
         if name.name.is_empty() {
             return Err(notes.error("metadata.name", "is missing"));

@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(15);
 /// Exponential, with the whole of each step left to chance ("full jitter"): nodes that lost the same server at the same
 /// moment come back spread over the step, the first one included.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub struct Backoff {
     step: Duration,
 }
 
@@ -23,12 +23,12 @@ impl Default for Backoff {
 
 impl Backoff {
     /// It answered.
-    pub(super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.step = FIRST;
     }
 
     /// `chance` is from 0 to 1.
-    pub(super) fn next(&mut self, chance: f64) -> Duration {
+    pub fn next(&mut self, chance: f64) -> Duration {
         let wait = self.step.mul_f64(chance.clamp(0.0, 1.0));
         self.step = (self.step * 2).min(LONGEST);
         wait
@@ -36,7 +36,7 @@ impl Backoff {
 }
 
 /// From 0 to 1. The standard library seeds each `RandomState` anew; nothing secret hangs on it.
-pub(super) fn chance() -> f64 {
+pub fn chance() -> f64 {
     RandomState::new().hash_one(0_u8) as f64 / u64::MAX as f64
 }
 

@@ -7,19 +7,19 @@ use kube::core::Status;
 
 /// What is asked for, as RBAC names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Resource {
+pub struct Resource {
     /// `endpointslices`.
-    pub(super) plural: String,
+    pub plural: String,
     /// `discovery.k8s.io`; empty: the core group.
-    pub(super) group: String,
+    pub group: String,
     /// Empty: all.
-    pub(super) namespace: String,
+    pub namespace: String,
     /// Empty: all.
-    pub(super) name: String,
+    pub name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub enum Failure {
     /// The verb is not granted.
     Forbidden(String),
     /// The API server does not know the resource, or there is no such object.
@@ -32,14 +32,14 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn of(verb: &str, resource: &Resource, e: &Error) -> Self {
+    pub fn of(verb: &str, resource: &Resource, e: &Error) -> Self {
         match e {
             Error::Api(status) => Self::of_status(verb, resource, status),
             e => Self::Other(format!("cannot {verb} {}: {}", resource.words(), chain(e))),
         }
     }
 
-    pub(super) fn of_status(verb: &str, resource: &Resource, status: &Status) -> Self {
+    pub fn of_status(verb: &str, resource: &Resource, status: &Status) -> Self {
         let words = resource.words();
         match status.code {
             403 => Self::Forbidden(format!("cannot {verb} {words}: forbidden; {}", resource.grant(verb))),
@@ -55,7 +55,7 @@ impl Failure {
     }
 
     /// `None`: it goes away by itself.
-    pub(super) fn words(&self, verb: &str, resource: &Resource) -> Option<String> {
+    pub fn words(&self, verb: &str, resource: &Resource) -> Option<String> {
         match self {
             Self::Forbidden(text) | Self::Other(text) => Some(text.clone()),
             Self::NotFound => Some(format!("cannot {verb} {}: the API server does not know them", resource.words())),
@@ -66,7 +66,7 @@ impl Failure {
 
 impl Resource {
     /// `endpointslices in namespace shop`, `secret shop/tls`.
-    pub(super) fn words(&self) -> String {
+    pub fn words(&self) -> String {
         match (self.namespace.as_str(), self.name.as_str()) {
             ("", "") => self.plural.clone(),
             (namespace, "") => format!("{} in namespace {namespace}", self.plural),
