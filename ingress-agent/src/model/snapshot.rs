@@ -39,7 +39,7 @@ pub struct Snapshot {
 /// Which objects are served on which addresses. Both lists are sorted by name.
 #[derive(Clone, Debug, Default)]
 pub struct Served {
-    /// Services of type LoadBalancer that have at least one port at an address.
+    /// Services of type `LoadBalancer` that have at least one port at an address.
     pub services: Arc<Vec<Arc<ServedObject>>>,
     /// Ingresses of our classes.
     pub ingresses: Arc<Vec<Arc<ServedObject>>>,

@@ -1,7 +1,7 @@
 //! What has to be written into the status of one object, given what it is owed and what is there. Pure.
 //!
 //! An object that is ours by its class is ours in `status.loadBalancer`, too, whoever wrote it before: that field belongs to
-//! the implementation of the load balancer, as in MetalLB and ingress-nginx, and so we take it by force. But only once there
+//! the implementation of the load balancer, as in `MetalLB` and ingress-nginx, and so we take it by force. But only once there
 //! is something to say: until an address is announced, what another one left stays, since clients may still use it, and it is
 //! how an address survives a change of the implementation. An object that is not ours is left alone, but for what we wrote
 //! ourselves (its class or type has changed since), and that is given up without force: what another one has written

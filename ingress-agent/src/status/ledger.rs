@@ -132,18 +132,18 @@ impl Ledger {
     }
 
     /// The write has ended. `now_is`: what the object is after it; `None`: it failed.
-    pub(super) fn done(&mut self, key: Key, now_is: Option<Seen>, now: Instant) {
-        self.sent.remove(&key);
+    pub(super) fn done(&mut self, key: &Key, now_is: Option<Seen>, now: Instant) {
+        self.sent.remove(key);
         match now_is {
             Some(seen) => {
-                if self.seen.get(&key).is_some_and(|b| b.version <= seen.version) {
+                if self.seen.get(key).is_some_and(|b| b.version <= seen.version) {
                     self.seen.insert(key.clone(), seen);
                 }
             }
-            None => self.count(&key, now),
+            None => self.count(key, now),
         }
-        if let Some(seen) = self.seen.get(&key).cloned() {
-            self.settle(&key, &seen, now);
+        if let Some(seen) = self.seen.get(key).cloned() {
+            self.settle(key, &seen, now);
         }
     }
 

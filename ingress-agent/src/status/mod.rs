@@ -163,7 +163,7 @@ async fn connect(options: &StatusOptions, troubles: &Troubles) -> Client {
                 troubles.gone("connect");
                 return client;
             }
-            Err(e) => troubles.appeared("connect", format!("{e:#}")),
+            Err(e) => troubles.appeared("connect", &format!("{e:#}")),
         }
         tokio::time::sleep(backoff.next(chance())).await;
     }

@@ -92,7 +92,7 @@ impl Node {
                  give each a name of its own (--node)",
                 self.name, self.identity
             );
-            self.troubles.appeared(NAMESAKE, text);
+            self.troubles.appeared(NAMESAKE, &text);
         }
     }
 

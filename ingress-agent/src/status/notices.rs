@@ -116,12 +116,12 @@ impl Notices {
         self.forget(now);
         self.untold = 0;
         for notice in current {
-            self.add(notice, true, now);
+            self.add(&notice, true, now);
         }
     }
 
     /// This has happened.
-    pub(super) fn happened(&mut self, notice: Notice, now: Instant) {
+    pub(super) fn happened(&mut self, notice: &Notice, now: Instant) {
         self.forget(now);
         self.add(notice, false, now);
     }
@@ -163,13 +163,13 @@ impl Notices {
         self.due.first().map(|(at, _)| *at)
     }
 
-    fn add(&mut self, notice: Notice, lasting: bool, now: Instant) {
-        if let Some(entry) = self.entries.get_mut(&notice) {
+    fn add(&mut self, notice: &Notice, lasting: bool, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(notice) {
             let came_back = entry.over.take().is_some();
             let untold = entry.told == 0 && entry.at.is_none();
             let again = if lasting && entry.told > 0 { now + AGAIN } else { now };
             if came_back || (untold && !lasting) {
-                self.plan(&notice, Some(again));
+                self.plan(notice, Some(again));
             }
             return;
         }
@@ -181,7 +181,7 @@ impl Notices {
         self.next_id += 1;
         self.by_id.insert(id, notice.clone());
         self.entries.insert(notice.clone(), Entry { id, at: None, told: 0, failed: 0, lasting, over: None });
-        self.plan(&notice, Some(now));
+        self.plan(notice, Some(now));
     }
 
     fn end(&mut self, notice: &Notice, now: Instant) {

@@ -44,9 +44,9 @@ impl Troubles {
     }
 
     /// Doing `what` fails for this reason.
-    pub(super) fn appeared(&self, what: &str, text: String) {
-        let before = self.texts.borrow_mut().insert((self.of, what.to_owned()), text.clone());
-        if before.as_ref() != Some(&text) {
+    pub(super) fn appeared(&self, what: &str, text: &str) {
+        let before = self.texts.borrow_mut().insert((self.of, what.to_owned()), text.to_owned());
+        if before.as_deref() != Some(text) {
             warn!("status: {text}");
             self.publish();
         }
@@ -64,12 +64,12 @@ impl Troubles {
     pub(super) fn failed(&self, verb: &str, resource: &Resource, e: &kube::Error) {
         let failure = Failure::of(verb, resource, e);
         let text = failure.words(verb, resource).unwrap_or_else(|| format!("cannot {verb} {}: {e}", resource.words()));
-        self.appeared(&what(verb, resource), text);
+        self.appeared(&what(verb, resource), &text);
     }
 
     pub(super) fn no_answer(&self, verb: &str, resource: &Resource, waited: Duration) {
         let text = format!("cannot {verb} {}: no answer in {} s", resource.words(), waited.as_secs());
-        self.appeared(&what(verb, resource), text);
+        self.appeared(&what(verb, resource), &text);
     }
 
     pub(super) fn worked(&self, verb: &str, resource: &Resource) {

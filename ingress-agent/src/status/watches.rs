@@ -150,7 +150,7 @@ impl Follow {
             // 410 among others: the watcher lists again by itself.
             watcher::Error::WatchError(_) => {}
             watcher::Error::NoResourceVersion => {
-                self.troubles.appeared("watch", format!("{}: a list without a version", self.resource.words()));
+                self.troubles.appeared("watch", &format!("{}: a list without a version", self.resource.words()));
             }
         }
     }

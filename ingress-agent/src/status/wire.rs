@@ -159,7 +159,7 @@ pub(super) fn series(count: i32) -> Value {
 mod tests {
     use super::*;
 
-    fn thin(managed: Value, status: Value) -> Seen {
+    fn thin(managed: &Value, status: &Value) -> Seen {
         let object = json!({
             "apiVersion": "v1", "kind": "Service", "spec": { "type": "LoadBalancer", "ports": [] }, "status": status,
             "metadata": { "name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "42", "managedFields": managed },
@@ -169,20 +169,20 @@ mod tests {
 
     #[test]
     fn a_status_is_ours_where_our_field_manager_says_so() {
-        let of = |manager: &str, fields: Value| json!([{ "manager": manager, "operation": "Apply", "subresource": "status", "fieldsType": "FieldsV1", "fieldsV1": fields }]);
+        let of = |manager: &str, fields: &Value| json!([{ "manager": manager, "operation": "Apply", "subresource": "status", "fieldsType": "FieldsV1", "fieldsV1": fields }]);
         let balancer = json!({ "f:status": { "f:loadBalancer": { "f:ingress": {} } } });
         let status = json!({ "loadBalancer": { "ingress": [{ "ip": "10.0.0.1", "ipMode": "Proxy", "ports": [{ "port": 80 }] }] } });
-        let ours = thin(of(MANAGER, balancer.clone()), status.clone());
+        let ours = thin(&of(MANAGER, &balancer), &status);
         assert!(ours.ours && ours.other.is_none());
         assert_eq!(
             (ours.version, ours.entries[0].ip.as_str(), ours.entries[0].ip_mode.as_str()),
             (42, "10.0.0.1", "Proxy")
         );
-        let theirs = thin(of("speaker", balancer), status);
+        let theirs = thin(&of("speaker", &balancer), &status);
         assert_eq!((theirs.ours, theirs.other.as_deref()), (false, Some("speaker")));
         // Conditions are not our business.
-        assert_eq!(thin(of("kubectl", json!({ "f:status": { "f:conditions": {} } })), json!({})).other, None);
-        assert_eq!(thin(json!(null), json!({ "loadBalancer": {} })).entries, []);
+        assert_eq!(thin(&of("kubectl", &json!({ "f:status": { "f:conditions": {} } })), &json!({})).other, None);
+        assert_eq!(thin(&json!(null), &json!({ "loadBalancer": {} })).entries, []);
     }
 
     #[test]

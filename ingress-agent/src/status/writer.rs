@@ -213,7 +213,7 @@ impl<'a> Writer<'a> {
                 let what = format!("status of {} {}", key.0.name(), key.1);
                 if let Some(who) = self.ledger.see(key, seen, now) {
                     let text = format!("the {what} is also written by {who}; it is set right ever more seldom");
-                    self.troubles.appeared("contest", text);
+                    self.troubles.appeared("contest", &text);
                     self.contested = Some(now);
                 }
             }
@@ -265,7 +265,7 @@ impl<'a> Writer<'a> {
             Some((uid(&key)?, key))
         });
         for notice in moved.notices(services.collect()) {
-            self.notices.happened(notice, now);
+            self.notices.happened(&notice, now);
         }
     }
 
@@ -274,10 +274,10 @@ impl<'a> Writer<'a> {
         let Outcome { order, seen } = outcome;
         if seen.is_some() {
             for notice in notices(&order) {
-                self.notices.happened(notice, now);
+                self.notices.happened(&notice, now);
             }
         }
-        self.ledger.done(order.key, seen, now);
+        self.ledger.done(&order.key, seen, now);
     }
 
     fn heard(&mut self, told: &Told) {

@@ -33,12 +33,12 @@ fn write_all(ledger: &mut Ledger, version: u64, now: Instant) -> Vec<String> {
     while let Some(order) = ledger.take(now) {
         let Write::Put { status: Some(addresses), .. } = &order.write else {
             written.push(format!("{} given up", order.key.1.name));
-            ledger.done(order.key, Some(seen(version, "", false)), now);
+            ledger.done(&order.key, Some(seen(version, "", false)), now);
             continue;
         };
         let address = addresses.first().map(IpAddr::to_string).unwrap_or_default();
         written.push(format!("{} [{address}]", order.key.1.name));
-        ledger.done(order.key, Some(seen(version, &address, true)), now);
+        ledger.done(&order.key, Some(seen(version, &address, true)), now);
     }
     written
 }
@@ -127,7 +127,7 @@ fn a_write_that_fails_is_tried_again_later_and_is_nobodys_quarrel() {
     assert!(!ledger.is_settled());
     // While it is under way nothing is begun for it.
     assert_eq!(ledger.see(order.key.clone(), seen(6, "10.0.0.1", true), now), None);
-    ledger.done(order.key, None, now);
+    ledger.done(&order.key, None, now);
     assert_eq!(write_all(&mut ledger, 7, now), ["b []"]);
     assert_eq!(write_all(&mut ledger, 7, now + FIRST), ["a []"]);
 }

@@ -72,12 +72,12 @@ fn what_happens_again_is_told_again() {
     let mut notices = Notices::default();
     let assigned = Notice { warning: false, ..Notice::of_rejection(&rejection("a", "serves")) };
     for before in 0..3 {
-        notices.happened(assigned.clone(), start);
+        notices.happened(&assigned, start);
         assert_eq!(tell_all(&mut notices, start), said(&[("a spec.rules[0].host: serves", before)]));
     }
     assert_eq!(notices.next(), None, "by itself it is told no more");
     // It is no rejection, and none of those ends it.
-    notices.happened(assigned, start);
+    notices.happened(&assigned, start);
     notices.rejections(&[], start);
     assert_eq!(tell_all(&mut notices, start).len(), 1);
 }
