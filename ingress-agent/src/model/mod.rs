@@ -13,4 +13,8 @@ pub mod holding;
 
 pub mod facts;
 
+pub mod addresses;
+
+pub mod selector;
+
 pub mod objects;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{PlanOptions, compile, http::Http, keep, vips};
-use crate::model::facts::{Exposure, Facts, Origin, ServiceFacts, StreamFacts};
+use super::addresses::Addresses;
+use super::{PlanOptions, compile, http::Http, keep};
+use crate::model::facts::{Facts, Origin, ServiceFacts, StreamFacts, VipFacts};
 use crate::model::objects::Objects;
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol};
@@ -32,17 +33,18 @@ pub(super) fn same_input(a: &Facts, b: &Facts) -> bool {
         && same(a.udp_streams.as_ref(), b.udp_streams.as_ref())
 }
 
-pub(super) fn plan(facts: &Facts, options: &PlanOptions, http: &Http, last: Option<&L4>) -> L4 {
+pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, http: &Http, last: Option<&L4>) -> L4 {
     let listeners = http.frontends.iter().map(|f| (f.key, ("the HTTP listener".to_owned(), None)));
     let mut claims = Claims { options, taken: listeners.collect(), frontends: BTreeMap::new(), l4: L4::default() };
 
     for streams in [&facts.tcp_streams, &facts.udp_streams].into_iter().flatten() {
         claims.streams(streams, &http.vips, &facts.services);
     }
-    let mut services: Vec<_> = facts.services.iter().collect();
-    services.sort_by_key(|s| s.origin.seniority());
-    for service in services {
-        claims.service(service);
+    let exposed = addresses.services.iter().filter(|(_, given)| !given.is_empty());
+    let mut services: Vec<_> = exposed.filter_map(|(name, given)| Some((facts.services.find(name)?, given))).collect();
+    services.sort_by_key(|(s, _)| s.origin.seniority());
+    for (service, given) in services {
+        claims.service(service, given);
     }
 
     let old: BTreeMap<FrontendKey, &Arc<Frontend>> =
@@ -69,26 +71,14 @@ struct Clients {
 }
 
 impl Claims<'_> {
-    fn service(&mut self, service: &ServiceFacts) {
-        let Exposure::LoadBalancer(addresses) = &service.exposure else {
-            return;
-        };
+    fn service(&mut self, service: &ServiceFacts, given: &[VipFacts]) {
         let origin = &service.origin;
-        if addresses.is_empty() {
-            let reason =
-                "has no address yet: `metadata.annotations[sluicegate.io/vips]` or `spec.loadBalancerIP` gives one";
-            self.l4.rejections.push(origin.warn("Service", "spec", reason));
-        }
-        for vip in addresses {
-            if let Some(fault) = vips::fault(vip.address) {
-                let reason = format!("{} cannot be served: it {fault}", vip.address);
-                self.l4.rejections.push(origin.reject("Service", vip.field.as_str(), reason));
-                continue;
-            }
+        for vip in given {
             let sources = self.sources(service, vip.address);
             for port in &service.ports {
                 let key = FrontendKey { vip: vip.address, protocol: port.protocol, port: port.port };
-                let pool = PoolName { service: origin.name.clone(), port: port.port, protocol: port.protocol };
+                let (name, local) = (origin.name.clone(), service.external_traffic_local);
+                let pool = PoolName { service: name, port: port.port, protocol: port.protocol, local };
                 let field = format!("spec.ports[{}].port", port.index);
                 let clients = Clients { affinity: service.client_ip_affinity, sources: sources.clone() };
                 self.claim(key, pool, clients, "Service", origin, field);

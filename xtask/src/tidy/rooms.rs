@@ -64,6 +64,7 @@ const CRATES: &[&str] = &[
     "rtnetlink",
     "rustls",
     "rustls_pki_types",
+    "schemars",
     "serde",
     "serde_json",
     "serde_saphyr",
