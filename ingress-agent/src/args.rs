@@ -78,7 +78,7 @@ pub struct RunArgs {
     /// Answer for `externalIPs` of Services, too. Whoever may write a Service may then take any address of your network.
     #[arg(long, env = "SLUICEGATE_EXTERNAL_IPS", value_parser = clap::builder::BoolishValueParser::new())]
     pub external_ips: bool,
-    /// ConfigMap of TCP ports on the ingress addresses: `"9000": "namespace/service:port"`.
+    /// ConfigMap of TCP ports on the ingress addresses: `"9000": "namespace/service:port[:PROXY[:PROXY]]"`.
     #[arg(long, env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
     pub tcp_services_configmap: Option<String>,
     /// The same for UDP.

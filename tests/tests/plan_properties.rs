@@ -139,7 +139,7 @@ fn object(dice: &mut Dice) -> String {
         _ => {
             let name = dice.pick(&["tcp", "udp", "unrelated"]);
             let port = dice.pick(&["80", "53", "9000"]);
-            let target = dice.pick(&["n0/s0:http", "n0/s1:80", "n1/s0:dns", "n1/missing:1"]);
+            let target = dice.pick(&["n0/s0:http", "n0/s1:80", "n0/s1:80:PROXY:PROXY", "n1/s0:dns", "n1/missing:1"]);
             format!(
                 "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: n0{created}}}\n\
                  data: {{\"{port}\": \"{target}\"}}\n"
@@ -245,7 +245,9 @@ fn everything_named_is_there(snapshot: &Snapshot) {
         match &frontend.kind {
             FrontendKind::L4 { pool, .. } => assert!(snapshot.pools.contains_key(pool), "{key}"),
             FrontendKind::L7 => {
-                assert!(snapshot.listeners.iter().any(|l| (l.vip, l.port) == (key.vip, key.port)), "{key}");
+                let here = |vip, port| (vip, port) == (key.vip, key.port);
+                let listened = snapshot.listeners.iter().any(|l| here(l.vip, l.port));
+                assert!(listened || snapshot.streams.iter().any(|s| here(s.vip, s.port)), "{key}");
             }
         }
     }
@@ -258,6 +260,7 @@ fn everything_named_is_there(snapshot: &Snapshot) {
             }
         }
     }
+    assert!(snapshot.streams.iter().all(|s| snapshot.pools.contains_key(&s.pool)));
     for pool in snapshot.pools.values() {
         assert!(pool.backends.is_sorted_by(|a, b| a.address < b.address), "{}", pool.name);
         assert!(pool.backends.iter().all(|b| b.address.port() != 0 && !snapshot.vips.contains_key(&b.address.ip())));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
@@ -41,6 +41,12 @@ pub(super) fn snapshot(s: &Snapshot) -> Value {
         })).collect::<Vec<_>>(),
         "pools": s.pools.values().map(|p| pool(p)).collect::<Vec<_>>(),
         "listeners": s.listeners.iter().map(|l| listener(l)).collect::<Vec<_>>(),
+        "streams": s.streams.iter().map(|s| json!({
+            "address": SocketAddr::new(s.vip, s.port).to_string(),
+            "pool": s.pool.to_string(),
+            "proxy_protocol_received": s.proxy_protocol.received,
+            "proxy_protocol_sent": s.proxy_protocol.sent,
+        })).collect::<Vec<_>>(),
         "certificates": s.certificates.values().map(|c| certificate(c)).collect::<Vec<_>>(),
         "rejections": rejections(s),
     })

@@ -16,6 +16,7 @@ use super::rejection::{Rejection, Severity};
 use super::route::Balance;
 use super::selector::Labels;
 use super::snapshot::{AppProtocol, Certificate, Forwarding, ObjectName, Protocol};
+use super::stream::ProxyProtocol;
 
 pub use exposure::{
     Exposure, Families, Family, LoadBalancerFacts, NodeFacts, NodeSelector, PoolRef, VipFacts, VirtualIpPoolFacts,
@@ -284,6 +285,8 @@ pub struct StreamPort {
     /// On the ingress addresses. Never 0.
     pub port: u16,
     pub backend: BackendRef,
+    /// Never of UDP.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl Named for ServiceFacts {

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::rejection::Rejection;
 use super::route::Listener;
+use super::stream::Stream;
 
 /// The whole of what this node has to be.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub pools: BTreeMap<PoolName, Arc<Pool>>,
     /// L7 listeners, by address and port. Each has an L7 frontend as well.
     pub listeners: Vec<Arc<Listener>>,
+    /// TCP through the proxy, by address and port. Each has an L7 frontend as well.
+    pub streams: Vec<Arc<Stream>>,
     /// Certificates that listeners may present, by the name of their Secret.
     pub certificates: BTreeMap<ObjectName, Arc<Certificate>>,
     /// What was not taken, and why. Sorted, without repetition.
@@ -135,7 +138,7 @@ pub enum FrontendKind {
         /// Clients that may open flows, of the VIP's family, sorted; `None`: all. Empty: nobody.
         sources: Option<Vec<IpNet>>,
     },
-    /// Passed up to the proxy, which has a listener for it.
+    /// Passed up to the proxy, which has a listener or a stream for it.
     L7,
 }
 

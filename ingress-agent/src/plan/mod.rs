@@ -138,6 +138,7 @@ fn snapshot(
             .map(|pool| (pool.name.clone(), Arc::clone(pool)))
             .collect::<BTreeMap<PoolName, Arc<Pool>>>(),
         listeners: http.listeners.clone(),
+        streams: l4.streams.clone(),
         certificates: http.certificates.clone(),
         rejections,
     };
@@ -157,6 +158,8 @@ fn same(a: &Snapshot, b: &Snapshot) -> bool {
         && shared(&a.certificates, &b.certificates)
         && a.listeners.len() == b.listeners.len()
         && a.listeners.iter().zip(&b.listeners).all(|(a, b)| Arc::ptr_eq(a, b))
+        && a.streams.len() == b.streams.len()
+        && a.streams.iter().zip(&b.streams).all(|(a, b)| Arc::ptr_eq(a, b))
         && a.vips == b.vips
         && (Arc::ptr_eq(&a.assigned, &b.assigned) || a.assigned == b.assigned)
         && a.rejections == b.rejections

@@ -21,10 +21,10 @@ use serde::{Deserialize, Serialize};
     status = "VirtualIpPoolStatus",
     derive = "PartialEq",
     doc = "Addresses that Sluicegate gives to Services of type LoadBalancer and to IngressClasses, and answers for.",
-    printcolumn(name = "Addresses", type_ = "string", json_path = ".spec.addresses"),
-    printcolumn(name = "Auto", type_ = "boolean", json_path = ".spec.autoAssign"),
-    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type=='Accepted')].status"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name":"Addresses", "type":"string", "jsonPath":".spec.addresses"}"#,
+    printcolumn = r#"{"name":"Auto", "type":"boolean", "jsonPath":".spec.autoAssign"}"#,
+    printcolumn = r#"{"name":"Accepted", "type":"string", "jsonPath":".status.conditions[?(@.type=='Accepted')].status"}"#,
+    printcolumn = r#"{"name":"Age", "type":"date", "jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualIpPoolSpec {

@@ -58,6 +58,7 @@ const CRATES: &[&str] = &[
     "libc",
     "mimalloc",
     "notify",
+    "ppp",
     "prometheus_client",
     "rcgen",
     "regex",
