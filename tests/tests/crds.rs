@@ -25,7 +25,7 @@ fn every_field_of_the_schema_has_a_type() {
     let definition = serde_json::to_value(virtual_ip_pool::definition()).unwrap();
     let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     let mut fields = 0;
-    let mut todo = vec![("".to_owned(), schema)];
+    let mut todo = vec![(String::new(), schema)];
     while let Some((path, schema)) = todo.pop() {
         assert!(schema["type"].is_string(), "{path} has no type: {schema}");
         assert!(schema.get("$ref").is_none() && schema.get("anyOf").is_none(), "{path}: {schema}");

@@ -44,8 +44,8 @@ pub(super) fn read(bytes: &[u8]) -> Header {
     };
     let length = end + 2;
     match v1::Header::try_from(&bytes[..length]).map(|header| header.addresses) {
-        Ok(v1::Addresses::Tcp4(a)) => Header::Complete(length, v4(a)),
-        Ok(v1::Addresses::Tcp6(a)) => Header::Complete(length, v6(a)),
+        Ok(v1::Addresses::Tcp4(a)) => Header::Complete(length, Some(v4(a))),
+        Ok(v1::Addresses::Tcp6(a)) => Header::Complete(length, Some(v6(a))),
         // §2.1: the receiver ignores what follows and takes the connection's own addresses.
         Ok(v1::Addresses::Unknown) => Header::Complete(length, None),
         Err(_) => Header::Invalid,
@@ -63,24 +63,24 @@ fn read_v2(bytes: &[u8]) -> Header {
     let ends = match (header.command, header.addresses) {
         // §2.2: LOCAL is the sender's own, a health check for example.
         (v2::Command::Local, _) | (_, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
-        (v2::Command::Proxy, v2::Addresses::IPv4(a)) => v4(a),
-        (v2::Command::Proxy, v2::Addresses::IPv6(a)) => v6(a),
+        (v2::Command::Proxy, v2::Addresses::IPv4(a)) => Some(v4(a)),
+        (v2::Command::Proxy, v2::Addresses::IPv6(a)) => Some(v6(a)),
     };
     Header::Complete(length, ends)
 }
 
-fn v4(a: v1::IPv4) -> Option<Ends> {
-    Some(Ends {
+fn v4(a: v1::IPv4) -> Ends {
+    Ends {
         source: SocketAddr::new(a.source_address.into(), a.source_port),
         destination: SocketAddr::new(a.destination_address.into(), a.destination_port),
-    })
+    }
 }
 
-fn v6(a: v1::IPv6) -> Option<Ends> {
-    Some(Ends {
+fn v6(a: v1::IPv6) -> Ends {
+    Ends {
         source: SocketAddr::new(a.source_address.into(), a.source_port),
         destination: SocketAddr::new(a.destination_address.into(), a.destination_port),
-    })
+    }
 }
 
 /// Version 1, as nginx's `proxy_protocol on` writes it.
@@ -102,8 +102,8 @@ pub(super) fn write(ends: &Ends) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn ends(source: &str, destination: &str) -> Option<Ends> {
-        Some(Ends { source: source.parse().unwrap(), destination: destination.parse().unwrap() })
+    fn ends(source: &str, destination: &str) -> Ends {
+        Ends { source: source.parse().unwrap(), destination: destination.parse().unwrap() }
     }
 
     fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
@@ -118,12 +118,12 @@ mod tests {
     fn headers_are_read_whatever_follows_and_not_before_they_are_whole() {
         let addresses = [192, 0, 2, 1, 203, 0, 113, 1, 0x9c, 0x40, 0x01, 0xbb];
         let with_extension = [&addresses[..], &[4, 0, 1, 0]].concat();
-        let told = ends("192.0.2.1:40000", "203.0.113.1:443");
+        let told = Some(ends("192.0.2.1:40000", "203.0.113.1:443"));
         for (bytes, wanted) in [
             (b"PROXY TCP4 192.0.2.1 203.0.113.1 40000 443\r\n".to_vec(), told),
             (
                 b"PROXY TCP6 2001:db8::1 2001:db8::2 1 65535\r\n".to_vec(),
-                ends("[2001:db8::1]:1", "[2001:db8::2]:65535"),
+                Some(ends("[2001:db8::1]:1", "[2001:db8::2]:65535")),
             ),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
             (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), None),
@@ -164,10 +164,10 @@ mod tests {
     fn what_is_written_reads_back() {
         for (source, destination) in [("192.0.2.1:1", "203.0.113.1:443"), ("[2001:db8::1]:1", "[2001:db8::2]:2")] {
             let ends = ends(source, destination);
-            let line = write(&ends.unwrap());
-            assert_eq!(read(&line), Header::Complete(line.len(), ends));
+            let line = write(&ends);
+            assert_eq!(read(&line), Header::Complete(line.len(), Some(ends)));
         }
-        assert_eq!(write(&ends("192.0.2.1:1", "[2001:db8::2]:2").unwrap()), b"PROXY UNKNOWN\r\n");
+        assert_eq!(write(&ends("192.0.2.1:1", "[2001:db8::2]:2")), b"PROXY UNKNOWN\r\n");
     }
 
     #[test]

@@ -207,14 +207,14 @@ impl<'a> Giving<'a> {
     fn ingress(&mut self, options: &PlanOptions, classes: &[&IngressClassFacts]) {
         const OPTION: &str = "--ingress-pool";
         if let Some(name) = &options.ingress_pool {
-            match self.from_pool(name, &ObjectName::new("", OPTION), OPTION) {
+            match self.take_from(name, &ObjectName::new("", OPTION), OPTION) {
                 Ok(given) => self.out.ingress.extend(given.into_iter().map(|address| (address, OPTION))),
                 Err(reason) => self.out.rejections.push(super::http::option(OPTION).reject("Option", "", reason)),
             }
         }
         for class in classes.iter().filter(|c| c.vips.is_empty()) {
             let (origin, Some(PoolRef { name, field })) = (&class.origin, &class.pool) else { continue };
-            let given = self.from_pool(name, &origin.name, &format!("IngressClass {}", origin.name));
+            let given = self.take_from(name, &origin.name, &format!("IngressClass {}", origin.name));
             let given = given.unwrap_or_else(|reason| {
                 self.out.rejections.push(origin.reject("IngressClass", field.as_str(), reason));
                 Vec::new()
@@ -224,7 +224,7 @@ impl<'a> Giving<'a> {
         }
     }
 
-    fn from_pool(&mut self, pool: &ObjectName, name: &ObjectName, owner: &str) -> Result<Vec<IpAddr>, String> {
+    fn take_from(&mut self, pool: &ObjectName, name: &ObjectName, owner: &str) -> Result<Vec<IpAddr>, String> {
         let index = self.pools.named(pool)?;
         let mut given = Vec::new();
         for family in Family::BOTH.into_iter().filter(|family| self.pools.has(index, *family)).collect::<Vec<_>>() {

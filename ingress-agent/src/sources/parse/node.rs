@@ -6,7 +6,6 @@ use super::{Notes, address};
 use crate::model::facts::NodeFacts;
 use crate::model::rejection::Rejection;
 
-#[expect(clippy::unnecessary_wraps, reason = "as all parsers: one of them may reject the whole object")]
 pub fn parse(object: &Node, notes: &mut Notes) -> Result<NodeFacts, Rejection> {
     let mut addresses = Vec::new();
     for (i, written) in object.status.iter().flat_map(|s| s.addresses.iter().flatten()).enumerate() {

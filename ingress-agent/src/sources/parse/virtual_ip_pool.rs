@@ -13,6 +13,8 @@ use crate::sources::virtual_ip_pool::{self as written, VirtualIpPool};
 /// linux/if.h: IFNAMSIZ with its final zero.
 const LONGEST_INTERFACE: usize = 15;
 
+const MOST_RANGES: usize = 1000;
+
 pub fn parse(object: &VirtualIpPool, notes: &Notes) -> Result<VirtualIpPoolFacts, Rejection> {
     let spec = &object.spec;
     let ranges = ranges(&spec.addresses, notes)?;
@@ -41,6 +43,10 @@ pub fn parse(object: &VirtualIpPool, notes: &Notes) -> Result<VirtualIpPoolFacts
 }
 
 fn ranges(written: &[String], notes: &Notes) -> Result<Vec<AddressRange>, Rejection> {
+    // The API server holds the same bound; manifests have no other.
+    if written.len() > MOST_RANGES {
+        return Err(notes.error("spec.addresses", format!("has {} entries, above {MOST_RANGES}", written.len())));
+    }
     let mut ranges: Vec<AddressRange> = Vec::new();
     for (i, text) in written.iter().enumerate() {
         let field = format!("spec.addresses[{i}]");
