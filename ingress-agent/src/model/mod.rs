@@ -5,6 +5,8 @@ pub mod snapshot;
 
 pub mod route;
 
+pub mod stream;
+
 pub mod rejection;
 
 pub mod traffic;
@@ -14,5 +16,9 @@ pub mod holding;
 pub mod source;
 
 pub mod facts;
+
+pub mod addresses;
+
+pub mod selector;
 
 pub mod objects;
