@@ -7,6 +7,9 @@ use ingress_tests::cluster::{ControlPlane, Kubelet, Node, PATIENCE};
 use ingress_tests::lan::Host;
 use ingress_tests::netns::Namespace;
 use ingress_tests::wait;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use kube::Api;
+use serde_json::Value;
 
 /// A control plane and two nodes, all in one namespace.
 fn cluster(label: &str) -> (ControlPlane, Kubelet) {
@@ -27,8 +30,27 @@ fn pod(name: &str, command: &str, more: &str, spec: &str) -> String {
     )
 }
 
-fn field(cluster: &ControlPlane, pod: &str, path: &str) -> String {
-    cluster.kubectl(&["get", "pod", pod, "-o", &format!("jsonpath={{{path}}}")], "").expect("ask for a pod")
+/// What a pod's object has at a JSON pointer, as text; empty where it has nothing.
+fn field(cluster: &ControlPlane, pod: &str, pointer: &str) -> String {
+    let asked = cluster.with_client(async |client| Ok(Api::<Pod>::default_namespaced(client).get(pod).await?));
+    let object = serde_json::to_value(asked.expect("ask for a pod")).expect("JSON");
+    match object.pointer(pointer) {
+        None => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// The status of its condition Ready.
+fn is_ready(cluster: &ControlPlane, pod: &str) -> bool {
+    let conditions = field(cluster, pod, "/status/conditions");
+    let conditions: Vec<PodCondition> = serde_json::from_str(&conditions).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+#[track_caller]
+fn becomes_ready(cluster: &ControlPlane, pod: &str) {
+    wait::within(PATIENCE, &format!("{pod} is ready"), || is_ready(cluster, pod).then_some(()));
 }
 
 #[track_caller]
@@ -47,19 +69,22 @@ fn exits_restarts_and_failures_to_start_are_reported() {
         pod("nowhere", "exit 0", "", "nodeSelector: { role: none },"),
     ];
     cluster.apply(&manifest.concat()).expect("apply");
-    becomes(&cluster, "fails", ".status.phase", "Failed");
-    assert_eq!(field(&cluster, "fails", ".status.containerStatuses[0].state.terminated.exitCode"), "3");
-    becomes(&cluster, "succeeds", ".status.phase", "Succeeded");
-    becomes(&cluster, "restarts", ".status.containerStatuses[0].restartCount", "2");
-    let waiting = ".status.containerStatuses[0].state.waiting.reason";
+    becomes(&cluster, "fails", "/status/phase", "Failed");
+    assert_eq!(field(&cluster, "fails", "/status/containerStatuses/0/state/terminated/exitCode"), "3");
+    becomes(&cluster, "succeeds", "/status/phase", "Succeeded");
+    wait::within(PATIENCE, "one is started again and again", || {
+        let restarts = field(&cluster, "restarts", "/status/containerStatuses/0/restartCount");
+        restarts.parse().is_ok_and(|restarts: u32| restarts >= 2).then_some(())
+    });
+    let waiting = "/status/containerStatuses/0/state/waiting/reason";
     becomes(&cluster, "unknown", waiting, "CreateContainerError");
-    assert_eq!(field(&cluster, "nowhere", ".spec.nodeName"), "", "no node has that label");
+    assert_eq!(field(&cluster, "nowhere", "/spec/nodeName"), "", "no node has that label");
     cluster.kubectl(&["delete", "pod", "--all", "--timeout=20s"], "").expect("all of them go");
 }
 
 #[test]
 fn a_pod_goes_by_its_hook_its_grace_period_and_its_own_will() {
-    let (cluster, _kubelet) = cluster("k8sgrace");
+    let (cluster, kubelet) = cluster("k8sgrace");
     let signs = cluster.directory().join("signs");
     let sign = signs.display();
     // `wait` returns when a signal comes; a shell that waits for `sleep` itself would not look.
@@ -70,7 +95,7 @@ fn a_pod_goes_by_its_hook_its_grace_period_and_its_own_will() {
         [pod("polite", &polite, &hook, ""), pod("stubborn", stubborn, "", "terminationGracePeriodSeconds: 1,")];
     cluster.apply(&manifest.concat()).expect("apply");
     for pod in ["polite", "stubborn"] {
-        becomes(&cluster, pod, ".status.conditions[?(@.type==\"Ready\")].status", "True");
+        becomes_ready(&cluster, pod);
     }
     // The trap is set a moment after the process has started.
     let shell = |mark: &str| children(&cluster, mark);
@@ -82,6 +107,11 @@ fn a_pod_goes_by_its_hook_its_grace_period_and_its_own_will() {
     cluster.kubectl(&["delete", "pod", "stubborn", "--timeout=20s"], "").expect("it is killed");
     assert!(asked.elapsed() >= Duration::from_secs(1), "it had its second");
     assert_eq!(shell("sleep"), 0, "nothing of either is left");
+
+    cluster.apply(&pod("abandoned", "sleep 60 & wait", "", "")).expect("apply");
+    wait::within(PATIENCE, "another shell waits", || (shell("sleep") == 1).then_some(()));
+    drop(kubelet);
+    wait::within(PATIENCE, "nothing outlives the kubelet", || (shell("sleep") == 0).then_some(()));
 }
 
 /// How many processes of this name run in the pods of this cluster: their log is in its directory.
@@ -127,15 +157,15 @@ fn pods_live_on_while_the_api_server_is_away_and_what_happened_is_told_later() {
     let kept = pod("kept", "exec demo_backend kept", "readinessProbe: { tcpSocket: { port: 9000 } }", "");
     cluster.apply(&(kept + &pod("ends", &until, "", "restartPolicy: Never,"))).expect("apply");
     for pod in ["kept", "ends"] {
-        becomes(&cluster, pod, ".status.conditions[?(@.type==\"Ready\")].status", "True");
+        becomes_ready(&cluster, pod);
     }
     let id = process_writing_to(&cluster.directory().join("default_kept.log"));
     cluster.kill_api_server().expect("kill it");
     std::fs::write(&sign, "").expect("have the other one end");
     cluster.start_api_server().expect("start it again");
-    becomes(&cluster, "ends", ".status.phase", "Failed");
+    becomes(&cluster, "ends", "/status/phase", "Failed");
     assert_eq!(id, process_writing_to(&cluster.directory().join("default_kept.log")), "the process is the same");
-    assert_eq!(field(&cluster, "kept", ".status.containerStatuses[0].restartCount"), "0");
+    assert_eq!(field(&cluster, "kept", "/status/containerStatuses/0/restartCount"), "0");
     // The watch works again.
     cluster.kubectl(&["delete", "pod", "kept", "--timeout=60s"], "").expect("it goes");
 }

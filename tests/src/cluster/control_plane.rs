@@ -239,10 +239,15 @@ impl ControlPlane {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("start kubectl")?;
         let mut stdin = child.stdin.take().context("kubectl's standard input")?;
-        // It reads all of its input before it prints more than a pipe holds; one that ends early needs none.
-        let _ = stdin.write_all(input.as_bytes());
-        drop(stdin);
-        let out = child.wait_with_output().context("wait for kubectl")?;
+        // It may print more than a pipe holds while it still reads.
+        let out = std::thread::scope(|s| {
+            s.spawn(move || {
+                // One that ends early needs no more input.
+                let _ = stdin.write_all(input.as_bytes());
+            });
+            child.wait_with_output()
+        });
+        let out = out.context("wait for kubectl")?;
         let (said, complaint) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         ensure!(out.status.success(), "kubectl {} failed ({}): {said}{complaint}", arguments.join(" "), out.status);
         Ok(said.into_owned())

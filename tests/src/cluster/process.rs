@@ -13,7 +13,7 @@ use tokio::process::Child;
 
 use super::node::{Network, Node};
 
-/// A process and the group of all that it started. Dropping it kills the process alone; see [`Process::end_group`].
+/// A process and the group of all that it started. If it still runs when the value drops, both end.
 pub(super) struct Process {
     pub(super) child: Child,
     group: libc::pid_t,
