@@ -62,7 +62,7 @@ impl Config {
             tcp_services: r.object("--tcp-services-configmap", args.tcp_services_configmap.as_ref()),
             udp_services: r.object("--udp-services-configmap", args.udp_services_configmap.as_ref()),
         };
-        let plan = plan(&mut r, args);
+        let plan = plan(&mut r, args, &vip_interface);
         let source = source(&mut r, args, plan.default_certificate.clone());
         let config = Self {
             status: status(&source, &plan.node),
@@ -166,7 +166,7 @@ fn node(r: &mut Reader, typed: Option<&str>) -> String {
     r.read("--node", &text, value::node_name).unwrap_or_default()
 }
 
-fn plan(r: &mut Reader, args: &RunArgs) -> PlanOptions {
+fn plan(r: &mut Reader, args: &RunArgs, vip_interface: &str) -> PlanOptions {
     let http_port = r.read("--http-port", &args.http_port, value::port).unwrap_or(80);
     let https_port = r.read("--https-port", &args.https_port, value::port).unwrap_or(443);
     if http_port == https_port {
@@ -186,6 +186,12 @@ fn plan(r: &mut Reader, args: &RunArgs) -> PlanOptions {
         controller_class: args.controller_class.clone(),
         watch_ingress_without_class: args.watch_ingress_without_class,
         ingress_vips: r.list("--ingress-vip", &args.ingress_vips, value::vip),
+        ingress_pool: r.cluster_object("--ingress-pool", args.ingress_pool.as_ref()),
+        // A directory has one reader. In a cluster, Services without a class may be another controller's, and two that answer
+        // for one Service fight over its status.
+        watch_services_without_class: args.watch_services_without_class.unwrap_or(args.manifests.is_some()),
+        external_ips: args.external_ips,
+        vip_interface: vip_interface.to_owned(),
         http_port,
         https_port,
         default_certificate: r.object("--default-ssl-certificate", args.default_ssl_certificate.as_ref()),

@@ -161,7 +161,7 @@ fn a_missing_right_is_named_with_the_rule_that_grants_it() {
     });
     assert!(text.contains("is not read yet: waits for endpointslices\n"), "{text}");
     assert!(w.log().contains("cannot watch endpointslices: forbidden"), "{}", w.log());
-    let rule = "[{\"op\": \"add\", \"path\": \"/rules/1/verbs/-\", \"value\": \"watch\"}]";
+    let rule = "[{\"op\": \"add\", \"path\": \"/rules/2/verbs/-\", \"value\": \"watch\"}]";
     w.cluster.kubectl(&["patch", "clusterrole", "agent", "--type=json", "-p", rule], "").expect("grant it");
     w.readyz("it is ready", |status, text| status == 200 && text == "ok\n");
     w.answers(VIP, "one");

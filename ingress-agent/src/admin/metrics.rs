@@ -262,8 +262,11 @@ fn l4(e: &mut DescriptorEncoder, r: &Readings) -> fmt::Result {
                 ("port", port),
                 ("protocol", protocol),
                 ("backend", address),
+                // A Service may have this pool and one of all its endpoints.
+                ("scope", "local"),
             ];
-            family.count(&labels, column(counts))?;
+            let used = if pool.local { &labels[..] } else { &labels[..5] };
+            family.count(used, column(counts))?;
         }
     }
     Ok(())

@@ -50,7 +50,7 @@ fn l4(control: &Control, e: L4Explanation) -> Explanation {
         (Some((backend, _)), _) if e.source.is_none() => format!("dropped: no source port is free towards {backend}"),
         (Some((backend, Forwarding::Local)), _) => format!("forwarded to {backend}, on this node"),
         (Some((backend, Forwarding::Nat)), _) => format!("forwarded to {backend}, by address translation"),
-        (None, Some(FrontendKind::L7)) => "passed up to the proxy on this node; ask again with the URL".into(),
+        (None, Some(FrontendKind::L7)) => "passed up to the proxy on this node; for HTTP ask again with the URL".into(),
         (None, Some(FrontendKind::L4 { .. })) => "not forwarded: no backend takes new flows".into(),
         (None, None) => "not forwarded: not a frontend of ours".into(),
     };

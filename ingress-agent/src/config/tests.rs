@@ -25,6 +25,7 @@ fn least_that_must_be_said() {
     assert_eq!(c.dataplane.snat_ports, 1024..=65535);
     assert_eq!(c.dataplane.max_flows, 1_000_000);
     assert_eq!(c.plan.hold, Hold::All);
+    assert!(c.plan.watch_services_without_class && !c.plan.external_ips);
     assert_eq!(c.drain_timeout, Duration::from_secs(30));
     assert!(c.proxy.workers >= 1);
 }
@@ -42,6 +43,9 @@ fn everything_said() {
         "--https-port=8443",
         "--controller-class=k8s.io/ingress-nginx",
         "--watch-ingress-without-class",
+        "--watch-services-without-class=false",
+        "--external-ips",
+        "--ingress-pool=edge",
         "--tcp-services-configmap=a/b",
         "--udp-services-configmap=a/c",
         "--default-ssl-certificate=a/d.e",
@@ -68,7 +72,8 @@ fn everything_said() {
     assert_eq!(c.dataplane.interfaces, ["eth0", "eth1", "eth2"]);
     assert_eq!(c.plan.default_certificate, Some(ObjectName::new("a", "d.e")));
     assert_eq!(c.sources.udp_services, Some(ObjectName::new("a", "c")));
-    assert!(c.plan.watch_ingress_without_class);
+    assert!(c.plan.watch_ingress_without_class && !c.plan.watch_services_without_class && c.plan.external_ips);
+    assert_eq!((c.plan.ingress_pool, c.plan.vip_interface.as_str()), (Some(ObjectName::new("", "edge")), "bond0"));
     assert_eq!(c.plan.snat, ["10.0.0.1", "fd00::1"].map(|a| a.parse::<IpAddr>().unwrap()));
     assert_eq!((c.dataplane.hash_seed, c.dataplane.xdp_mode), (Some(0xdead_beef), XdpMode::Generic));
     assert_eq!(c.plan.hold, Hold::Only(c.plan.ingress_vips.iter().copied().collect()));
@@ -133,6 +138,7 @@ fn single_mistakes() {
     check("--ingress-vip=300.0.0.1", "is not an IP address");
     check("--snat-address=10.0.0.1,10.0.0.2", "more than one IPv4");
     check("--tcp-services-configmap=nothing", "namespace/name");
+    check("--ingress-pool=a/b", "is not an object's name");
     check("--hash-seed=xyz", "hexadecimal");
     check("--pin-path=here", "absolute");
     check("--max-flows=0", "is not a number from 1");

@@ -6,6 +6,8 @@
 //!
 //! Objects are serialised for a start without an API server (`sources::kube::saved`), and for nothing else.
 
+mod exposure;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,7 +17,13 @@ use serde::{Deserialize, Serialize};
 use super::objects::{Named, Objects};
 use super::rejection::{Rejection, Severity};
 use super::route::Balance;
+use super::selector::Labels;
 use super::snapshot::{AppProtocol, Certificate, Forwarding, ObjectName, Protocol};
+use super::stream::ProxyProtocol;
+
+pub use exposure::{
+    Exposure, Families, Family, LoadBalancerFacts, NodeFacts, NodeSelector, PoolRef, VipFacts, VirtualIpPoolFacts,
+};
 
 /// All that the sources know.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +36,8 @@ pub struct Facts {
     pub ingresses: Objects<IngressFacts>,
     pub classes: Objects<IngressClassFacts>,
     pub certificates: Objects<CertificateFacts>,
+    pub virtual_ip_pools: Objects<VirtualIpPoolFacts>,
+    pub nodes: Objects<NodeFacts>,
     /// TCP and UDP ports that a ConfigMap maps to Services: the two ConfigMaps that the options name.
     pub tcp_streams: Option<Arc<StreamFacts>>,
     pub udp_streams: Option<Arc<StreamFacts>>,
@@ -80,7 +90,12 @@ impl Origin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceFacts {
     pub origin: Origin,
+    pub labels: Labels,
     pub exposure: Exposure,
+    /// `spec.externalIPs`; the plan knows whether they count.
+    pub external_ips: Vec<VipFacts>,
+    /// `spec.selector`: Services of one selector have the same endpoints.
+    pub selector: Labels,
     /// Without those that were rejected. Port numbers are never 0.
     pub ports: Vec<PortFacts>,
     /// `sessionAffinity: ClientIP`.
@@ -96,25 +111,6 @@ pub struct ServiceFacts {
     /// As asked for; the plan knows which sizes there are.
     pub table_size: Option<u32>,
     pub balance: Option<Balance>,
-}
-
-/// How a Service wants to be reached from outside.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Exposure {
-    /// Only as a backend of routes.
-    Internal,
-    /// By us, at these addresses, each with the field that it stands in. May be empty: no address yet.
-    LoadBalancer(Vec<VipFacts>),
-    /// By somebody else: the `loadBalancerClass` is not ours. Still a backend of routes.
-    OtherLoadBalancer,
-    /// A DNS alias without endpoints.
-    ExternalName,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VipFacts {
-    pub address: IpAddr,
-    pub field: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,8 +256,10 @@ pub struct IngressClassFacts {
     pub controller: String,
     /// `ingressclass.kubernetes.io/is-default-class`.
     pub default: bool,
-    /// `sluicegate.io/vips`: where its Ingresses are served; empty: on the addresses of the options.
+    /// `sluicegate.io/vips`: where its Ingresses are served.
     pub vips: Vec<VipFacts>,
+    /// `spec.parameters`: the pool that gives it addresses. With neither it is served on the addresses of the options.
+    pub pool: Option<PoolRef>,
 }
 
 /// A `kubernetes.io/tls` Secret whose key was found to match its certificate.
@@ -292,6 +290,8 @@ pub struct StreamPort {
     /// On the ingress addresses. Never 0.
     pub port: u16,
     pub backend: BackendRef,
+    /// Never of UDP.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl Named for ServiceFacts {

@@ -5,6 +5,8 @@ pub mod snapshot;
 
 pub mod route;
 
+pub mod stream;
+
 pub mod rejection;
 
 pub mod traffic;
@@ -16,5 +18,9 @@ pub mod report;
 pub mod source;
 
 pub mod facts;
+
+pub mod addresses;
+
+pub mod selector;
 
 pub mod objects;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::addresses::Addresses;
 use super::compile::{Compiled, compile, host_text, plain_route, resolve};
 use super::{PlanOptions, hosts, keep, served, tls, vips};
 use crate::model::facts::{
@@ -44,7 +45,7 @@ pub(super) fn same_input(a: &Facts, b: &Facts) -> bool {
 /// Whose Ingress it is: `None` of a class (only served where the options say so), or the class of this name.
 type Class<'a> = Option<&'a ObjectName>;
 
-pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Http>) -> Http {
+pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, last: Option<&Http>) -> Http {
     let mut http = Http::default();
     let ours: Vec<&Arc<IngressClassFacts>> =
         facts.classes.iter().filter(|c| c.controller == options.controller_class).collect();
@@ -66,7 +67,7 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Http>) ->
         chosen.push((class, compiled));
     }
     http.compiled = chosen.iter().map(|(_, c)| Arc::clone(c)).collect();
-    let groups = groups(&ours, options, &mut http);
+    let groups = groups(&ours, addresses, &mut http);
     let by_class = by_class(&groups);
     let now = chosen.iter().filter_map(|(class, c)| Some((&c.ingress.origin.name, Arc::clone(by_class.get(class)?))));
     http.served = served::list(now, last.map(|l| &l.served));
@@ -74,8 +75,8 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Http>) ->
 
     for (class, compiled) in &chosen {
         if !groups.keys().any(|classes| classes.contains(class)) {
-            let reason =
-                "is not served: neither its IngressClass (`sluicegate.io/vips`) nor `--ingress-vip` gives an address";
+            let reason = "is not served: neither its IngressClass (`sluicegate.io/vips` or a VirtualIPPool) nor `--ingress-vip` \
+                 gives an address";
             http.rejections.push(compiled.ingress.origin.reject("Ingress", "spec.ingressClassName", reason));
         }
     }
@@ -139,18 +140,18 @@ impl Http {
 /// Addresses that serve the same classes, with these classes.
 fn groups<'a>(
     ours: &[&'a Arc<IngressClassFacts>],
-    options: &PlanOptions,
+    addresses: &Addresses,
     http: &mut Http,
 ) -> BTreeMap<BTreeSet<Class<'a>>, Vec<IpAddr>> {
     let mut by_vip: BTreeMap<IpAddr, BTreeSet<Class<'a>>> = BTreeMap::new();
-    for vip in &options.ingress_vips {
+    for (vip, given_by) in &addresses.ingress {
         match vips::fault(*vip) {
             None => {
                 by_vip.entry(*vip).or_default().insert(None);
-                http.owners.insert((*vip, "--ingress-vip".to_owned()));
+                http.owners.insert((*vip, (*given_by).to_owned()));
             }
             Some(fault) => {
-                let origin = option("--ingress-vip");
+                let origin = option(given_by);
                 http.rejections.push(origin.reject("Option", "", format!("{vip} cannot be served: it {fault}")));
             }
         }
@@ -158,12 +159,13 @@ fn groups<'a>(
     let of_options: Vec<IpAddr> = by_vip.keys().copied().collect();
     for class in ours {
         let name = Some(&class.origin.name);
-        if class.vips.is_empty() {
+        let Some(given) = addresses.classes.get(&class.origin.name) else {
             for vip in &of_options {
                 by_vip.entry(*vip).or_default().insert(name);
             }
-        }
-        for vip in &class.vips {
+            continue;
+        };
+        for vip in given {
             if let Some(fault) = vips::fault(vip.address) {
                 let reason = format!("{} cannot be served: it {fault}", vip.address);
                 http.rejections.push(class.origin.reject("IngressClass", vip.field.as_str(), reason));
@@ -261,6 +263,6 @@ fn default_backend(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Opt
 }
 
 /// Options stand where no object does.
-fn option(name: &str) -> Origin {
+pub(super) fn option(name: &str) -> Origin {
     Origin { name: ObjectName::new("", name), place: "command line".to_owned(), ..Origin::default() }
 }

@@ -5,6 +5,8 @@
 
 pub mod parse;
 
+pub mod virtual_ip_pool;
+
 pub mod document;
 
 mod fault;

@@ -139,7 +139,7 @@ fn endpoints(service: usize, turn: usize) -> impl Iterator<Item = String> {
 
 fn service(name: &str, vip: &str, port: usize) -> Value {
     json!({"metadata": {"name": name, "namespace": "demo", "annotations": {"sluicegate.io/vips": vip}},
-        "spec": {"type": "LoadBalancer", "ports": [{"port": port}]}})
+        "spec": {"type": "LoadBalancer", "loadBalancerClass": "sluicegate.io/xdp", "ports": [{"port": port}]}})
 }
 
 fn slice(service: &str, port: u16, addresses: impl IntoIterator<Item = String>) -> Value {

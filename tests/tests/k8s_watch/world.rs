@@ -40,7 +40,8 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: { name: agent }
 rules:
-- { apiGroups: [''], resources: [services], verbs: [list, watch] }
+- { apiGroups: [''], resources: [services, nodes], verbs: [list, watch] }
+- { apiGroups: [sluicegate.io], resources: [virtualippools], verbs: [list, watch] }
 - { apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch] }
 - { apiGroups: [networking.k8s.io], resources: [ingresses, ingressclasses], verbs: [list, watch] }
 ---
@@ -168,7 +169,7 @@ pub(crate) fn service(name: &str, vip: &str, backend: u8) -> String {
 apiVersion: v1
 kind: Service
 metadata: {{ name: {name}, namespace: demo, annotations: {{ sluicegate.io/vips: '{vip}' }} }}
-spec: {{ type: LoadBalancer, ports: [{{ port: 9000 }}] }}
+spec: {{ type: LoadBalancer, loadBalancerClass: sluicegate.io/xdp, ports: [{{ port: 9000 }}] }}
 ---
 {}",
         slice(name, 9000, backend)

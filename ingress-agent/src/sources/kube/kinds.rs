@@ -1,7 +1,7 @@
 //! The kinds that are watched: a line or two each. From an object of the API server to facts; the object itself, its
 //! `managedFields` and whatever else nobody asks for are dropped at once.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Resource;
@@ -12,6 +12,7 @@ use crate::model::snapshot::ObjectName;
 use crate::sources::SourceOptions;
 use crate::sources::document::{Identity, Object, Read, streams};
 use crate::sources::parse::{self, Notes};
+use crate::sources::virtual_ip_pool::VirtualIpPool;
 
 /// How a kind is read. `parse` gives `None` for an object that is none of our business.
 pub(super) struct Kind<K> {
@@ -23,6 +24,10 @@ pub(super) struct Kind<K> {
 }
 
 type Parse<K> = fn(&K, &mut Notes, &SourceOptions) -> Option<Result<Object, Rejection>>;
+
+const fn global<K>(name: &'static str, parse: Parse<K>) -> Kind<K> {
+    Kind { name, namespaced: false, optional: false, parse }
+}
 
 const fn namespaced<K>(name: &'static str, parse: Parse<K>) -> Kind<K> {
     Kind { name, namespaced: true, optional: false, parse }
@@ -37,11 +42,19 @@ pub(super) static SLICE: Kind<EndpointSlice> =
 pub(super) static INGRESS: Kind<Ingress> =
     namespaced("Ingress", |o, n, _| Some(parse::ingress::parse(o, n).map(|f| Object::Ingress(f.into()))));
 
-pub(super) static CLASS: Kind<IngressClass> = Kind {
-    name: "IngressClass",
-    namespaced: false,
-    optional: false,
-    parse: |o, n, _| Some(parse::ingress_class::parse(o, n).map(|f| Object::Class(f.into()))),
+pub(super) static CLASS: Kind<IngressClass> =
+    global("IngressClass", |o, n, _| Some(parse::ingress_class::parse(o, n).map(|f| Object::Class(f.into()))));
+
+/// For its labels and addresses. Its heartbeats are Leases, which nobody asks for; the status that it writes every few
+/// minutes makes the same facts.
+pub(super) static NODE: Kind<Node> =
+    global("Node", |o, n, _| Some(parse::node::parse(o, n).map(|f| Object::Node(f.into()))));
+
+pub(super) static POOL: Kind<VirtualIpPool> = Kind {
+    optional: true,
+    ..global("VirtualIPPool", |o, n, _| {
+        Some(parse::virtual_ip_pool::parse(o, n).map(|f| Object::VirtualIpPool(f.into())))
+    })
 };
 
 pub(super) static SECRET: Kind<Secret> =

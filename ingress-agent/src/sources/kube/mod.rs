@@ -2,8 +2,8 @@
 //! same `Facts`.
 //!
 //! It runs on a thread of its own, so that the parsing of a large cluster holds up neither traffic nor the admin window.
-//! There is no debounce: the first event is acted upon at once, and what arrives meanwhile is next. Nodes and Pods are not
-//! watched at all, so that an idle cluster's heartbeats cost nothing.
+//! There is no debounce: the first event is acted upon at once, and what arrives meanwhile is next. Pods are not
+//! watched at all, nor are Leases, so that an idle cluster's heartbeats cost nothing.
 
 mod guard;
 

@@ -17,7 +17,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 
 use crate::model::facts::{
-    CertificateFacts, Facts, IngressClassFacts, IngressFacts, Origin, ServiceFacts, SliceFacts, StreamFacts,
+    CertificateFacts, Facts, IngressClassFacts, IngressFacts, NodeFacts, Origin, ServiceFacts, SliceFacts, StreamFacts,
+    VirtualIpPoolFacts,
 };
 use crate::model::snapshot::PrivateKey;
 use crate::sources::document::{Identity, Object};
@@ -51,6 +52,8 @@ struct Writing<'a> {
     ingresses: Vec<&'a IngressFacts>,
     classes: Vec<&'a IngressClassFacts>,
     streams: Vec<&'a StreamFacts>,
+    pools: Vec<&'a VirtualIpPoolFacts>,
+    nodes: Vec<&'a NodeFacts>,
     certificates: Vec<Certificate>,
 }
 
@@ -61,6 +64,8 @@ struct Reading {
     ingresses: Vec<IngressFacts>,
     classes: Vec<IngressClassFacts>,
     streams: Vec<StreamFacts>,
+    pools: Vec<VirtualIpPoolFacts>,
+    nodes: Vec<NodeFacts>,
     certificates: Vec<Certificate>,
 }
 
@@ -150,6 +155,8 @@ impl<'a> Writing<'a> {
             ingresses: facts.ingresses.iter().map(AsRef::as_ref).collect(),
             classes: facts.classes.iter().map(AsRef::as_ref).collect(),
             streams: [&facts.tcp_streams, &facts.udp_streams].into_iter().flatten().map(AsRef::as_ref).collect(),
+            pools: facts.virtual_ip_pools.iter().map(AsRef::as_ref).collect(),
+            nodes: facts.nodes.iter().map(AsRef::as_ref).collect(),
             certificates: facts.certificates.iter().map(|c| Certificate::of(c)).collect(),
         }
     }
@@ -164,6 +171,9 @@ impl Reading {
         all.extend(self.ingresses.into_iter().map(|o| (named("Ingress", &o.origin), Object::Ingress(o.into()))));
         all.extend(self.classes.into_iter().map(|o| (named("IngressClass", &o.origin), Object::Class(o.into()))));
         all.extend(self.streams.into_iter().map(|o| (named("ConfigMap", &o.origin), Object::Streams(o.into()))));
+        let pools = self.pools.into_iter();
+        all.extend(pools.map(|o| (named("VirtualIPPool", &o.origin), Object::VirtualIpPool(o.into()))));
+        all.extend(self.nodes.into_iter().map(|o| (named("Node", &o.origin), Object::Node(o.into()))));
         // One that is no longer taken (a rule of a newer agent) is left out, as any bad object.
         let certificates = self.certificates.into_iter().filter_map(Certificate::facts);
         all.extend(certificates.map(|o| (named("Secret", &o.origin), Object::Certificate(o.into()))));

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
@@ -20,6 +20,7 @@ use super::kinds::{self, Kind};
 use super::tables::Tables;
 use crate::apiserver::failure;
 use crate::sources::SourceOptions;
+use crate::sources::virtual_ip_pool::VirtualIpPool;
 
 /// What is followed of a kind.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +57,8 @@ impl Starter {
             spawn(self.namespaced::<Ingress>(&kinds::INGRESS, &scope, tables));
         }
         spawn(self.global::<IngressClass>(&kinds::CLASS, tables));
+        spawn(self.global::<VirtualIpPool>(&kinds::POOL, tables));
+        spawn(self.global::<Node>(&kinds::NODE, tables));
         let mut named: Vec<_> =
             [&self.sources.tcp_services, &self.sources.udp_services].into_iter().flatten().cloned().collect();
         named.dedup();

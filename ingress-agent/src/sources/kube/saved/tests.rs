@@ -52,6 +52,11 @@ fn facts() -> Facts {
         {"apiVersion": "v1", "kind": "Secret", "metadata": metadata("tls"), "type": "kubernetes.io/tls",
             "stringData": {"tls.crt": cert.pem(), "tls.key": signing_key.serialize_pem()}},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("udp"), "data": {"53": "n/web:dns"}},
+        {"apiVersion": "sluicegate.io/v1alpha1", "kind": "VirtualIPPool", "metadata": {"name": "pool"},
+            "spec": {"addresses": ["203.0.113.0/28", "2001:db8::1-2001:db8::9"], "namespaces": ["n"],
+                "serviceSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}}},
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "edge-1", "labels": {"zone": "a"}},
+            "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}},
     ]);
     let text = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
     let options = SourceOptions {
@@ -59,7 +64,7 @@ fn facts() -> Facts {
         ..SourceOptions::default()
     };
     let contents = parse(Document { text: &text, line: 1 }, true, "", &options);
-    assert_eq!((contents.objects.len(), contents.faults.len()), (6, 0), "{contents:?}");
+    assert_eq!((contents.objects.len(), contents.faults.len()), (8, 0), "{contents:?}");
     let mut facts = Facts::default();
     for read in contents.objects {
         fold(&mut facts, &read.identity.name, None, Some(&read.object.unwrap()));
@@ -85,6 +90,8 @@ fn what_is_saved_is_what_is_read() {
     assert_eq!(again.certificates, facts.certificates);
     assert_eq!(again.udp_streams, facts.udp_streams);
     assert_eq!(again.tcp_streams, None);
+    assert_eq!(again.virtual_ip_pools, facts.virtual_ip_pools);
+    assert_eq!(again.nodes, facts.nodes);
     let (a, b) = (again.certificates.iter().next().unwrap(), facts.certificates.iter().next().unwrap());
     assert_eq!((&a.certificate.names, a.certificate.not_after), (&b.certificate.names, b.certificate.not_after));
     assert_eq!(a.certificate.fingerprint, b.certificate.fingerprint);
@@ -139,6 +146,6 @@ fn a_certificate_that_is_no_longer_taken_spoils_nothing_else() {
     let encoded = serde_json::to_string(&ByteString(chain.clone())).unwrap();
     fs::write(directory.0.join(FILE), text.replace(&encoded, "\"AAAA\"")).unwrap();
     let objects = load(&directory.0, "c").unwrap().expect("saved").objects;
-    assert_eq!(objects.len(), 5);
+    assert_eq!(objects.len(), 7);
     assert!(objects.iter().all(|(_, o)| !matches!(o, Object::Certificate(_))));
 }
