@@ -126,6 +126,10 @@ impl Elector {
         match answer {
             Ok(Ok(answer)) => {
                 self.troubles.worked(verb, &self.resource);
+                // The holder does not look any more, and need not.
+                if verb == "patch" {
+                    self.troubles.worked("get", &self.resource);
+                }
                 Ok(answer)
             }
             Ok(Err(e)) => {

@@ -73,7 +73,8 @@ impl Ledger {
         self.seen = all;
     }
 
-    /// The object is this now. Returns who undid what we had written, if somebody did.
+    /// The object is this now. Returns who undoes what we write, if somebody does so again and again: once it may be that the
+    /// object is no longer ours and the plan does not know yet.
     pub(super) fn see(&mut self, key: Key, new: Seen, now: Instant) -> Option<String> {
         self.unlisted.remove(&key);
         let before = self.seen.get(&key);
@@ -87,12 +88,10 @@ impl Ledger {
         if before.is_some_and(|b| b.uid != new.uid) {
             self.trouble.remove(&key);
         }
-        if undone {
-            self.count(&key, now);
-        }
+        let times = if undone { self.count(&key, now) } else { 0 };
         self.settle(&key, &new, now);
         self.seen.insert(key, new);
-        undone.then(|| other.unwrap_or_else(|| "somebody".to_owned()))
+        other.filter(|_| times > 1)
     }
 
     pub(super) fn gone(&mut self, key: &Key) {
@@ -140,7 +139,7 @@ impl Ledger {
                     self.seen.insert(key.clone(), seen);
                 }
             }
-            None => self.count(key, now),
+            None => drop(self.count(key, now)),
         }
         if let Some(seen) = self.seen.get(key).cloned() {
             self.settle(key, &seen, now);
@@ -161,10 +160,12 @@ impl Ledger {
         self.seen.get(key)
     }
 
-    fn count(&mut self, key: &Key, now: Instant) {
+    fn count(&mut self, key: &Key, now: Instant) -> u32 {
         let (times, last) = self.trouble.get(key).copied().unwrap_or((0, now));
         let times = if now >= last + FORGET { 0 } else { times };
-        self.trouble.insert(key.clone(), (times.saturating_add(1), now));
+        let times = times.saturating_add(1);
+        self.trouble.insert(key.clone(), (times, now));
+        times
     }
 
     fn decide(&self, key: &Key, seen: &Seen) -> Option<Write> {

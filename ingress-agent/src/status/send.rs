@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::decide::{Seen, Write};
 use super::election::REQUEST;
-use super::ledger::Order;
+use super::ledger::{Kind, Order};
 use super::notices::Notice;
 use super::troubles::{Troubles, resource};
 use super::wire::{MANAGER, Thin, apply, event, event_namespace, seen, series};
@@ -41,11 +41,18 @@ impl Sender {
         Self { client, namespace: namespace.to_owned(), node: node.to_owned(), troubles }
     }
 
+    /// There is nothing that is to be written and cannot be.
+    pub(super) fn nothing_fails(&self) {
+        for kind in [Kind::Service, Kind::Ingress] {
+            self.troubles.worked("patch", &status_of(kind));
+        }
+    }
+
     pub(super) async fn write(&self, order: Order) -> Outcome {
         let (kind, object) = &order.key;
         let api_resource = kind.resource();
         let api: Api<Thin> = Api::namespaced_with(self.client.clone(), &object.namespace, &api_resource);
-        let asked = resource(&api_resource.group, &format!("{}/status", api_resource.plural), "");
+        let asked = status_of(*kind);
         let params = PatchParams::apply(MANAGER);
         let params = if order.write == Write::GiveUp { params } else { params.force() };
         let body = apply(&order.key, &order.seen.uid, &order.write);
@@ -137,4 +144,9 @@ impl Sender {
             Ok(Ok(_)) | Err(_) => {}
         }
     }
+}
+
+fn status_of(kind: Kind) -> Resource {
+    let of = kind.resource();
+    resource(&of.group, &format!("{}/status", of.plural), "")
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -13,7 +13,7 @@ use crate::apiserver::failure::{Failure, Resource};
 /// One text for each thing that is done, so that ten thousand objects that cannot be written are one line.
 #[derive(Clone, Debug)]
 pub(super) struct Troubles {
-    texts: Rc<RefCell<BTreeMap<Key, String>>>,
+    texts: Rc<RefCell<BTreeMap<Key, (String, Instant)>>>,
     tell: watch::Sender<Vec<String>>,
     of: Of,
 }
@@ -45,8 +45,9 @@ impl Troubles {
 
     /// Doing `what` fails for this reason.
     pub(super) fn appeared(&self, what: &str, text: &str) {
-        let before = self.texts.borrow_mut().insert((self.of, what.to_owned()), text.to_owned());
-        if before.as_deref() != Some(text) {
+        let now = (text.to_owned(), Instant::now());
+        let before = self.texts.borrow_mut().insert((self.of, what.to_owned()), now);
+        if before.is_none_or(|(before, _)| before != text) {
             warn!("status: {text}");
             self.publish();
         }
@@ -54,10 +55,27 @@ impl Troubles {
 
     /// Doing `what` has gone well, or is not done any more.
     pub(super) fn gone(&self, what: &str) {
-        if let Some(text) = self.texts.borrow_mut().remove(&(self.of, what.to_owned())) {
+        let removed = self.texts.borrow_mut().remove(&(self.of, what.to_owned()));
+        if let Some((text, _)) = removed {
             info!("status: no longer: {text}");
+            self.publish();
         }
-        self.publish();
+    }
+
+    /// A watch says when it fails, again and again; that it works again it says only with the next object. One that has
+    /// been silent since `before` works. Returns whether any is in trouble.
+    pub(super) fn watches_silent_since(&self, before: Instant) -> bool {
+        let is_watch = |what: &str| what.starts_with("watch ") || what.starts_with("list ");
+        let texts = self.texts.borrow();
+        let watches = texts.iter().filter(|((of, what), _)| *of == Of::Writer && is_watch(what));
+        let (over, left): (Vec<_>, Vec<_>) = watches.partition(|(_, (_, at))| *at < before);
+        let over: Vec<String> = over.into_iter().map(|((_, what), _)| what.clone()).collect();
+        let left = !left.is_empty();
+        drop(texts);
+        for what in over {
+            self.gone(&what);
+        }
+        left
     }
 
     /// A request failed. The text names the rule that is missing where RBAC has refused it.
@@ -77,7 +95,7 @@ impl Troubles {
     }
 
     fn publish(&self) {
-        let texts: Vec<String> = self.texts.borrow().values().cloned().collect();
+        let texts: Vec<String> = self.texts.borrow().values().map(|(text, _)| text.clone()).collect();
         self.tell.send_if_modified(|before| {
             let changed = *before != texts;
             *before = texts;

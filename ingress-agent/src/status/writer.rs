@@ -33,6 +33,10 @@ const PACE: Duration = Duration::from_millis(10);
 const AT_ONCE: usize = 8;
 /// Objects that changed and are not looked at yet, taken in one go.
 const BATCH: usize = 256;
+/// Longer than a watch that fails is silent between two attempts.
+const SILENCE: Duration = Duration::from_secs(20);
+/// Between two Leases that are deleted.
+const CLEAN: Duration = Duration::from_mins(1);
 /// A node's Lease is deleted when the node has been gone for so long.
 const ABANDONED: Duration = Duration::from_hours(1);
 
@@ -98,6 +102,9 @@ struct Writer<'a> {
     /// Not before this time.
     next_write: Instant,
     next_event: Instant,
+    next_cleaning: Instant,
+    /// A watch was in trouble lately.
+    watch_trouble: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -129,6 +136,8 @@ impl<'a> Writer<'a> {
             told: Arc::default(),
             next_write: now,
             next_event: now,
+            next_cleaning: now,
+            watch_trouble: false,
         }
     }
 
@@ -159,8 +168,10 @@ impl<'a> Writer<'a> {
             }
             if may
                 && cleaning.is_none()
+                && now >= self.next_cleaning
                 && let Some(lease) = self.nodes.abandoned(ABANDONED, now)
             {
+                self.next_cleaning = now + CLEAN;
                 info!("status: {lease} was not renewed for an hour; it is deleted");
                 let (send, lease) = (self.send.clone(), lease.to_owned());
                 cleaning = Some(Box::pin(async move { send.delete_lease(&lease).await }));
@@ -232,6 +243,11 @@ impl<'a> Writer<'a> {
             self.contested = None;
             self.troubles.gone("contest");
         }
+        let silent = now.checked_sub(SILENCE).unwrap_or(now);
+        self.watch_trouble = self.troubles.watches_silent_since(silent);
+        if self.ledger.is_settled() {
+            self.send.nothing_fails();
+        }
         let said = Arc::clone(&self.report.borrow_and_update());
         if !self.stale && Arc::ptr_eq(&said, &self.said) && self.nodes_end.is_none_or(|end| now < end) {
             return;
@@ -290,7 +306,8 @@ impl<'a> Writer<'a> {
         let write = self.ledger.next().filter(|_| can_write).map(|at| at.max(self.next_write));
         let tell = self.notices.next().filter(|_| can_tell).map(|at| at.max(self.next_event));
         let at = [write, tell, self.nodes_end].into_iter().flatten().min();
-        at.unwrap_or(now + Duration::from_mins(1)).min(now + Duration::from_mins(1))
+        let look = now + if self.watch_trouble { SILENCE / 4 } else { Duration::from_mins(1) };
+        at.map_or(look, |at| at.min(look))
     }
 }
 

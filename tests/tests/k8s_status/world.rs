@@ -33,6 +33,8 @@ rules:
 - { apiGroups: [''], resources: [services], verbs: [list, watch] }
 - { apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch] }
 - { apiGroups: [networking.k8s.io], resources: [ingresses, ingressclasses], verbs: [list, watch] }
+- { apiGroups: [''], resources: [services, nodes], verbs: [list, watch] }
+- { apiGroups: [sluicegate.io], resources: [virtualippools], verbs: [list, watch] }
 - { apiGroups: [''], resources: [services/status], verbs: [patch] }
 - { apiGroups: [networking.k8s.io], resources: [ingresses/status], verbs: [patch] }
 - { apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch] }

@@ -44,11 +44,25 @@ rules:
 - { apiGroups: [sluicegate.io], resources: [virtualippools], verbs: [list, watch] }
 - { apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch] }
 - { apiGroups: [networking.k8s.io], resources: [ingresses, ingressclasses], verbs: [list, watch] }
+- { apiGroups: [''], resources: [services/status], verbs: [patch] }
+- { apiGroups: [networking.k8s.io], resources: [ingresses/status], verbs: [patch] }
+- { apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch] }
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: { name: agent }
 roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: agent }
+subjects: [{ kind: ServiceAccount, name: agent, namespace: sluicegate-system }]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: { name: agent, namespace: sluicegate-system }
+rules: [{ apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list, watch, create, patch, delete] }]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: { name: agent, namespace: sluicegate-system }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: agent }
 subjects: [{ kind: ServiceAccount, name: agent, namespace: sluicegate-system }]
 ---
 apiVersion: rbac.authorization.k8s.io/v1

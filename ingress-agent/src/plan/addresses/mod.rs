@@ -20,6 +20,8 @@ mod pools;
 
 mod space;
 
+mod external;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -377,27 +379,6 @@ impl<'a> Giving<'a> {
             let instead = instead.map_or(String::new(), |address| format!("; it is {address} now"));
             let reason = format!("{} is given up: {reason}{instead}", vip.address);
             self.out.rejections.push(ask.origin().warn("Service", vip.field.as_str(), reason));
-        }
-    }
-
-    /// `spec.externalIPs`: whatever its type and class. Never an address that is somebody's to give.
-    fn external_ips(&mut self, facts: &'a Facts) {
-        for service in facts.services.iter().filter(|s| s.exposure != Exposure::ExternalName) {
-            for vip in &service.external_ips {
-                let fault = vips::fault(vip.address).map(|fault| format!("it {fault}"));
-                let refused = fault.or_else(|| match self.pools.name_of(vip.address) {
-                    Some(pool) => Some(format!("it is in VirtualIPPool {pool}: `sluicegate.io/vips` asks for it")),
-                    None => self.held.ingress_owner(vip.address).map(|o| format!("Ingresses are served on it ({o})")),
-                });
-                if let Some(reason) = refused {
-                    self.refused("Service", &service.origin, vip, &reason);
-                    continue;
-                }
-                let given = self.out.services.entry(service.origin.name.clone()).or_default();
-                if !given.iter().any(|g| g.address == vip.address) {
-                    given.push(vip.clone());
-                }
-            }
         }
     }
 }
