@@ -88,9 +88,9 @@ fn a_pod_goes_by_its_hook_its_grace_period_and_its_own_will() {
     let signs = cluster.directory().join("signs");
     let sign = signs.display();
     // `wait` returns when a signal comes; a shell that waits for `sleep` itself would not look.
-    let polite = format!("trap \"echo term >> {sign}; exit 0\" TERM; sleep 60 & wait");
+    let polite = format!("trap \"echo term >> {sign}; exit 0\" TERM; echo set; sleep 60 & wait");
     let hook = format!("lifecycle: {{ preStop: {{ exec: {{ command: [sh, -c, \"echo hook >> {sign}\"] }} }} }}");
-    let stubborn = "trap \"\" TERM; while true; do sleep 0.1; done";
+    let stubborn = "trap \"\" TERM; echo set; while true; do sleep 0.1; done";
     let manifest =
         [pod("polite", &polite, &hook, ""), pod("stubborn", stubborn, "", "terminationGracePeriodSeconds: 1,")];
     cluster.apply(&manifest.concat()).expect("apply");
@@ -98,20 +98,31 @@ fn a_pod_goes_by_its_hook_its_grace_period_and_its_own_will() {
         becomes_ready(&cluster, pod);
     }
     // The trap is set a moment after the process has started.
-    let shell = |mark: &str| children(&cluster, mark);
-    wait::within(PATIENCE, "both shells have come to their loops", || (shell("sleep") >= 2).then_some(()));
+    for pod in ["polite", "stubborn"] {
+        says_set(&cluster, pod);
+    }
 
     cluster.kubectl(&["delete", "pod", "polite", "--timeout=20s"], "").expect("it goes before its 30 seconds are over");
     assert_eq!(std::fs::read_to_string(&signs).expect("it left signs"), "hook\nterm\n");
     let asked = Instant::now();
     cluster.kubectl(&["delete", "pod", "stubborn", "--timeout=20s"], "").expect("it is killed");
     assert!(asked.elapsed() >= Duration::from_secs(1), "it had its second");
-    assert_eq!(shell("sleep"), 0, "nothing of either is left");
+    assert_eq!(children(&cluster, "sleep"), 0, "nothing of either is left");
 
-    cluster.apply(&pod("abandoned", "sleep 60 & wait", "", "")).expect("apply");
-    wait::within(PATIENCE, "another shell waits", || (shell("sleep") == 1).then_some(()));
+    cluster.apply(&pod("abandoned", "sleep 600 & echo set; wait", "", "")).expect("apply");
+    says_set(&cluster, "abandoned");
+    wait::within(PATIENCE, "what it started is there", || (children(&cluster, "sleep") == 1).then_some(()));
     drop(kubelet);
-    wait::within(PATIENCE, "nothing outlives the kubelet", || (shell("sleep") == 0).then_some(()));
+    wait::within(PATIENCE, "nothing outlives the kubelet", || (children(&cluster, "sleep") == 0).then_some(()));
+}
+
+/// Waits until a pod's shell has printed that it is set.
+#[track_caller]
+fn says_set(cluster: &ControlPlane, pod: &str) {
+    let log = cluster.directory().join(format!("default_{pod}.log"));
+    wait::within(PATIENCE, &format!("{pod} is set"), || {
+        std::fs::read_to_string(&log).ok()?.contains("set").then_some(())
+    });
 }
 
 /// How many processes of this name run in the pods of this cluster: their log is in its directory.

@@ -77,6 +77,14 @@ fn path() -> Result<OsString> {
     std::env::join_paths(beside.chain(std::env::split_paths(&usual))).context("make a PATH")
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.child.id().is_some() {
+            self.end_group();
+        }
+    }
+}
+
 fn value(variable: &EnvVar, pod: &Pod, node: &Node, network: &Network, before: &[(String, String)]) -> Result<String> {
     let Some(source) = &variable.value_from else {
         return Ok(expand(variable.value.as_deref().unwrap_or_default(), before));
