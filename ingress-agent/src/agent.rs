@@ -13,6 +13,12 @@ mod signals;
 
 mod answer;
 
+mod source;
+
+mod report;
+
+mod ready;
+
 mod explain;
 
 use std::collections::BTreeSet;
@@ -32,20 +38,20 @@ use crate::admin::query::Query;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::model::facts::Facts;
-use crate::model::holding::LinkState;
+use crate::model::report::Report;
 use crate::model::snapshot::Snapshot;
+use crate::model::source::SourceState;
 use crate::plan::{self, Plan};
 use crate::proxy::Proxy;
-use crate::sources::manifests;
+use crate::status::Status;
 use crate::vip::Vips;
 use progress::{News, Progress};
 use signals::{Caught, Signals};
+use source::Source;
 
 /// Questions that may wait for the control thread.
 const QUERIES: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
-/// Between two attempts to watch a directory that went away.
-const WATCH_AGAIN: Duration = Duration::from_secs(5);
 
 /// A question on its way through the proxy: the snapshot that it is about, and what the proxy says in the end.
 type Asking<'a> = Pin<Box<dyn Future<Output = (Arc<Snapshot>, Result<Vec<String>>)> + 'a>>;
@@ -66,10 +72,15 @@ async fn serve(config: Config) -> Result<()> {
     let proxy = Proxy::start(config.proxy.clone()).context("start the proxy")?;
     let vips = Vips::start(config.vips.clone()).context("start the holder of addresses")?;
     let (publish, mut facts) = watch::channel(Arc::new(Facts::default()));
-    let watching = tokio::spawn(watch_manifests(config.clone(), publish));
+    let (say, source_state) = watch::channel(SourceState::default());
+    let source = Source::start(&config, publish, say).context("start the source of facts")?;
+    let (told, report) = watch::channel(Arc::new(Report::default()));
+    let status = config.status.clone().map(|options| Status::start(options, report));
+    let status = status.transpose().context("start the reporter")?;
     info!("sluicegate {} runs on node {}", env!("CARGO_PKG_VERSION"), config.plan.node);
 
-    let mut control = Control::new(config, dataplane, vips);
+    let mut holding = vips.watch();
+    let mut control = Control::new(config, dataplane, vips, source_state, told, status);
     let mut in_proxy: Option<Asking> = None;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,6 +99,8 @@ async fn serve(config: Config) -> Result<()> {
                 control.proxy_applied(&snapshot, result);
             }
             _ = tick.tick() => control.tick(),
+            // What is held bears on what is reported, and on nothing else here.
+            Ok(()) = holding.changed() => {}
             Some(query) = queries.recv() => answer::answer(query, &control, Some(&proxy)),
             caught = signals.next() => match caught {
                 Caught::Hangup => {
@@ -100,10 +113,13 @@ async fn serve(config: Config) -> Result<()> {
                 }
             },
         }
+        control.report();
     }
     drop(in_proxy);
-    watching.abort();
+    // Nothing new is taken; what is known is saved while requests finish.
+    let stopping = tokio::spawn(source.stop());
     drain(control, proxy, &mut queries, &mut signals).await;
+    stopping.await.context("stop the source of facts")?;
     drop(admin);
     Ok(())
 }
@@ -131,27 +147,6 @@ async fn answered(asking: &mut Option<Asking<'_>>) -> (Arc<Snapshot>, Result<Vec
     }
 }
 
-/// Keeps the watch going: a directory that is unmounted and comes back is read again.
-async fn watch_manifests(config: Config, facts: watch::Sender<Arc<Facts>>) {
-    let mut told = String::new();
-    loop {
-        match manifests::watch(config.manifests.clone(), config.sources.clone(), facts.clone()).await {
-            Ok(()) => return,
-            Err(e) => {
-                let why = format!("{e:#}");
-                if why != told {
-                    error!(
-                        "{why}; what was read before stays in force, trying again every {} s",
-                        WATCH_AGAIN.as_secs()
-                    );
-                    told = why;
-                }
-            }
-        }
-        tokio::time::sleep(WATCH_AGAIN).await;
-    }
-}
-
 /// What the control thread knows.
 struct Control {
     config: Config,
@@ -162,6 +157,8 @@ struct Control {
     plan: Option<Plan>,
     /// Whether facts were ever read.
     read: bool,
+    /// What their source says of itself.
+    source: watch::Receiver<SourceState>,
     l4: Progress,
     l7: Progress,
     /// What the proxy is to be asked next.
@@ -170,13 +167,26 @@ struct Control {
     in_proxy: Option<Arc<Snapshot>>,
     in_dataplane: Option<Arc<Snapshot>>,
     held: Option<BTreeSet<IpAddr>>,
+    /// The last that both had in force.
+    in_force: Arc<Snapshot>,
+    /// What this node says of itself.
+    told: watch::Sender<Arc<Report>>,
+    /// Who says it; `None` where there is no cluster.
+    status: Option<Status>,
     tick_fault: Option<String>,
     was_ready: bool,
     draining: bool,
 }
 
 impl Control {
-    fn new(config: Config, dataplane: Dataplane, vips: Vips) -> Self {
+    fn new(
+        config: Config,
+        dataplane: Dataplane,
+        vips: Vips,
+        source: watch::Receiver<SourceState>,
+        told: watch::Sender<Arc<Report>>,
+        status: Option<Status>,
+    ) -> Self {
         Self {
             config,
             dataplane,
@@ -184,12 +194,16 @@ impl Control {
             started: Instant::now(),
             plan: None,
             read: false,
+            source,
             l4: Progress::new("dataplane"),
             l7: Progress::new("proxy"),
             for_proxy: None,
             in_proxy: None,
             in_dataplane: None,
             held: None,
+            in_force: Arc::default(),
+            told,
+            status,
             tick_fault: None,
             was_ready: false,
             draining: false,
@@ -256,6 +270,7 @@ impl Control {
         if !Arc::ptr_eq(l4, l7) {
             return;
         }
+        self.in_force = Arc::clone(l4);
         let held: BTreeSet<IpAddr> = l4.vips.iter().filter(|(_, vip)| vip.held_here).map(|(a, _)| *a).collect();
         if self.held.as_ref() != Some(&held) {
             if let Some(vips) = &self.vips {
@@ -297,53 +312,6 @@ impl Control {
         }
         self.l7.is_due(now).then_some(Order::Apply(planned))
     }
-
-    /// Why traffic should not be sent here; empty if it should.
-    fn not_ready(&self) -> Vec<String> {
-        if self.draining {
-            return vec!["the agent is draining".into()];
-        }
-        let mut reasons = Vec::new();
-        if !self.read {
-            reasons.push(format!("the manifests in {} are not read yet", self.config.manifests.display()));
-        }
-        let now = Instant::now();
-        if self.read {
-            reasons.extend(self.l4.not_ready(now));
-            reasons.extend(self.l7.not_ready(now));
-        }
-        for wanted in &self.config.dataplane.interfaces {
-            if !self.dataplane.attachments().iter().any(|a| a.interface == *wanted) {
-                reasons.push(format!("the program is not attached to {wanted}"));
-            }
-        }
-        reasons.extend(self.addresses_not_ready());
-        reasons
-    }
-
-    fn addresses_not_ready(&self) -> Vec<String> {
-        let Some(vips) = &self.vips else { return Vec::new() };
-        if !vips.is_alive() {
-            return vec!["the thread that holds the addresses has ended; restart the agent".into()];
-        }
-        let Some(wanted) = self.held.as_ref().filter(|h| !h.is_empty()) else { return Vec::new() };
-        let holding = vips.holding();
-        if holding.link != LinkState::Up {
-            return vec![format!(
-                "interface {} {}; {} addresses wait for it",
-                holding.interface,
-                holding.link.describe(),
-                wanted.len()
-            )];
-        }
-        let missing = wanted.iter().filter(|a| !holding.addresses.get(a).is_some_and(|h| h.present)).count();
-        if missing == 0 {
-            return Vec::new();
-        }
-        let fault =
-            holding.addresses.values().find_map(|a| a.fault.as_ref()).map_or_else(String::new, |f| format!(": {f}"));
-        vec![format!("{missing} of {} addresses are not on interface {}{fault}", wanted.len(), holding.interface)]
-    }
 }
 
 fn tell(room: &str, news: &News) {
@@ -359,6 +327,7 @@ fn tell(room: &str, news: &News) {
 /// with its address. Programs and maps stay and forward on, so that a restart interrupts no flow; `uninstall` removes them.
 async fn drain(mut control: Control, proxy: Proxy, queries: &mut mpsc::Receiver<Query>, signals: &mut Signals) {
     control.draining = true;
+    control.report();
     let finished = proxy.drain(control.config.drain_timeout);
     tokio::pin!(finished);
     loop {
@@ -375,6 +344,9 @@ async fn drain(mut control: Control, proxy: Proxy, queries: &mut mpsc::Receiver<
         && let Err(e) = vips.release().await
     {
         error!("{e:#}; addresses may be left on {}", control.config.vips.interface);
+    }
+    if let Some(status) = control.status.take() {
+        status.stop().await;
     }
     info!("stopped; the programs stay attached and forward on (`sluicegate uninstall` removes them)");
 }

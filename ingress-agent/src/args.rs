@@ -32,9 +32,24 @@ pub enum Command {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub struct RunArgs {
-    /// Directory with Kubernetes manifests; changes in it are live at once.
+    /// Directory with Kubernetes manifests, instead of a cluster; changes in it are live at once.
     #[arg(long, env = "SLUICEGATE_MANIFESTS", value_name = "DIR")]
     pub manifests: Option<String>,
+    /// Kubeconfig of the cluster to watch [default, without --manifests: that of the pod it runs in].
+    #[arg(long, env = "SLUICEGATE_KUBECONFIG", value_name = "PATH")]
+    pub kubeconfig: Option<String>,
+    /// Kubernetes sets it in every pod.
+    #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
+    pub kubernetes_service_host: Option<String>,
+    /// The agent's own namespace in the cluster.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "sluicegate-system", value_name = "NAME")]
+    pub namespace: String,
+    /// Namespace whose Services and Ingresses are watched; may be repeated [default: all].
+    #[arg(long = "watch-namespace", env = "SLUICEGATE_WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAME")]
+    pub watch_namespaces: Vec<String>,
+    /// Directory where what the cluster said is kept for a start without its API server, or `off`. Holds private keys.
+    #[arg(long, env = "SLUICEGATE_STATE_DIR", default_value = "/var/lib/sluicegate", value_name = "DIR|off")]
+    pub state_dir: String,
     /// Interface on which clients and backends are reached; repeat it or separate several by commas.
     #[arg(long = "interface", env = "SLUICEGATE_INTERFACE", value_delimiter = ',', value_name = "NAME")]
     pub interfaces: Vec<String>,
@@ -45,6 +60,9 @@ pub struct RunArgs {
     /// Address on which Ingresses are served, unless their class has the annotation sluicegate.io/vips; may be repeated.
     #[arg(long = "ingress-vip", env = "SLUICEGATE_INGRESS_VIP", value_delimiter = ',', value_name = "ADDR")]
     pub ingress_vips: Vec<String>,
+    /// VirtualIPPool that gives the ingress addresses, one of each family.
+    #[arg(long, env = "SLUICEGATE_INGRESS_POOL", value_name = "NAME")]
+    pub ingress_pool: Option<String>,
     #[arg(long, env = "SLUICEGATE_HTTP_PORT", default_value = "80", value_name = "PORT")]
     pub http_port: String,
     #[arg(long, env = "SLUICEGATE_HTTPS_PORT", default_value = "443", value_name = "PORT")]
@@ -60,7 +78,22 @@ pub struct RunArgs {
     /// Serve Ingresses that name no class, too.
     #[arg(long, env = "SLUICEGATE_WATCH_INGRESS_WITHOUT_CLASS", value_parser = clap::builder::BoolishValueParser::new())]
     pub watch_ingress_without_class: bool,
-    /// ConfigMap of TCP ports on the ingress addresses: `"9000": "namespace/service:port"`.
+    /// Expose Services of type LoadBalancer that name no loadBalancerClass, too [default: true with --manifests, where nobody
+    /// else would; false in a cluster, where somebody else may].
+    #[arg(
+        long,
+        env = "SLUICEGATE_WATCH_SERVICES_WITHOUT_CLASS",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub watch_services_without_class: Option<bool>,
+    /// Answer for `externalIPs` of Services, too. Whoever may write a Service may then take any address of your network.
+    #[arg(long, env = "SLUICEGATE_EXTERNAL_IPS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub external_ips: bool,
+    /// ConfigMap of TCP ports on the ingress addresses: `"9000": "namespace/service:port[:PROXY[:PROXY]]"`.
     #[arg(long, env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
     pub tcp_services_configmap: Option<String>,
     /// The same for UDP.

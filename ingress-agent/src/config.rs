@@ -9,17 +9,22 @@ use std::time::Duration;
 use crate::admin::AdminOptions;
 use crate::args::RunArgs;
 use crate::dataplane::{DataplaneOptions, XdpMode};
+use crate::model::snapshot::ObjectName;
 use crate::plan::{Hold, PlanOptions};
 use crate::proxy::{AccessLog, AccessLogFormat, ProxyOptions};
 use crate::sources::SourceOptions;
+use crate::sources::kube::KubeOptions;
+use crate::status::StatusOptions;
 use crate::vip::VipOptions;
 use value::Reader;
 
 /// The meaning of `sluicegate run …`: what each room is told.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub manifests: PathBuf,
+    pub source: SourceConfig,
     pub sources: SourceOptions,
+    /// `None`: there is no cluster to report to.
+    pub status: Option<StatusOptions>,
     pub plan: PlanOptions,
     /// At least one interface, without repetition.
     pub dataplane: DataplaneOptions,
@@ -28,6 +33,14 @@ pub struct Config {
     pub vips: VipOptions,
     pub admin: AdminOptions,
     pub drain_timeout: Duration,
+}
+
+/// Where the facts come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceConfig {
+    /// A directory.
+    Manifests(PathBuf),
+    Cluster(KubeOptions),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +62,13 @@ impl Config {
             tcp_services: r.object("--tcp-services-configmap", args.tcp_services_configmap.as_ref()),
             udp_services: r.object("--udp-services-configmap", args.udp_services_configmap.as_ref()),
         };
+        let plan = plan(&mut r, args, &vip_interface);
+        let source = source(&mut r, args, plan.default_certificate.clone());
         let config = Self {
-            manifests: manifests(&mut r, args.manifests.as_deref()),
+            status: status(&source, &plan.node),
+            source,
             sources,
-            plan: plan(&mut r, args),
+            plan,
             dataplane: dataplane(&mut r, args, interfaces),
             proxy: proxy(&mut r, args),
             vips: VipOptions { interface: vip_interface },
@@ -70,11 +86,47 @@ pub fn format(option: &str, text: &str) -> Result<Format, Vec<String>> {
     r.finish(format)
 }
 
-fn manifests(r: &mut Reader, text: Option<&str>) -> PathBuf {
-    let Some(text) = text else {
-        r.mistake("--manifests", "is missing: the directory to read Kubernetes manifests from");
-        return PathBuf::new();
-    };
+/// Exactly one source: two would have to agree on whose objects win.
+fn source(r: &mut Reader, args: &RunArgs, default_certificate: Option<ObjectName>) -> SourceConfig {
+    let said = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
+    match (said(&args.manifests), said(&args.kubeconfig)) {
+        (Some(_), Some(_)) => r.mistake("--manifests", "excludes --kubeconfig: facts come from one of them"),
+        (Some(directory), None) => return SourceConfig::Manifests(manifests(r, &directory)),
+        (None, None) if said(&args.kubernetes_service_host).is_none() => r.mistake(
+            "--kubeconfig",
+            "is missing: the kubeconfig of the cluster to watch, or --manifests with a directory to read instead. \
+             (In a pod neither is needed; this is none: KUBERNETES_SERVICE_HOST is not set.)",
+        ),
+        (None, _) => {}
+    }
+    let kubeconfig = said(&args.kubeconfig).map(PathBuf::from);
+    if let Some(Err(e)) = kubeconfig.as_ref().map(std::fs::metadata) {
+        r.mistake("--kubeconfig", format!("{}: {e}", args.kubeconfig.as_deref().unwrap_or_default()));
+    }
+    SourceConfig::Cluster(KubeOptions {
+        kubeconfig,
+        namespace: r.read("--namespace", &args.namespace, value::namespace).unwrap_or_default(),
+        watch_namespaces: r.list("--watch-namespace", &args.watch_namespaces, value::namespace),
+        state_dir: match args.state_dir.as_str() {
+            "off" => None,
+            text => r.read("--state-dir", text, value::absolute_path),
+        },
+        default_certificate,
+    })
+}
+
+/// Who reads a cluster reports to it.
+fn status(source: &SourceConfig, node: &str) -> Option<StatusOptions> {
+    let SourceConfig::Cluster(kube) = source else { return None };
+    Some(StatusOptions {
+        kubeconfig: kube.kubeconfig.clone(),
+        namespace: kube.namespace.clone(),
+        watch_namespaces: kube.watch_namespaces.clone(),
+        node: node.to_owned(),
+    })
+}
+
+fn manifests(r: &mut Reader, text: &str) -> PathBuf {
     let path = PathBuf::from(text);
     match std::fs::metadata(&path) {
         Ok(m) if m.is_dir() => {}
@@ -114,7 +166,7 @@ fn node(r: &mut Reader, typed: Option<&str>) -> String {
     r.read("--node", &text, value::node_name).unwrap_or_default()
 }
 
-fn plan(r: &mut Reader, args: &RunArgs) -> PlanOptions {
+fn plan(r: &mut Reader, args: &RunArgs, vip_interface: &str) -> PlanOptions {
     let http_port = r.read("--http-port", &args.http_port, value::port).unwrap_or(80);
     let https_port = r.read("--https-port", &args.https_port, value::port).unwrap_or(443);
     if http_port == https_port {
@@ -134,6 +186,12 @@ fn plan(r: &mut Reader, args: &RunArgs) -> PlanOptions {
         controller_class: args.controller_class.clone(),
         watch_ingress_without_class: args.watch_ingress_without_class,
         ingress_vips: r.list("--ingress-vip", &args.ingress_vips, value::vip),
+        ingress_pool: r.cluster_object("--ingress-pool", args.ingress_pool.as_ref()),
+        // A directory has one reader. In a cluster, Services without a class may be another controller's, and two that answer
+        // for one Service fight over its status.
+        watch_services_without_class: args.watch_services_without_class.unwrap_or(args.manifests.is_some()),
+        external_ips: args.external_ips,
+        vip_interface: vip_interface.to_owned(),
         http_port,
         https_port,
         default_certificate: r.object("--default-ssl-certificate", args.default_ssl_certificate.as_ref()),

@@ -3,6 +3,8 @@
 
 pub mod model;
 
+pub mod apiserver;
+
 pub mod sources;
 
 pub mod plan;
@@ -14,6 +16,8 @@ pub mod dataplane;
 pub mod proxy;
 
 pub mod vip;
+
+pub mod status;
 
 pub mod admin;
 

@@ -130,7 +130,8 @@ fn done(result: Result<()>) -> ExitCode {
 fn start_log(format: &str, filter: &str) -> Result<(), Vec<String>> {
     let format = config::format("--log-format", format);
     // It warns about every attribute that is younger than itself; what was typed comes later and wins.
-    let filter = EnvFilter::try_new(format!("netlink_packet_route=error,{filter}"))
+    // kube tells each failed request as an error, also the hundredth in a row; the source says it once.
+    let filter = EnvFilter::try_new(format!("netlink_packet_route=error,kube_client=off,{filter}"))
         .map_err(|e| vec![format!("--log {filter}: {e}")]);
     let (format, filter) = match (format, filter) {
         (Ok(format), Ok(filter)) => (format, filter),

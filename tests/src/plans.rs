@@ -53,6 +53,16 @@ pub fn dump(snapshot: &Snapshot) -> String {
         }
         hosts(&mut out, &listener.hosts);
     }
+    for stream in &snapshot.streams {
+        let spoken = match (stream.proxy_protocol.received, stream.proxy_protocol.sent) {
+            (true, true) => "PROXY protocol in and out",
+            (true, false) => "PROXY protocol in",
+            (false, true) => "PROXY protocol out",
+            (false, false) => "no PROXY protocol",
+        };
+        let key = std::net::SocketAddr::new(stream.vip, stream.port);
+        line(&mut out, 0, &format!("stream {key} -> {} by {:?}, {spoken}", stream.pool, stream.balance));
+    }
     for certificate in snapshot.certificates.values() {
         line(&mut out, 0, &format!("certificate {} for {}", certificate.name, certificate.names.join(", ")));
     }

@@ -21,6 +21,12 @@ metadata: {name: other, namespace: other, labels: {kubernetes.io/service-name: o
 addressType: IPv4
 ports: [{port: 4712}]
 endpoints: [{addresses: [10.255.255.1]}]
+---
+# Any pool forbids addresses that are in none.
+apiVersion: sluicegate.io/v1alpha1
+kind: VirtualIPPool
+metadata: {name: other, creationTimestamp: 1990-01-01T00:00:00Z}
+spec: {addresses: [198.51.100.200]}
 ";
 
 fn number(name: &str, default: u64) -> u64 {

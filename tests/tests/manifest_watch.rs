@@ -73,7 +73,7 @@ fn service(name: &str, vip: &str) -> String {
 
 fn vip(facts: &Facts, name: &str) -> Option<String> {
     match &facts.services.find(&ObjectName::new("n", name))?.exposure {
-        Exposure::LoadBalancer(vips) => Some(vips.first()?.address.to_string()),
+        Exposure::LoadBalancer(asks) => Some(asks.wanted.as_ref()?.first()?.address.to_string()),
         _ => None,
     }
 }

@@ -72,6 +72,11 @@ fn options(text: &str) -> (SourceOptions, PlanOptions) {
         let (option, value) = line.split_once(' ').unwrap_or((line, ""));
         match option {
             "ingress-vip" => plan.ingress_vips.push(value.parse().expect("an address")),
+            "ingress-pool" => plan.ingress_pool = Some(ObjectName::new("", value)),
+            "watch-services-without-class" => plan.watch_services_without_class = value == "true",
+            "external-ips" => plan.external_ips = true,
+            "vip-interface" => value.clone_into(&mut plan.vip_interface),
+            "node" => value.clone_into(&mut plan.node),
             "snat-address" => plan.snat.push(value.parse().expect("an address")),
             "controller-class" => value.clone_into(&mut plan.controller_class),
             "watch-ingress-without-class" => plan.watch_ingress_without_class = true,

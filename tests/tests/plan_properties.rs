@@ -23,6 +23,7 @@ fn options() -> PlanOptions {
         node: "node-1".to_owned(),
         ingress_vips: vec!["203.0.113.80".parse().expect("an address")],
         watch_ingress_without_class: true,
+        external_ips: true,
         default_backend: Some(ObjectName::new("n0", "s0")),
         ..PlanOptions::default()
     }
@@ -37,7 +38,7 @@ fn object(dice: &mut Dice) -> String {
         n => format!(", creationTimestamp: 2026-01-0{n}T00:00:00Z"),
     };
     let meta = |name: &str, more: &str| format!("metadata: {{name: {name}, namespace: {namespace}{created}{more}}}\n");
-    match dice.below(8) {
+    match dice.below(10) {
         0 | 1 => {
             let kind = dice.pick(&["LoadBalancer", "LoadBalancer", "ClusterIP", "ExternalName"]);
             let annotations = dice.pick(&[
@@ -45,17 +46,25 @@ fn object(dice: &mut Dice) -> String {
                 ", annotations: {sluicegate.io/forwarding: local}",
                 ", annotations: {sluicegate.io/table-size: '1021', sluicegate.io/balance: least-request}",
                 ", annotations: {sluicegate.io/vips: '203.0.113.2, 2001:db8::1'}",
+                ", annotations: {sluicegate.io/allow-shared-ip: k}",
+                ", annotations: {sluicegate.io/allow-shared-ip: k, sluicegate.io/pool: p0}",
             ]);
+            let families =
+                dice.pick(&["", "", ", ipFamilyPolicy: PreferDualStack", ", ipFamilyPolicy: RequireDualStack"]);
+            let policy = dice.pick(&["", "", ", externalTrafficPolicy: Local", ", externalIPs: [203.0.113.7]"]);
             let ports = dice.pick(&[
                 "[{name: http, port: 80}]",
                 "[{name: http, port: 80}, {name: dns, port: 53, protocol: UDP}]",
                 "[{name: http, port: 8080}, {name: zero, port: 0}]",
                 "[{port: 443}]",
             ]);
-            let vip = dice.pick(&["203.0.113.1", "203.0.113.2", "203.0.113.80", "10.0.0.3", "127.0.0.1"]);
+            let vip =
+                dice.pick(&["203.0.113.1", "203.0.113.2", "203.0.113.80", "10.0.0.3", "127.0.0.1", "''", "''", "''"]);
+            let status =
+                dice.pick(&["", "status: {loadBalancer: {ingress: [{ip: 203.0.113.4}, {ip: '2001:db8::1'}]}}\n"]);
             let head = meta(&service, annotations);
             format!(
-                "apiVersion: v1\nkind: Service\n{head}spec: {{type: {kind}, loadBalancerIP: {vip}, ports: {ports}}}\n"
+                "apiVersion: v1\nkind: Service\n{head}spec: {{type: {kind}, loadBalancerIP: {vip}, ports: {ports}{families}{policy}}}\n{status}"
             )
         }
         2..=4 => {
@@ -96,16 +105,41 @@ fn object(dice: &mut Dice) -> String {
         6 => {
             let name = format!("c{}", dice.below(2));
             let controller = dice.pick(&["sluicegate.io/ingress-controller", "example.com/other"]);
-            let vips = dice.pick(&["", ", annotations: {sluicegate.io/vips: '203.0.113.81'}"]);
+            let vips = dice.pick(&[
+                "",
+                ", annotations: {sluicegate.io/vips: '203.0.113.81'}",
+                ", annotations: {sluicegate.io/pool: p0}",
+            ]);
             format!(
                 "apiVersion: networking.k8s.io/v1\nkind: IngressClass\n\
                  metadata: {{name: {name}{created}{vips}}}\nspec: {{controller: {controller}}}\n"
             )
         }
+        7 => {
+            let name = format!("p{}", dice.below(3));
+            let addresses = dice.pick(&[
+                "[203.0.113.0/29]",
+                "[203.0.113.4-203.0.113.5, '2001:db8::1-2001:db8::2']",
+                "['2001:db8::/126']",
+                "[203.0.113.80, 10.0.0.0/30]",
+            ]);
+            let whom = dice.pick(&["", "", ", namespaces: [n0]", ", autoAssign: false", ", nodes: {names: [node-2]}"]);
+            format!(
+                "apiVersion: sluicegate.io/v1alpha1\nkind: VirtualIPPool\nmetadata: {{name: {name}{created}}}\n\
+                 spec: {{addresses: {addresses}{whom}}}\n"
+            )
+        }
+        8 => {
+            let address = dice.pick(&["203.0.113.5", "192.0.2.1"]);
+            format!(
+                "apiVersion: v1\nkind: Node\nmetadata: {{name: node-1}}\n\
+                 status: {{addresses: [{{type: InternalIP, address: {address}}}]}}\n"
+            )
+        }
         _ => {
             let name = dice.pick(&["tcp", "udp", "unrelated"]);
             let port = dice.pick(&["80", "53", "9000"]);
-            let target = dice.pick(&["n0/s0:http", "n0/s1:80", "n1/s0:dns", "n1/missing:1"]);
+            let target = dice.pick(&["n0/s0:http", "n0/s1:80", "n0/s1:80:PROXY:PROXY", "n1/s0:dns", "n1/missing:1"]);
             format!(
                 "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: n0{created}}}\n\
                  data: {{\"{port}\": \"{target}\"}}\n"
@@ -170,8 +204,9 @@ fn planning_with_a_memory_gives_what_planning_afresh_gives() {
             let (with, without) = (dump(&next.snapshot), dump(&fresh.snapshot));
             assert_eq!(with, without, "seed {seed}, step {step}");
             assert_eq!(next.snapshot.listeners, fresh.snapshot.listeners, "seed {seed}, step {step}");
+            assert_eq!(next.snapshot.assigned, fresh.snapshot.assigned, "seed {seed}, step {step}");
             assert_eq!(next.snapshot.pools, fresh.snapshot.pools, "seed {seed}, step {step}");
-            let same = dump(&last.snapshot) == with;
+            let same = dump(&last.snapshot) == with && last.snapshot.assigned == next.snapshot.assigned;
             assert_eq!(
                 same,
                 Arc::ptr_eq(&last.snapshot, &next.snapshot),
@@ -210,7 +245,9 @@ fn everything_named_is_there(snapshot: &Snapshot) {
         match &frontend.kind {
             FrontendKind::L4 { pool, .. } => assert!(snapshot.pools.contains_key(pool), "{key}"),
             FrontendKind::L7 => {
-                assert!(snapshot.listeners.iter().any(|l| (l.vip, l.port) == (key.vip, key.port)), "{key}");
+                let here = |vip, port| (vip, port) == (key.vip, key.port);
+                let listened = snapshot.listeners.iter().any(|l| here(l.vip, l.port));
+                assert!(listened || snapshot.streams.iter().any(|s| here(s.vip, s.port)), "{key}");
             }
         }
     }
@@ -223,6 +260,7 @@ fn everything_named_is_there(snapshot: &Snapshot) {
             }
         }
     }
+    assert!(snapshot.streams.iter().all(|s| snapshot.pools.contains_key(&s.pool)));
     for pool in snapshot.pools.values() {
         assert!(pool.backends.is_sorted_by(|a, b| a.address < b.address), "{}", pool.name);
         assert!(pool.backends.iter().all(|b| b.address.port() != 0 && !snapshot.vips.contains_key(&b.address.ip())));

@@ -4,6 +4,8 @@
 
 mod bench;
 mod build;
+mod control_plane;
+mod crds;
 mod demo;
 mod licences;
 mod setup;
@@ -33,6 +35,8 @@ enum Verb {
     Test(test::Options),
     /// Measure: `xdp`, `proxy`, `l4`, `live`, or all of them.
     Bench(bench::Options),
+    /// Write the custom resource definitions in `deploy/crds` from the agent's types.
+    Crds,
     /// Check the rules that the compiler does not know: imports per room, module docs, file length, names.
     Tidy,
 }
@@ -44,6 +48,7 @@ fn main() -> std::process::ExitCode {
         Verb::Demo(options) => demo::demo(&options),
         Verb::Test(options) => test::test(&options),
         Verb::Bench(options) => bench::bench(&options),
+        Verb::Crds => crds::crds(),
         Verb::Tidy => tidy::tidy(),
     };
     match done {

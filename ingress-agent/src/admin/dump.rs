@@ -1,14 +1,18 @@
 //! The snapshot as JSON, for a person who wants to see all of it. Private keys are not in it, nor is anything from which
 //! they could be had.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
 
 use super::status::RejectionStatus;
 use crate::model::route::{HostTable, Listener, VirtualHost};
-use crate::model::snapshot::{AppProtocol, BackendState, Certificate, Forwarding, FrontendKind, Pool, Snapshot};
+use crate::model::snapshot::{
+    AppProtocol, BackendState, Certificate, Forwarding, FrontendKind, ObjectName, Pool, Snapshot,
+};
 
 pub(super) fn snapshot(s: &Snapshot) -> Value {
     json!({
@@ -16,6 +20,10 @@ pub(super) fn snapshot(s: &Snapshot) -> Value {
         "vips": s.vips.iter().map(|(address, v)| {
             json!({ "address": address.to_string(), "held_here": v.held_here, "owners": *v.owners })
         }).collect::<Vec<_>>(),
+        "assigned": {
+            "services": assigned(&s.assigned.services),
+            "classes": assigned(&s.assigned.classes),
+        },
         "frontends": s.frontends.values().map(|f| json!({
             "frontend": f.key.to_string(),
             "owner": f.owner.to_string(),
@@ -33,6 +41,12 @@ pub(super) fn snapshot(s: &Snapshot) -> Value {
         })).collect::<Vec<_>>(),
         "pools": s.pools.values().map(|p| pool(p)).collect::<Vec<_>>(),
         "listeners": s.listeners.iter().map(|l| listener(l)).collect::<Vec<_>>(),
+        "streams": s.streams.iter().map(|s| json!({
+            "address": SocketAddr::new(s.vip, s.port).to_string(),
+            "pool": s.pool.to_string(),
+            "proxy_protocol_received": s.proxy_protocol.received,
+            "proxy_protocol_sent": s.proxy_protocol.sent,
+        })).collect::<Vec<_>>(),
         "certificates": s.certificates.values().map(|c| certificate(c)).collect::<Vec<_>>(),
         "rejections": rejections(s),
     })
@@ -40,6 +54,10 @@ pub(super) fn snapshot(s: &Snapshot) -> Value {
 
 pub(super) fn rejections(s: &Snapshot) -> Value {
     json!(s.rejections.iter().map(RejectionStatus::from).collect::<Vec<_>>())
+}
+
+fn assigned(given: &BTreeMap<ObjectName, Vec<IpAddr>>) -> Value {
+    given.iter().map(|(name, addresses)| (name.to_string(), json!(addresses))).collect()
 }
 
 fn pool(p: &Pool) -> Value {

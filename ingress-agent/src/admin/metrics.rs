@@ -115,6 +115,15 @@ fn agent(e: &mut DescriptorEncoder, r: &Readings) -> fmt::Result {
         .gauge(&[], f64::from(u8::from(r.not_ready.is_empty())))?;
     gauges(e, "sluicegate_planned_generation", "Generation that was planned last.")?
         .gauge(&[], r.snapshot.generation as f64)?;
+    let source = super::status::source(r);
+    gauges(
+        e,
+        "sluicegate_source_behind_seconds",
+        "For how long changes of the source may have been missed; 0: followed.",
+    )?
+    .gauge(&[], source.behind_seconds.unwrap_or(0) as f64)?;
+    gauges(e, "sluicegate_source_saved_seconds", "Age of saved facts that are in force; 0: none are.")?
+        .gauge(&[], source.saved_seconds_ago.unwrap_or(0) as f64)?;
     let mut applied = gauges(e, "sluicegate_applied_generation", "Generation that a room has in force.")?;
     for room in &r.rooms {
         applied.gauge(&[("room", &room.name)], room.applied as f64)?;
@@ -253,8 +262,11 @@ fn l4(e: &mut DescriptorEncoder, r: &Readings) -> fmt::Result {
                 ("port", port),
                 ("protocol", protocol),
                 ("backend", address),
+                // A Service may have this pool and one of all its endpoints.
+                ("scope", "local"),
             ];
-            family.count(&labels, column(counts))?;
+            let used = if pool.local { &labels[..] } else { &labels[..5] };
+            family.count(used, column(counts))?;
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::model::holding::Holding;
 use crate::model::snapshot::{Protocol, Snapshot};
+use crate::model::source::SourceState;
 use crate::model::traffic::{Attachment, L4Traffic, L7Traffic};
 
 /// A question with the place for its answer. A dropped place means that the agent is ending.
@@ -18,10 +19,18 @@ use crate::model::traffic::{Attachment, L4Traffic, L7Traffic};
 pub enum Query {
     /// Whether the control thread still turns.
     Alive(oneshot::Sender<()>),
-    /// Why the agent is not ready; empty: it is.
-    Readiness(oneshot::Sender<Vec<String>>),
+    Readiness(oneshot::Sender<Readiness>),
     Readings(oneshot::Sender<Box<Readings>>),
     Explain(Box<Question>, oneshot::Sender<Explanation>),
+}
+
+/// Whether traffic should be sent here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Why not; empty: it should.
+    pub reasons: Vec<String>,
+    /// What to know all the same, such as how old the facts are.
+    pub notes: Vec<String>,
 }
 
 /// Everything that can be shown, read at one time.
@@ -33,6 +42,8 @@ pub struct Readings {
     pub snapshot: Arc<Snapshot>,
     pub rooms: Vec<Room>,
     pub not_ready: Vec<String>,
+    pub notes: Vec<String>,
+    pub source: SourceState,
     pub attachments: Vec<Attachment>,
     pub holding: Arc<Holding>,
     pub l4: L4Traffic,

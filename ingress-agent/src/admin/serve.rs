@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::debug;
 
-use super::query::{Query, Question, Readings};
+use super::query::{Query, Question, Readiness, Readings};
 use super::status::Status;
 use super::{ask, dump, metrics};
 
@@ -129,7 +129,7 @@ async fn livez(queries: &mpsc::Sender<Query>) -> Option<Answer> {
 }
 
 async fn readyz(request: &Request<Incoming>, queries: &mpsc::Sender<Query>) -> Option<Answer> {
-    let reasons = ask_control(queries, Query::Readiness).await?;
+    let Readiness { reasons, notes } = ask_control(queries, Query::Readiness).await?;
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let wants_json = request
         .headers()
@@ -137,10 +137,14 @@ async fn readyz(request: &Request<Incoming>, queries: &mpsc::Sender<Query>) -> O
         .and_then(|v| v.to_str().ok())
         .is_some_and(|accept| accept.contains("application/json"));
     if wants_json {
-        return Some(json(status, &serde_json::json!({ "ready": reasons.is_empty(), "reasons": reasons })));
+        return Some(json(
+            status,
+            &serde_json::json!({ "ready": reasons.is_empty(), "reasons": reasons, "notes": notes }),
+        ));
     }
-    let body = if reasons.is_empty() { "ok\n".to_owned() } else { reasons.join("\n") + "\n" };
-    Some(text(status, body))
+    let head = if reasons.is_empty() { vec!["ok".to_owned()] } else { reasons };
+    let lines: Vec<_> = head.into_iter().chain(notes).collect();
+    Some(text(status, lines.join("\n") + "\n"))
 }
 
 async fn scrape(queries: &mpsc::Sender<Query>) -> Option<Answer> {

@@ -2,14 +2,14 @@
 //! totals; rates are the difference of two.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::query::{Readings, Room};
 use crate::model::rejection::{Rejection, Severity};
-use crate::model::snapshot::{BackendState, Forwarding, FrontendKind, Pool, PoolName};
+use crate::model::snapshot::{BackendState, Forwarding, Frontend, FrontendKind, Pool, PoolName};
 use crate::model::traffic::{AttachMode, Counts};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,11 @@ pub struct Status {
     pub node: String,
     pub ready: bool,
     pub not_ready: Vec<String>,
+    /// What to know although it is ready.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    #[serde(default)]
+    pub source: SourceStatus,
     pub uptime_seconds: u64,
     pub planned_generation: u64,
     pub rooms: Vec<Room>,
@@ -32,6 +37,16 @@ pub struct Status {
     pub routes: Vec<RouteStatus>,
     pub certificates: Vec<CertificateStatus>,
     pub rejections: Vec<RejectionStatus>,
+}
+
+/// Where the facts come from, and how old they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    pub name: String,
+    /// For how long changes may have been missed; `None`: it is followed.
+    pub behind_seconds: Option<u64>,
+    /// How long ago the facts in force were saved; `None`: they are the source's own.
+    pub saved_seconds_ago: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,9 +76,9 @@ pub struct ServiceStatus {
     /// `tcp 203.0.113.10:443`.
     pub frontend: String,
     pub owner: String,
-    /// `l4` or `l7`.
+    /// `l4`, `l7`, or `stream` for TCP that the proxy takes to one pool.
     pub kind: String,
-    /// Name of the pool of an L4 frontend.
+    /// Name of the pool; none of `l7`, where routes choose.
     pub pool: Option<String>,
     pub traffic: Traffic,
     pub backends: Vec<BackendStatus>,
@@ -75,7 +90,7 @@ pub struct BackendStatus {
     /// `ready` or `draining`.
     pub state: String,
     pub weight: u32,
-    /// `nat` or `local`.
+    /// `nat` or `local`; `proxy` for the backends of a stream.
     pub forwarding: String,
     pub node: Option<String>,
     pub traffic: Traffic,
@@ -162,6 +177,8 @@ impl Status {
             node: r.node.clone(),
             ready: r.not_ready.is_empty(),
             not_ready: r.not_ready.clone(),
+            notes: r.notes.clone(),
+            source: source(r),
             uptime_seconds: r.started.elapsed().as_secs(),
             planned_generation: r.snapshot.generation,
             rooms: r.rooms.clone(),
@@ -177,6 +194,15 @@ impl Status {
             certificates: certificates(r),
             rejections: r.snapshot.rejections.iter().map(RejectionStatus::from).collect(),
         }
+    }
+}
+
+pub(super) fn source(r: &Readings) -> SourceStatus {
+    let ago = |then: SystemTime| then.elapsed().unwrap_or_default().as_secs();
+    SourceStatus {
+        name: r.source.name.clone(),
+        behind_seconds: r.source.behind_since.map(ago),
+        saved_seconds_ago: r.source.saved_at.map(ago),
     }
 }
 
@@ -217,32 +243,42 @@ fn services(r: &Readings) -> Vec<ServiceStatus> {
     let frontends: BTreeMap<_, _> = r.l4.frontends.iter().map(|(k, c)| (*k, c)).collect();
     let backends: BTreeMap<(&PoolName, SocketAddr), &Counts> =
         r.l4.backends.iter().map(|(p, a, c)| ((p, *a), c)).collect();
+    let streams: BTreeMap<(IpAddr, u16), &PoolName> =
+        r.snapshot.streams.iter().map(|s| ((s.vip, s.port), &s.pool)).collect();
     r.snapshot
         .frontends
         .values()
         .map(|f| {
-            let pool = match &f.kind {
-                FrontendKind::L4 { pool, .. } => Some(pool),
-                FrontendKind::L7 => None,
+            let (kind, pool) = match &f.kind {
+                FrontendKind::L4 { pool, .. } => ("l4", Some(pool)),
+                FrontendKind::L7 => match streams.get(&(f.key.vip, f.key.port)) {
+                    Some(pool) => ("stream", Some(*pool)),
+                    None => ("l7", None),
+                },
             };
             let found = pool.and_then(|name| r.snapshot.pools.get(name));
             ServiceStatus {
                 frontend: f.key.to_string(),
                 owner: f.owner.to_string(),
-                kind: if pool.is_some() { "l4".into() } else { "l7".into() },
+                kind: kind.into(),
                 pool: pool.map(ToString::to_string),
                 traffic: frontends.get(&f.key).map(|c| Traffic::from(*c)).unwrap_or_default(),
-                backends: found.map(|p| pool_backends(p, f.key.vip.is_ipv4(), &backends)).unwrap_or_default(),
+                backends: found.map(|p| pool_backends(p, f, &backends)).unwrap_or_default(),
             }
         })
         .collect()
 }
 
-/// Those of the frontend's family: the others are never chosen for it.
-fn pool_backends(pool: &Pool, v4: bool, counts: &BTreeMap<(&PoolName, SocketAddr), &Counts>) -> Vec<BackendStatus> {
+/// In XDP those of the frontend's family, since the others are never chosen for it; the proxy does not mind.
+fn pool_backends(
+    pool: &Pool,
+    frontend: &Frontend,
+    counts: &BTreeMap<(&PoolName, SocketAddr), &Counts>,
+) -> Vec<BackendStatus> {
+    let (proxied, v4) = (frontend.kind == FrontendKind::L7, frontend.key.vip.is_ipv4());
     pool.backends
         .iter()
-        .filter(|b| b.address.is_ipv4() == v4)
+        .filter(|b| proxied || b.address.is_ipv4() == v4)
         .map(|b| BackendStatus {
             address: b.address.to_string(),
             state: match b.state {
@@ -251,11 +287,17 @@ fn pool_backends(pool: &Pool, v4: bool, counts: &BTreeMap<(&PoolName, SocketAddr
             },
             weight: b.weight,
             forwarding: match b.forwarding {
+                _ if proxied => "proxy".into(),
                 Forwarding::Local => "local".into(),
                 Forwarding::Nat => "nat".into(),
             },
             node: b.node.clone(),
-            traffic: counts.get(&(&pool.name, b.address)).map(|c| Traffic::from(*c)).unwrap_or_default(),
+            // What XDP counted for the same pool under another frontend is not this one's.
+            traffic: counts
+                .get(&(&pool.name, b.address))
+                .filter(|_| !proxied)
+                .map(|c| Traffic::from(*c))
+                .unwrap_or_default(),
         })
         .collect()
 }

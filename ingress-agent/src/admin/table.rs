@@ -37,9 +37,20 @@ fn head(out: &mut String, s: &Status) {
     let applied: Vec<_> = s.rooms.iter().map(|r| format!("{} {}", r.name, r.applied)).collect();
     let _ = writeln!(out, "sluicegate {} on {}: {ready}, up {}", s.version, s.node, duration(s.uptime_seconds));
     let _ = writeln!(out, "generation {} planned; applied: {}", s.planned_generation, applied.join(", "));
+    if !s.source.name.is_empty() {
+        let age = match (s.source.behind_seconds, s.source.saved_seconds_ago) {
+            (_, Some(saved)) => format!("as saved {} ago", duration(saved)),
+            (Some(behind), None) => format!("as of {} ago", duration(behind)),
+            (None, None) => "current".to_owned(),
+        };
+        let _ = writeln!(out, "facts from {}: {age}", s.source.name);
+    }
     let _ = writeln!(out, "flows {} of {}", grouped(s.flows), grouped(s.flow_capacity));
     for reason in &s.not_ready {
         let _ = writeln!(out, "  ! {reason}");
+    }
+    for note in &s.notes {
+        let _ = writeln!(out, "  ! {note}");
     }
     for room in &s.rooms {
         for problem in room.problems.iter().filter(|p| !s.not_ready.contains(p)) {

@@ -1,7 +1,7 @@
 //! What a person reads.
 
 use super::*;
-use crate::admin::status::{BackendStatus, RejectionStatus, VerdictStatus, VipStatus};
+use crate::admin::status::{BackendStatus, RejectionStatus, SourceStatus, VerdictStatus, VipStatus};
 
 fn sample(packets: u64) -> Status {
     let traffic =
@@ -11,6 +11,8 @@ fn sample(packets: u64) -> Status {
         node: "edge".into(),
         ready: false,
         not_ready: vec!["the proxy has no listener".into()],
+        notes: vec!["changes may have been missed for 65 s".into()],
+        source: SourceStatus { name: "the API server".into(), behind_seconds: Some(65), saved_seconds_ago: None },
         uptime_seconds: 300,
         planned_generation: 4,
         rooms: vec![],

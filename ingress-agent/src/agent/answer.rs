@@ -6,7 +6,7 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::{Control, explain};
-use crate::admin::query::{Query, Readings, Room};
+use crate::admin::query::{Query, Readiness, Readings, Room};
 use crate::model::holding::Holding;
 use crate::model::traffic::{L4Traffic, L7Traffic, RouteTraffic};
 use crate::proxy::metrics::{HttpTraffic, LATENCY_BOUNDS, UpstreamError};
@@ -16,7 +16,9 @@ use crate::proxy::{self, Proxy};
 pub(super) fn answer(query: Query, control: &Control, proxy: Option<&Proxy>) {
     match query {
         Query::Alive(place) => drop(place.send(())),
-        Query::Readiness(place) => drop(place.send(control.not_ready())),
+        Query::Readiness(place) => {
+            drop(place.send(Readiness { reasons: control.not_ready(), notes: control.notes() }));
+        }
         Query::Readings(place) => drop(place.send(Box::new(readings(control, proxy)))),
         Query::Explain(question, place) => drop(place.send(explain::explain(control, &question))),
     }
@@ -37,6 +39,8 @@ fn readings(control: &Control, proxy: Option<&Proxy>) -> Readings {
         snapshot: control.plan.as_ref().map(|p| Arc::clone(&p.snapshot)).unwrap_or_default(),
         rooms,
         not_ready: control.not_ready(),
+        notes: control.notes(),
+        source: control.source.borrow().clone(),
         attachments: control.dataplane.attachments().to_vec(),
         holding: control.vips.as_ref().map_or_else(|| Arc::new(Holding::default()), crate::vip::Vips::holding),
         l4,
@@ -59,6 +63,7 @@ fn l7(t: HttpTraffic) -> L7Traffic {
         open_connections: t.open_connections,
         tls_handshakes: t.tls_handshakes,
         tls_handshake_failures: t.tls_handshake_failures,
+        proxy_header_failures: t.proxy_header_failures,
         bytes_in: t.bytes_in,
         bytes_out: t.bytes_out,
         unrouted: t.unrouted,

@@ -31,9 +31,11 @@ fn l4(control: &Control, e: L4Explanation) -> Explanation {
     let mut told = Explanation { steps: e.steps, ..Explanation::default() };
     let frontend = e.frontend.and_then(|key| control.in_dataplane.as_ref()?.frontends.get(&key).map(Arc::clone));
     let kind = frontend.as_ref().map(|f| &f.kind);
+    let streams = control.in_dataplane.iter().flat_map(|snapshot| &snapshot.streams);
+    let stream = e.frontend.and_then(|key| streams.into_iter().find(|s| (s.vip, s.port) == (key.vip, key.port)));
     let pool = kind.and_then(|kind| match kind {
         FrontendKind::L4 { pool, .. } => Some(pool.to_string()),
-        FrontendKind::L7 => None,
+        FrontendKind::L7 => stream.map(|stream| stream.pool.to_string()),
     });
     let facts = [
         ("frontend", e.frontend.map(|key| key.to_string())),
@@ -50,7 +52,10 @@ fn l4(control: &Control, e: L4Explanation) -> Explanation {
         (Some((backend, _)), _) if e.source.is_none() => format!("dropped: no source port is free towards {backend}"),
         (Some((backend, Forwarding::Local)), _) => format!("forwarded to {backend}, on this node"),
         (Some((backend, Forwarding::Nat)), _) => format!("forwarded to {backend}, by address translation"),
-        (None, Some(FrontendKind::L7)) => "passed up to the proxy on this node; ask again with the URL".into(),
+        (None, Some(FrontendKind::L7)) => match stream {
+            Some(_) => "passed up to the proxy on this node, which takes it to a backend of the pool".into(),
+            None => "passed up to the proxy on this node; ask again with the URL".into(),
+        },
         (None, Some(FrontendKind::L4 { .. })) => "not forwarded: no backend takes new flows".into(),
         (None, None) => "not forwarded: not a frontend of ours".into(),
     };

@@ -25,6 +25,7 @@ fn least_that_must_be_said() {
     assert_eq!(c.dataplane.snat_ports, 1024..=65535);
     assert_eq!(c.dataplane.max_flows, 1_000_000);
     assert_eq!(c.plan.hold, Hold::All);
+    assert!(c.plan.watch_services_without_class && !c.plan.external_ips);
     assert_eq!(c.drain_timeout, Duration::from_secs(30));
     assert!(c.proxy.workers >= 1);
 }
@@ -42,6 +43,9 @@ fn everything_said() {
         "--https-port=8443",
         "--controller-class=k8s.io/ingress-nginx",
         "--watch-ingress-without-class",
+        "--watch-services-without-class=false",
+        "--external-ips",
+        "--ingress-pool=edge",
         "--tcp-services-configmap=a/b",
         "--udp-services-configmap=a/c",
         "--default-ssl-certificate=a/d.e",
@@ -68,7 +72,8 @@ fn everything_said() {
     assert_eq!(c.dataplane.interfaces, ["eth0", "eth1", "eth2"]);
     assert_eq!(c.plan.default_certificate, Some(ObjectName::new("a", "d.e")));
     assert_eq!(c.sources.udp_services, Some(ObjectName::new("a", "c")));
-    assert!(c.plan.watch_ingress_without_class);
+    assert!(c.plan.watch_ingress_without_class && !c.plan.watch_services_without_class && c.plan.external_ips);
+    assert_eq!((c.plan.ingress_pool, c.plan.vip_interface.as_str()), (Some(ObjectName::new("", "edge")), "bond0"));
     assert_eq!(c.plan.snat, ["10.0.0.1", "fd00::1"].map(|a| a.parse::<IpAddr>().unwrap()));
     assert_eq!((c.dataplane.hash_seed, c.dataplane.xdp_mode), (Some(0xdead_beef), XdpMode::Generic));
     assert_eq!(c.plan.hold, Hold::Only(c.plan.ingress_vips.iter().copied().collect()));
@@ -78,11 +83,34 @@ fn everything_said() {
 }
 
 #[test]
+fn a_cluster_instead_of_a_directory() {
+    let run = |more: &[&str]| {
+        let mut line = vec!["--interface=eth0", "--node=n"];
+        line.extend(more);
+        parse(&line).map(|c| c.source)
+    };
+    let Ok(SourceConfig::Cluster(c)) = run(&["--kubeconfig=/dev/null", "--default-ssl-certificate=a/b"]) else {
+        panic!("no cluster");
+    };
+    assert_eq!((c.kubeconfig.as_deref(), c.namespace.as_str()), (Some("/dev/null".as_ref()), "sluicegate-system"));
+    assert_eq!(c.state_dir.as_deref(), Some("/var/lib/sluicegate".as_ref()));
+    assert_eq!((c.watch_namespaces, c.default_certificate), (vec![], Some(ObjectName::new("a", "b"))));
+    // In a pod.
+    let inside =
+        ["--kubernetes-service-host=10.96.0.1", "--watch-namespace=a,b", "--watch-namespace=a", "--state-dir=off"];
+    let Ok(SourceConfig::Cluster(c)) = run(&inside) else { panic!("no cluster") };
+    assert_eq!((c.kubeconfig, c.state_dir), (None, None));
+    assert_eq!(c.watch_namespaces, ["a", "b"]);
+    // A directory is said, wherever the agent runs.
+    assert_eq!(run(&["--kubernetes-service-host=10.96.0.1", "--manifests=/"]), Ok(SourceConfig::Manifests("/".into())));
+}
+
+#[test]
 fn mistakes_are_reported_together() {
     let mistakes =
         parse(&["--http-port=0", "--snat-ports=9-1", "--xdp-mode=fast", "--drain-timeout=soon"]).unwrap_err();
     let wanted =
-        ["--manifests", "--interface", "--http-port 0", "--snat-ports 9-1", "--xdp-mode fast", "--drain-timeout soon"];
+        ["--kubeconfig", "--interface", "--http-port 0", "--snat-ports 9-1", "--xdp-mode fast", "--drain-timeout soon"];
     for w in wanted {
         assert!(mistakes.iter().any(|m| m.starts_with(w)), "{w}: {mistakes:?}");
     }
@@ -110,15 +138,33 @@ fn single_mistakes() {
     check("--ingress-vip=300.0.0.1", "is not an IP address");
     check("--snat-address=10.0.0.1,10.0.0.2", "more than one IPv4");
     check("--tcp-services-configmap=nothing", "namespace/name");
+    check("--ingress-pool=a/b", "is not an object's name");
     check("--hash-seed=xyz", "hexadecimal");
     check("--pin-path=here", "absolute");
     check("--max-flows=0", "is not a number from 1");
     check("--max-flows=-1", "is not a number from 1");
     check("--hold-vips=some", "is not an IP address");
     check("--admin-address=localhost", "is not an address and port");
+    check("--kubeconfig=/dev/null", "excludes --kubeconfig");
     check("--workers=0", "is not a number from 1");
     check("--access-log-format=xml", "is none of json, combined");
     check("--drain-timeout=99999999999999999999s", "up to a day");
+}
+
+#[test]
+fn mistakes_about_a_cluster() {
+    #[track_caller]
+    fn check(options: &[&str], says: &str) {
+        let mut line = vec!["--interface=eth0", "--node=n"];
+        line.extend(options);
+        let mistakes = parse(&line).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].contains(says), "{mistakes:?}");
+    }
+    check(&[], "is missing: the kubeconfig of the cluster to watch, or --manifests");
+    check(&["--kubeconfig=/nonexistent"], "/nonexistent: No such file");
+    check(&["--kubeconfig=/dev/null", "--namespace=A"], "is not the name of a namespace");
+    check(&["--kubeconfig=/dev/null", "--watch-namespace=a/b"], "is not the name of a namespace");
+    check(&["--kubeconfig=/dev/null", "--state-dir=here"], "absolute");
 }
 
 #[test]

@@ -33,6 +33,12 @@ impl Reader {
         text.filter(|t| !t.is_empty()).and_then(|t| self.read(option, t, object_name))
     }
 
+    /// The name of an object that is in no namespace; an empty one was not said.
+    pub(super) fn cluster_object(&mut self, option: &str, text: Option<&String>) -> Option<ObjectName> {
+        let text = text.filter(|t| !t.is_empty())?;
+        self.read(option, text, subdomain).map(|name| ObjectName::new("", name))
+    }
+
     /// Does not repeat the text.
     pub(super) fn read_secret<T>(
         &mut self,
@@ -133,6 +139,15 @@ pub(super) fn node_name(text: &str) -> Result<String, String> {
         return Err("is not a node name (lower-case letters, digits, dashes and dots)".into());
     }
     Ok(text.to_owned())
+}
+
+/// RFC 1123 label.
+pub(super) fn namespace(text: &str) -> Result<String, String> {
+    if label(text, 63) { Ok(text.to_owned()) } else { Err("is not the name of a namespace".into()) }
+}
+
+fn subdomain(text: &str) -> Result<String, String> {
+    node_name(text).map_err(|_| "is not an object's name (lower-case letters, digits, dashes and dots)".to_owned())
 }
 
 fn object_name(text: &str) -> Result<ObjectName, String> {

@@ -153,7 +153,7 @@ mod tests {
 
     fn pool(backends: &[(&str, BackendState, Forwarding, u32)]) -> Pool {
         Pool {
-            name: PoolName { service: ObjectName::new("shop", "web"), port: 80, protocol: Protocol::Tcp },
+            name: PoolName { service: ObjectName::new("shop", "web"), port: 80, protocol: Protocol::Tcp, local: false },
             backends: backends
                 .iter()
                 .map(|(a, state, forwarding, weight)| Backend {

@@ -3,16 +3,27 @@
 //!
 //! A clone of [`Facts`] is a few pointers. An object that did not change keeps its `Arc`, and that is how the plan
 //! finds out that it has nothing to do.
+//!
+//! Objects are serialised for a start without an API server (`sources::kube::saved`), and for nothing else.
+
+mod exposure;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::objects::{Named, Objects};
 use super::rejection::{Rejection, Severity};
 use super::route::Balance;
+use super::selector::Labels;
 use super::snapshot::{AppProtocol, Certificate, Forwarding, ObjectName, Protocol};
+use super::stream::ProxyProtocol;
+
+pub use exposure::{
+    Exposure, Families, Family, LoadBalancerFacts, NodeFacts, NodeSelector, PoolRef, VipFacts, VirtualIpPoolFacts,
+};
 
 /// All that the sources know.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +36,8 @@ pub struct Facts {
     pub ingresses: Objects<IngressFacts>,
     pub classes: Objects<IngressClassFacts>,
     pub certificates: Objects<CertificateFacts>,
+    pub virtual_ip_pools: Objects<VirtualIpPoolFacts>,
+    pub nodes: Objects<NodeFacts>,
     /// TCP and UDP ports that a ConfigMap maps to Services: the two ConfigMaps that the options name.
     pub tcp_streams: Option<Arc<StreamFacts>>,
     pub udp_streams: Option<Arc<StreamFacts>>,
@@ -33,13 +46,15 @@ pub struct Facts {
 }
 
 /// Which object it was, where it was read and how old it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     pub name: ObjectName,
     /// `shop.yaml, document 2`; empty for objects from the API server.
     pub place: String,
     /// `metadata.creationTimestamp` in seconds since 1970, or [`UNDATED`].
     pub created: i64,
+    /// `metadata.uid`, by which the API server tells objects of one name apart; empty for objects that did not come from one.
+    pub uid: String,
 }
 
 /// The age of an object without a creation time: younger than any that has one.
@@ -68,14 +83,19 @@ impl Origin {
 
     fn finding(&self, kind: &str, field: String, reason: String, severity: Severity) -> Rejection {
         let (kind, name, place) = (kind.to_owned(), self.name.clone(), self.place.clone());
-        Rejection { kind, name, place, field, reason, severity }
+        Rejection { kind, name, place, field, reason, severity, uid: self.uid.clone() }
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceFacts {
     pub origin: Origin,
+    pub labels: Labels,
     pub exposure: Exposure,
+    /// `spec.externalIPs`; the plan knows whether they count.
+    pub external_ips: Vec<VipFacts>,
+    /// `spec.selector`: Services of one selector have the same endpoints.
+    pub selector: Labels,
     /// Without those that were rejected. Port numbers are never 0.
     pub ports: Vec<PortFacts>,
     /// `sessionAffinity: ClientIP`.
@@ -93,26 +113,7 @@ pub struct ServiceFacts {
     pub balance: Option<Balance>,
 }
 
-/// How a Service wants to be reached from outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Exposure {
-    /// Only as a backend of routes.
-    Internal,
-    /// By us, at these addresses, each with the field that it stands in. May be empty: no address yet.
-    LoadBalancer(Vec<VipFacts>),
-    /// By somebody else: the `loadBalancerClass` is not ours. Still a backend of routes.
-    OtherLoadBalancer,
-    /// A DNS alias without endpoints.
-    ExternalName,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VipFacts {
-    pub address: IpAddr,
-    pub field: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortFacts {
     /// Empty where the Service has one port without a name. Slices are matched by it.
     pub name: String,
@@ -131,7 +132,7 @@ pub struct ServiceSlices {
     pub slices: Vec<Arc<SliceFacts>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SliceFacts {
     pub origin: Origin,
     /// The Service it belongs to, in the same namespace.
@@ -147,7 +148,7 @@ pub const DEFAULT_WEIGHT: u32 = 100;
 /// Largest weight: keeps the filling of a table short, which takes rounds in proportion to the largest over the smallest.
 pub const MOST_WEIGHT: u32 = 1000;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlicePort {
     pub name: String,
     /// Never 0.
@@ -155,7 +156,7 @@ pub struct SlicePort {
     pub protocol: Protocol,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointFacts {
     pub address: IpAddr,
     /// Passed its readiness probe and is not terminating.
@@ -166,7 +167,7 @@ pub struct EndpointFacts {
     pub node: Option<Arc<str>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressFacts {
     pub origin: Origin,
     pub class: ClassChoice,
@@ -179,7 +180,7 @@ pub struct IngressFacts {
 }
 
 /// How an Ingress says whose it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClassChoice {
     /// `spec.ingressClassName`.
     Named(String),
@@ -189,7 +190,7 @@ pub enum ClassChoice {
 }
 
 /// All paths of one host; what was rejected is gone already.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleFacts {
     /// `spec.rules[2]`.
     pub field: String,
@@ -197,7 +198,7 @@ pub struct RuleFacts {
     pub paths: Vec<PathFacts>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum HostFacts {
     /// No host in the rule: hosts that nobody names.
     Any,
@@ -207,7 +208,7 @@ pub enum HostFacts {
     Exact(String),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathFacts {
     /// `spec.rules[2].http.paths[0]`.
     pub field: String,
@@ -217,14 +218,14 @@ pub struct PathFacts {
     pub backend: BackendRef,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PathKind {
     Exact,
     Prefix,
     ImplementationSpecific,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendRef {
     /// Where the reference stands, for messages.
     pub field: String,
@@ -232,13 +233,13 @@ pub struct BackendRef {
     pub port: PortRef,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PortRef {
     Number(u16),
     Name(String),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsFacts {
     /// `spec.tls[0]`.
     pub field: String,
@@ -248,15 +249,17 @@ pub struct TlsFacts {
     pub secret: Option<ObjectName>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressClassFacts {
     pub origin: Origin,
     /// `spec.controller`.
     pub controller: String,
     /// `ingressclass.kubernetes.io/is-default-class`.
     pub default: bool,
-    /// `sluicegate.io/vips`: where its Ingresses are served; empty: on the addresses of the options.
+    /// `sluicegate.io/vips`: where its Ingresses are served.
     pub vips: Vec<VipFacts>,
+    /// `spec.parameters`: the pool that gives it addresses. With neither it is served on the addresses of the options.
+    pub pool: Option<PoolRef>,
 }
 
 /// A `kubernetes.io/tls` Secret whose key was found to match its certificate.
@@ -275,18 +278,20 @@ impl PartialEq for CertificateFacts {
 }
 
 /// `"9000": "ns/svc:port"` of a ConfigMap.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamFacts {
     pub origin: Origin,
     pub protocol: Protocol,
     pub ports: Vec<StreamPort>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamPort {
     /// On the ingress addresses. Never 0.
     pub port: u16,
     pub backend: BackendRef,
+    /// Never of UDP.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl Named for ServiceFacts {

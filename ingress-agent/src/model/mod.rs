@@ -5,12 +5,22 @@ pub mod snapshot;
 
 pub mod route;
 
+pub mod stream;
+
 pub mod rejection;
 
 pub mod traffic;
 
 pub mod holding;
 
+pub mod report;
+
+pub mod source;
+
 pub mod facts;
+
+pub mod addresses;
+
+pub mod selector;
 
 pub mod objects;

@@ -18,6 +18,8 @@ pub struct Rejection {
     /// What is wrong and what would be right, without a full stop.
     pub reason: String,
     pub severity: Severity,
+    /// Of the object, where it came from an API server.
+    pub uid: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

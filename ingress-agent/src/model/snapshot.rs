@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::rejection::Rejection;
 use super::route::Listener;
+use super::stream::Stream;
 
 /// The whole of what this node has to be.
 #[derive(Clone, Debug, Default)]
@@ -21,16 +23,46 @@ pub struct Snapshot {
     pub generation: u64,
     /// Addresses that we answer for, sorted.
     pub vips: BTreeMap<IpAddr, Vip>,
+    /// What was given to each Service that we expose, and to each IngressClass that has addresses of its own: what their
+    /// objects' status should say. A Service without an address is here as well.
+    pub assigned: Arc<Assigned>,
     /// (vip, protocol, port) to what is done with it.
     pub frontends: BTreeMap<FrontendKey, Arc<Frontend>>,
     /// Pools by name. Every pool that a frontend or a route names is here.
     pub pools: BTreeMap<PoolName, Arc<Pool>>,
     /// L7 listeners, by address and port. Each has an L7 frontend as well.
     pub listeners: Vec<Arc<Listener>>,
+    /// TCP through the proxy, by address and port. Each has an L7 frontend as well.
+    pub streams: Vec<Arc<Stream>>,
     /// Certificates that listeners may present, by the name of their Secret.
     pub certificates: BTreeMap<ObjectName, Arc<Certificate>>,
+    /// What is to be said of objects in the cluster.
+    pub served: Served,
     /// What was not taken, and why. Sorted, without repetition.
     pub rejections: Vec<Rejection>,
+}
+
+/// Which objects are served on which addresses. Both lists are sorted by name.
+#[derive(Clone, Debug, Default)]
+pub struct Served {
+    /// Services of type `LoadBalancer` that have at least one port at an address.
+    pub services: Arc<Vec<Arc<ServedObject>>>,
+    /// Ingresses of our classes.
+    pub ingresses: Arc<Vec<Arc<ServedObject>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedObject {
+    pub name: ObjectName,
+    /// Sorted, without repetition, never empty.
+    pub addresses: Arc<[IpAddr]>,
+}
+
+/// Who was given which addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assigned {
+    pub services: BTreeMap<ObjectName, Vec<IpAddr>>,
+    pub classes: BTreeMap<ObjectName, Vec<IpAddr>>,
 }
 
 /// An address that we answer for.
@@ -43,7 +75,7 @@ pub struct Vip {
 }
 
 /// Namespace and name of a Kubernetes object; the namespace is empty for cluster-scoped kinds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectName {
     pub namespace: String,
     pub name: String,
@@ -65,7 +97,7 @@ impl fmt::Display for ObjectName {
 }
 
 /// L4 protocol of a frontend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Protocol {
     Tcp,
     Udp,
@@ -125,7 +157,7 @@ pub enum FrontendKind {
         /// Clients that may open flows, of the VIP's family, sorted; `None`: all. Empty: nobody.
         sources: Option<Vec<IpNet>>,
     },
-    /// Passed up to the proxy, which has a listener for it.
+    /// Passed up to the proxy, which has a listener or a stream for it.
     L7,
 }
 
@@ -136,14 +168,19 @@ pub struct PoolName {
     /// `spec.ports[].port` of the Service. Never 0.
     pub port: u16,
     pub protocol: Protocol,
+    /// Only the endpoints on this node (`externalTrafficPolicy: Local`).
+    pub local: bool,
 }
 
-/// `namespace/service:port`, with `/udp` where it is not TCP.
+/// `namespace/service:port`, with `/udp` where it is not TCP and `/local` where it is this node's part.
 impl fmt::Display for PoolName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.service, self.port)?;
         if self.protocol == Protocol::Udp {
             f.write_str("/udp")?;
+        }
+        if self.local {
+            f.write_str("/local")?;
         }
         Ok(())
     }
@@ -183,7 +220,7 @@ pub enum BackendState {
 }
 
 /// How a packet gets to a backend and its reply back (design, section 4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Forwarding {
     /// On this node: DNAT, PASS to the kernel, the reply is rewritten at TC egress. The client's address is kept.
     Local,
@@ -191,7 +228,7 @@ pub enum Forwarding {
     Nat,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AppProtocol {
     #[default]
     Http1,

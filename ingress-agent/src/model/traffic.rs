@@ -68,6 +68,8 @@ pub struct L7Traffic {
     pub open_connections: u64,
     pub tls_handshakes: u64,
     pub tls_handshake_failures: u64,
+    /// Connections to ports with the PROXY protocol that did not begin with its header.
+    pub proxy_header_failures: u64,
     /// Bytes on the wire from and to clients.
     pub bytes_in: u64,
     pub bytes_out: u64,

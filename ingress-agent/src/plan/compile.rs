@@ -153,7 +153,8 @@ pub(super) fn resolve<'a>(
         };
         return Err(Fault { part, reason: format!("Service {name} has no {wanted} port {port}") });
     };
-    Ok((service, PoolName { service: name.clone(), port: port.port, protocol }))
+    // `externalTrafficPolicy` is about packets for the Service's own addresses; whoever refers to it means all endpoints.
+    Ok((service, PoolName { service: name.clone(), port: port.port, protocol, local: false }))
 }
 
 fn path_match(path: &PathFacts) -> PathMatch {

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::addresses::Addresses;
 use super::compile::{Compiled, compile, host_text, plain_route, resolve};
-use super::{PlanOptions, hosts, keep, tls, vips};
+use super::{PlanOptions, hosts, keep, served, tls, vips};
 use crate::model::facts::{
     BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef,
 };
 use crate::model::rejection::Rejection;
 use crate::model::route::{Action, HostTable, Listener, PathMatch, Route, Tls, WeightedPool};
-use crate::model::snapshot::{Certificate, Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol};
+use crate::model::snapshot::{
+    Certificate, Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol, ServedObject,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Http {
@@ -25,6 +28,8 @@ pub(super) struct Http {
     /// Who asked for which address.
     pub(super) owners: BTreeSet<(IpAddr, String)>,
     pub(super) rejections: Vec<Rejection>,
+    /// Ingresses and their addresses.
+    pub(super) served: Arc<Vec<Arc<ServedObject>>>,
     /// By Ingress, sorted by name.
     compiled: Vec<Arc<Compiled>>,
 }
@@ -40,7 +45,7 @@ pub(super) fn same_input(a: &Facts, b: &Facts) -> bool {
 /// Whose Ingress it is: `None` of a class (only served where the options say so), or the class of this name.
 type Class<'a> = Option<&'a ObjectName>;
 
-pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Http>) -> Http {
+pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, last: Option<&Http>) -> Http {
     let mut http = Http::default();
     let ours: Vec<&Arc<IngressClassFacts>> =
         facts.classes.iter().filter(|c| c.controller == options.controller_class).collect();
@@ -62,13 +67,16 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Http>) ->
         chosen.push((class, compiled));
     }
     http.compiled = chosen.iter().map(|(_, c)| Arc::clone(c)).collect();
+    let groups = groups(&ours, addresses, &mut http);
+    let by_class = by_class(&groups);
+    let now = chosen.iter().filter_map(|(class, c)| Some((&c.ingress.origin.name, Arc::clone(by_class.get(class)?))));
+    http.served = served::list(now, last.map(|l| &l.served));
     chosen.sort_by(|(_, a), (_, b)| a.ingress.origin.seniority().cmp(&b.ingress.origin.seniority()));
 
-    let groups = groups(&ours, options, &mut http);
     for (class, compiled) in &chosen {
         if !groups.keys().any(|classes| classes.contains(class)) {
-            let reason =
-                "is not served: neither its IngressClass (`sluicegate.io/vips`) nor `--ingress-vip` gives an address";
+            let reason = "is not served: neither its IngressClass (`sluicegate.io/vips` or a VirtualIPPool) nor `--ingress-vip` \
+                 gives an address";
             http.rejections.push(compiled.ingress.origin.reject("Ingress", "spec.ingressClassName", reason));
         }
     }
@@ -132,18 +140,18 @@ impl Http {
 /// Addresses that serve the same classes, with these classes.
 fn groups<'a>(
     ours: &[&'a Arc<IngressClassFacts>],
-    options: &PlanOptions,
+    addresses: &Addresses,
     http: &mut Http,
 ) -> BTreeMap<BTreeSet<Class<'a>>, Vec<IpAddr>> {
     let mut by_vip: BTreeMap<IpAddr, BTreeSet<Class<'a>>> = BTreeMap::new();
-    for vip in &options.ingress_vips {
+    for (vip, given_by) in &addresses.ingress {
         match vips::fault(*vip) {
             None => {
                 by_vip.entry(*vip).or_default().insert(None);
-                http.owners.insert((*vip, "--ingress-vip".to_owned()));
+                http.owners.insert((*vip, (*given_by).to_owned()));
             }
             Some(fault) => {
-                let origin = option("--ingress-vip");
+                let origin = option(given_by);
                 http.rejections.push(origin.reject("Option", "", format!("{vip} cannot be served: it {fault}")));
             }
         }
@@ -151,12 +159,13 @@ fn groups<'a>(
     let of_options: Vec<IpAddr> = by_vip.keys().copied().collect();
     for class in ours {
         let name = Some(&class.origin.name);
-        if class.vips.is_empty() {
+        let Some(given) = addresses.classes.get(&class.origin.name) else {
             for vip in &of_options {
                 by_vip.entry(*vip).or_default().insert(name);
             }
-        }
-        for vip in &class.vips {
+            continue;
+        };
+        for vip in given {
             if let Some(fault) = vips::fault(vip.address) {
                 let reason = format!("{} cannot be served: it {fault}", vip.address);
                 http.rejections.push(class.origin.reject("IngressClass", vip.field.as_str(), reason));
@@ -172,6 +181,17 @@ fn groups<'a>(
         groups.entry(classes).or_default().push(vip);
     }
     groups
+}
+
+/// Where the Ingresses of each class are served.
+fn by_class<'a>(groups: &BTreeMap<BTreeSet<Class<'a>>, Vec<IpAddr>>) -> BTreeMap<Class<'a>, Arc<[IpAddr]>> {
+    let mut sorted: BTreeMap<Class<'a>, BTreeSet<IpAddr>> = BTreeMap::new();
+    for (classes, addresses) in groups {
+        for class in classes {
+            sorted.entry(*class).or_default().extend(addresses);
+        }
+    }
+    sorted.into_iter().map(|(class, addresses)| (class, addresses.into_iter().collect())).collect()
 }
 
 /// `None`: somebody else's Ingress. As ingress-nginx chooses: the field, else the deprecated annotation, else the default
@@ -243,6 +263,6 @@ fn default_backend(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Opt
 }
 
 /// Options stand where no object does.
-fn option(name: &str) -> Origin {
-    Origin { name: ObjectName::new("", name), place: "command line".to_owned(), created: 0 }
+pub(super) fn option(name: &str) -> Origin {
+    Origin { name: ObjectName::new("", name), place: "command line".to_owned(), ..Origin::default() }
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{PlanOptions, compile, http::Http, keep, vips};
-use crate::model::facts::{Exposure, Facts, Origin, ServiceFacts, StreamFacts};
+use super::addresses::Addresses;
+use super::{PlanOptions, compile, http::Http, keep, served};
+use crate::model::facts::{Facts, Origin, ServiceFacts, StreamFacts, VipFacts};
 use crate::model::objects::Objects;
 use crate::model::rejection::Rejection;
-use crate::model::snapshot::{Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol};
+use crate::model::snapshot::{Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol, ServedObject};
+use crate::model::stream::Stream;
 
 #[derive(Debug, Default)]
 pub(super) struct L4 {
@@ -19,7 +21,11 @@ pub(super) struct L4 {
     pub(super) pools: BTreeSet<PoolName>,
     /// Who asked for which address.
     pub(super) owners: BTreeSet<(IpAddr, String)>,
+    /// Services and their addresses.
+    pub(super) served: Arc<Vec<Arc<ServedObject>>>,
     pub(super) rejections: Vec<Rejection>,
+    /// Sorted by address and port.
+    pub(super) streams: Vec<Arc<Stream>>,
 }
 
 /// Endpoints play no part here.
@@ -32,17 +38,25 @@ pub(super) fn same_input(a: &Facts, b: &Facts) -> bool {
         && same(a.udp_streams.as_ref(), b.udp_streams.as_ref())
 }
 
-pub(super) fn plan(facts: &Facts, options: &PlanOptions, http: &Http, last: Option<&L4>) -> L4 {
+pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, http: &Http, last: Option<&L4>) -> L4 {
     let listeners = http.frontends.iter().map(|f| (f.key, ("the HTTP listener".to_owned(), None)));
-    let mut claims = Claims { options, taken: listeners.collect(), frontends: BTreeMap::new(), l4: L4::default() };
+    let mut claims = Claims {
+        options,
+        taken: listeners.collect(),
+        frontends: BTreeMap::new(),
+        served: BTreeMap::new(),
+        streams: BTreeMap::new(),
+        l4: L4::default(),
+    };
 
     for streams in [&facts.tcp_streams, &facts.udp_streams].into_iter().flatten() {
         claims.streams(streams, &http.vips, &facts.services);
     }
-    let mut services: Vec<_> = facts.services.iter().collect();
-    services.sort_by_key(|s| s.origin.seniority());
-    for service in services {
-        claims.service(service);
+    let exposed = addresses.services.iter().filter(|(_, given)| !given.is_empty());
+    let mut services: Vec<_> = exposed.filter_map(|(name, given)| Some((facts.services.find(name)?, given))).collect();
+    services.sort_by_key(|(s, _)| s.origin.seniority());
+    for (service, given) in services {
+        claims.service(service, given);
     }
 
     let old: BTreeMap<FrontendKey, &Arc<Frontend>> =
@@ -51,7 +65,17 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, http: &Http, last: Opti
         let before = old.get(&f.key).copied();
         keep(f, before)
     });
-    L4 { frontends: kept.collect(), ..claims.l4 }
+    let now = claims.served.iter().map(|(name, addresses)| (name, addresses.iter().copied().collect()));
+    let served = served::list(now, last.map(|l| &l.served));
+    let old = |stream: &Stream| {
+        let mut all = last.iter().flat_map(|l| &l.streams);
+        all.find(|o| (o.vip, o.port) == (stream.vip, stream.port))
+    };
+    let streams = claims.streams.into_values().map(|stream| {
+        let before = old(&stream);
+        keep(stream, before)
+    });
+    L4 { frontends: kept.collect(), streams: streams.collect(), served, ..claims.l4 }
 }
 
 struct Claims<'a> {
@@ -59,6 +83,9 @@ struct Claims<'a> {
     /// By whom, for the messages.
     taken: BTreeMap<FrontendKey, (String, Option<Origin>)>,
     frontends: BTreeMap<FrontendKey, Frontend>,
+    /// By Service: where it got a port.
+    served: BTreeMap<ObjectName, BTreeSet<IpAddr>>,
+    streams: BTreeMap<FrontendKey, Stream>,
     l4: L4,
 }
 
@@ -69,29 +96,21 @@ struct Clients {
 }
 
 impl Claims<'_> {
-    fn service(&mut self, service: &ServiceFacts) {
-        let Exposure::LoadBalancer(addresses) = &service.exposure else {
-            return;
-        };
+    fn service(&mut self, service: &ServiceFacts, given: &[VipFacts]) {
         let origin = &service.origin;
-        if addresses.is_empty() {
-            let reason =
-                "has no address yet: `metadata.annotations[sluicegate.io/vips]` or `spec.loadBalancerIP` gives one";
-            self.l4.rejections.push(origin.warn("Service", "spec", reason));
-        }
-        for vip in addresses {
-            if let Some(fault) = vips::fault(vip.address) {
-                let reason = format!("{} cannot be served: it {fault}", vip.address);
-                self.l4.rejections.push(origin.reject("Service", vip.field.as_str(), reason));
-                continue;
-            }
+        for vip in given {
             let sources = self.sources(service, vip.address);
             for port in &service.ports {
                 let key = FrontendKey { vip: vip.address, protocol: port.protocol, port: port.port };
-                let pool = PoolName { service: origin.name.clone(), port: port.port, protocol: port.protocol };
+                let (name, local) = (origin.name.clone(), service.external_traffic_local);
+                let pool = PoolName { service: name, port: port.port, protocol: port.protocol, local };
                 let field = format!("spec.ports[{}].port", port.index);
                 let clients = Clients { affinity: service.client_ip_affinity, sources: sources.clone() };
-                self.claim(key, pool, clients, "Service", origin, field);
+                // `externalIPs` are their owner's own: nobody has to be told of them.
+                let claimed = self.claim(key, pool, clients, "Service", origin, field);
+                if claimed && !service.external_ips.contains(vip) {
+                    self.served.entry(origin.name.clone()).or_default().insert(vip.address);
+                }
             }
         }
     }
@@ -124,8 +143,20 @@ impl Claims<'_> {
                     "is not served: there is no ingress address (`--ingress-vip` or an IngressClass's annotation)";
                 self.l4.rejections.push(streams.origin.reject("ConfigMap", backend.field.as_str(), reason));
             }
+            let proxy_protocol = stream.proxy_protocol;
+            if proxy_protocol.is_spoken() && service.client_ip_affinity {
+                let reason =
+                    "speaks the PROXY protocol, so the proxy balances it, which does not know `sessionAffinity`";
+                self.l4.rejections.push(streams.origin.warn("ConfigMap", backend.field.as_str(), reason));
+            }
             for vip in addresses {
                 let key = FrontendKey { vip: *vip, protocol: streams.protocol, port: stream.port };
+                if proxy_protocol.is_spoken() {
+                    let (pool, balance) = (pool.clone(), service.balance.unwrap_or_default());
+                    let stream = Stream { vip: *vip, port: stream.port, pool, balance, proxy_protocol };
+                    self.stream(key, stream, &streams.origin, backend.field.clone());
+                    continue;
+                }
                 // The Service's ranges are about its own addresses.
                 let clients = Clients { affinity: service.client_ip_affinity, sources: None };
                 self.claim(key, pool.clone(), clients, "ConfigMap", &streams.origin, backend.field.clone());
@@ -133,7 +164,30 @@ impl Claims<'_> {
         }
     }
 
-    /// First come, first served: callers come in the order of their right.
+    /// The proxy's, as HTTP is.
+    fn stream(&mut self, key: FrontendKey, stream: Stream, origin: &Origin, field: String) {
+        let Some(owner) = self.take(key, "ConfigMap", origin, field) else { return };
+        self.l4.pools.insert(stream.pool.clone());
+        self.l4.owners.insert((key.vip, owner));
+        let frontend = Frontend { key, owner: stream.pool.service.clone(), kind: FrontendKind::L7 };
+        self.frontends.insert(key, frontend);
+        self.streams.insert(key, stream);
+    }
+
+    /// First come, first served: callers come in the order of their right. The name of the owner, if it has it now.
+    fn take(&mut self, key: FrontendKey, kind: &str, origin: &Origin, field: String) -> Option<String> {
+        let owner = format!("{kind} {}", origin.name);
+        if let Some((winner, theirs)) = self.taken.get(&key) {
+            let why = theirs.as_ref().map_or("which comes before everybody", |theirs| theirs.why_before(origin));
+            self.l4.rejections.push(origin.reject(kind, field, format!("{key} is taken by {winner}, {why}")));
+            return None;
+        }
+        // A ConfigMap's age does not matter: the operator named it.
+        self.taken.insert(key, (owner.clone(), (kind == "Service").then(|| origin.clone())));
+        Some(owner)
+    }
+
+    /// As `take`. Returns whether it got it.
     fn claim(
         &mut self,
         key: FrontendKey,
@@ -142,23 +196,16 @@ impl Claims<'_> {
         kind: &str,
         origin: &Origin,
         field: String,
-    ) {
-        let owner = format!("{kind} {}", origin.name);
-        if let Some((winner, theirs)) = self.taken.get(&key) {
-            let why = theirs.as_ref().map_or("which comes before everybody", |theirs| theirs.why_before(origin));
-            self.l4.rejections.push(origin.reject(kind, field, format!("{key} is taken by {winner}, {why}")));
-            return;
-        }
+    ) -> bool {
+        let Some(owner) = self.take(key, kind, origin, field) else { return false };
         let snat = self.options.snat.iter().find(|a| a.is_ipv4() == key.vip.is_ipv4()).copied().unwrap_or(key.vip);
         let owner_name: ObjectName = pool.service.clone();
         self.l4.pools.insert(pool.clone());
-        self.l4.owners.insert((key.vip, owner.clone()));
-        let origin_kind = kind;
+        self.l4.owners.insert((key.vip, owner));
         let Clients { affinity: client_ip_affinity, sources } = clients;
         let kind = FrontendKind::L4 { pool, client_ip_affinity, snat, sources };
         self.frontends.insert(key, Frontend { key, owner: owner_name, kind });
-        // A ConfigMap's age does not matter: the operator named it.
-        self.taken.insert(key, (owner, (origin_kind == "Service").then(|| origin.clone())));
+        true
     }
 }
 

@@ -2,13 +2,15 @@
 //! which facts arrived, so that every node reaches the same one alone.
 //!
 //! Who wins an (address, protocol, port) that several claim: the HTTP listeners first, then the `tcp-services` and
-//! `udp-services` ConfigMaps (both are the operator's word), then Services, the older before the younger. Hosts and paths
-//! go to the older Ingress. The loser's owner reads who won.
+//! `udp-services` ConfigMaps (both are the operator's word), then Services, the older before the younger. Who has which
+//! address is settled before that (`addresses`). Hosts and paths go to the older Ingress. The loser's owner reads who won.
 #![forbid(unsafe_code)]
 
 pub mod options;
 
 mod vips;
+
+mod addresses;
 
 mod pools;
 
@@ -22,6 +24,8 @@ mod hosts;
 
 mod tls;
 
+mod served;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,7 +34,7 @@ pub use options::{Hold, PlanOptions};
 
 use crate::model::facts::Facts;
 use crate::model::rejection::Rejection;
-use crate::model::snapshot::{Frontend, FrontendKey, Pool, PoolName, Snapshot, Vip};
+use crate::model::snapshot::{Frontend, FrontendKey, Pool, PoolName, Served, Snapshot, Vip};
 
 /// A snapshot, and what the next plan needs to find out how little has changed.
 #[derive(Debug)]
@@ -43,6 +47,7 @@ pub struct Plan {
 struct Memo {
     options: PlanOptions,
     facts: Facts,
+    addresses: Arc<addresses::Addresses>,
     http: Arc<http::Http>,
     l4: Arc<l4::L4>,
     names: Arc<BTreeSet<PoolName>>,
@@ -55,13 +60,21 @@ struct Memo {
 pub fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Plan>) -> Plan {
     let before = last.map(|l| &l.memo).filter(|m| m.options == *options);
 
-    let http = match before.filter(|m| http::same_input(facts, &m.facts)) {
-        Some(m) => Arc::clone(&m.http),
-        None => Arc::new(http::plan(facts, options, before.map(|m| &*m.http))),
+    let addresses = match before.filter(|m| addresses::same_input(facts, &m.facts)) {
+        Some(m) => Arc::clone(&m.addresses),
+        None => Arc::new(addresses::plan(facts, options, before.map(|m| &*m.addresses))),
     };
-    let l4 = match before.filter(|m| l4::same_input(facts, &m.facts) && http.leaves_as_much(&m.http)) {
+    let same = |m: &&Memo| http::same_input(facts, &m.facts) && addresses.gives_ingress_as(&m.addresses);
+    let http = match before.filter(same) {
+        Some(m) => Arc::clone(&m.http),
+        None => Arc::new(http::plan(facts, options, &addresses, before.map(|m| &*m.http))),
+    };
+    let same = |m: &&Memo| {
+        l4::same_input(facts, &m.facts) && addresses.gives_services_as(&m.addresses) && http.leaves_as_much(&m.http)
+    };
+    let l4 = match before.filter(same) {
         Some(m) => Arc::clone(&m.l4),
-        None => Arc::new(l4::plan(facts, options, &http, before.map(|m| &*m.l4))),
+        None => Arc::new(l4::plan(facts, options, &addresses, &http, before.map(|m| &*m.l4))),
     };
     // An Ingress that changes seldom names other pools, and hardly ever other addresses.
     let same_l4 = before.filter(|m| Arc::ptr_eq(&m.l4, &l4));
@@ -69,32 +82,40 @@ pub fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Plan>) -> Plan {
         Some(m) => Arc::clone(&m.names),
         None => Arc::new(http.pools.union(&l4.pools).cloned().collect()),
     };
-    let vips = match same_l4.filter(|m| m.http.owners == http.owners) {
+    let same = |m: &&Memo| m.http.owners == http.owners && addresses.holds_as(&m.addresses);
+    let vips = match same_l4.filter(same) {
         Some(m) => Arc::clone(&m.vips),
-        None => keep(held(&http, &l4, options), before.map(|m| &m.vips)),
+        None => keep(held(&addresses, &http, &l4, options), before.map(|m| &m.vips)),
     };
     // What an endpoint may not be is an address that we answer for.
     let same_vips = before.filter(|m| Arc::ptr_eq(&m.vips, &vips));
     let pools = pools::plan(facts, options, &names, &vips, before.map(|m| &m.pools), same_vips.is_some());
 
-    let snapshot = snapshot(facts, &http, &l4, &vips, &pools, last.map(|l| &l.snapshot));
-    let memo = Memo { options: options.clone(), facts: facts.clone(), http, l4, names, vips, pools };
+    let snapshot = snapshot(facts, &addresses, &http, &l4, &vips, &pools, last.map(|l| &l.snapshot));
+    let memo = Memo { options: options.clone(), facts: facts.clone(), addresses, http, l4, names, vips, pools };
     Plan { snapshot, memo }
 }
 
-fn held(http: &http::Http, l4: &l4::L4, options: &PlanOptions) -> BTreeMap<IpAddr, Vip> {
+fn held(
+    addresses: &addresses::Addresses,
+    http: &http::Http,
+    l4: &l4::L4,
+    options: &PlanOptions,
+) -> BTreeMap<IpAddr, Vip> {
     let mut owners: BTreeMap<IpAddr, BTreeSet<&String>> = BTreeMap::new();
     for (vip, owner) in http.owners.iter().chain(&l4.owners) {
         owners.entry(*vip).or_default().insert(owner);
     }
     let vip = |(address, owners): (IpAddr, BTreeSet<&String>)| {
-        (address, Vip { held_here: options.hold.holds(address), owners: owners.into_iter().cloned().collect() })
+        let held_here = options.hold.holds(address) && addresses.may_hold(address);
+        (address, Vip { held_here, owners: owners.into_iter().cloned().collect() })
     };
     owners.into_iter().map(vip).collect()
 }
 
 fn snapshot(
     facts: &Facts,
+    addresses: &addresses::Addresses,
     http: &http::Http,
     l4: &l4::L4,
     vips: &BTreeMap<IpAddr, Vip>,
@@ -104,19 +125,24 @@ fn snapshot(
     let frontends = http.frontends.iter().chain(&l4.frontends);
     let frontends: BTreeMap<FrontendKey, Arc<Frontend>> = frontends.map(|f| (f.key, Arc::clone(f))).collect();
     let mut rejections: Vec<Rejection> = facts.rejections.to_vec();
-    rejections.extend(http.rejections.iter().chain(&l4.rejections).chain(pools.rejections()).cloned());
+    rejections.extend(
+        addresses.rejections.iter().chain(&http.rejections).chain(&l4.rejections).chain(pools.rejections()).cloned(),
+    );
     rejections.sort();
     rejections.dedup();
     let snapshot = Snapshot {
         generation: last.map_or(0, |l| l.generation) + 1,
         vips: vips.clone(),
+        assigned: Arc::clone(&addresses.assigned),
         frontends,
         pools: pools
             .iter()
             .map(|pool| (pool.name.clone(), Arc::clone(pool)))
             .collect::<BTreeMap<PoolName, Arc<Pool>>>(),
         listeners: http.listeners.clone(),
+        streams: l4.streams.clone(),
         certificates: http.certificates.clone(),
+        served: Served { services: Arc::clone(&l4.served), ingresses: Arc::clone(&http.served) },
         rejections,
     };
     match last.filter(|last| same(last, &snapshot)) {
@@ -135,7 +161,12 @@ fn same(a: &Snapshot, b: &Snapshot) -> bool {
         && shared(&a.certificates, &b.certificates)
         && a.listeners.len() == b.listeners.len()
         && a.listeners.iter().zip(&b.listeners).all(|(a, b)| Arc::ptr_eq(a, b))
+        && a.streams.len() == b.streams.len()
+        && a.streams.iter().zip(&b.streams).all(|(a, b)| Arc::ptr_eq(a, b))
         && a.vips == b.vips
+        && Arc::ptr_eq(&a.served.services, &b.served.services)
+        && Arc::ptr_eq(&a.served.ingresses, &b.served.ingresses)
+        && (Arc::ptr_eq(&a.assigned, &b.assigned) || a.assigned == b.assigned)
         && a.rejections == b.rejections
 }
 

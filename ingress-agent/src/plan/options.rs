@@ -15,6 +15,15 @@ pub struct PlanOptions {
     pub watch_ingress_without_class: bool,
     /// Where Ingresses are served unless their class says otherwise.
     pub ingress_vips: Vec<IpAddr>,
+    /// The VirtualIPPool that gives more such addresses.
+    pub ingress_pool: Option<ObjectName>,
+    /// Expose Services of type LoadBalancer that name no class, too.
+    pub watch_services_without_class: bool,
+    /// Answer for the `externalIPs` of Services. Whoever may write a Service may then take any address of the network
+    /// (CVE-2020-8554), so this is for clusters where the two may do the same.
+    pub external_ips: bool,
+    /// What carries addresses on this node.
+    pub vip_interface: String,
     /// 0: no HTTP listener.
     pub http_port: u16,
     /// 0: no HTTPS listener.
@@ -53,6 +62,10 @@ impl Default for PlanOptions {
             controller_class: "sluicegate.io/ingress-controller".to_owned(),
             watch_ingress_without_class: false,
             ingress_vips: Vec::new(),
+            ingress_pool: None,
+            watch_services_without_class: true,
+            external_ips: false,
+            vip_interface: String::new(),
             http_port: 80,
             https_port: 443,
             default_certificate: None,

@@ -86,6 +86,9 @@ fn make(
     for slice in slices {
         for number in ports(slice, port) {
             for endpoint in &slice.endpoints {
+                if name.local && !is_here(endpoint.node.as_ref(), options) {
+                    continue;
+                }
                 if vips.contains_key(&endpoint.address) {
                     let reason =
                         format!("{} is an address that we answer for: its packets would loop", endpoint.address);
@@ -99,10 +102,18 @@ fn make(
     if merged.is_empty() {
         rejections.extend(nameless(service, port, slices));
     }
+    if name.local {
+        rejections.extend(nobody_here(service, slices, &merged, options, vips));
+        if service.forwarding == Some(Forwarding::Nat) {
+            let reason =
+                "is `nat`, which hides the client; `externalTrafficPolicy: Local` keeps it, so `local` is used";
+            rejections.push(service.origin.warn("Service", "metadata.annotations[sluicegate.io/forwarding]", reason));
+        }
+    }
     let table_size = table_size(service, merged.len(), rejections);
     Pool {
         name: name.clone(),
-        backends: backends(merged, service, options),
+        backends: backends(merged, name, service, options),
         table_size,
         app_protocol: port.app_protocol,
     }
@@ -149,23 +160,53 @@ impl<'a> Merged<'a> {
     }
 }
 
-fn backends(merged: BTreeMap<SocketAddr, Merged<'_>>, service: &ServiceFacts, options: &PlanOptions) -> Vec<Backend> {
+fn backends(
+    merged: BTreeMap<SocketAddr, Merged<'_>>,
+    name: &PoolName,
+    service: &ServiceFacts,
+    options: &PlanOptions,
+) -> Vec<Backend> {
     // KEP-1669: where no endpoint is ready, those that are terminating and still serve get the traffic. A frontend sees one
     // family only, so each counts for itself.
     let none_ready = |v4: bool| !merged.iter().any(|(a, e)| e.ready && a.is_ipv4() == v4);
     let (none_v4, none_v6) = (none_ready(true), none_ready(false));
     let backend = |(address, endpoint): (SocketAddr, Merged<'_>)| {
         let last_resort = endpoint.lingering && if address.is_ipv4() { none_v4 } else { none_v6 };
-        let here = endpoint.node.is_some_and(|node| **node == *options.node);
+        let by_node = if is_here(endpoint.node, options) { Forwarding::Local } else { Forwarding::Nat };
         Backend {
             address,
             weight: endpoint.weight,
             state: if endpoint.ready || last_resort { BackendState::Ready } else { BackendState::Draining },
-            forwarding: service.forwarding.unwrap_or(if here { Forwarding::Local } else { Forwarding::Nat }),
+            forwarding: if name.local { Forwarding::Local } else { service.forwarding.unwrap_or(by_node) },
             node: endpoint.node.map(ToString::to_string),
         }
     };
     merged.into_iter().map(backend).collect()
+}
+
+fn is_here(node: Option<&Arc<str>>, options: &PlanOptions) -> bool {
+    node.is_some_and(|node| **node == *options.node)
+}
+
+/// `externalTrafficPolicy: Local`, and this node holds the Service's address and has nobody to give the packets to. Said
+/// only here: on the other nodes it is as it should be.
+fn nobody_here(
+    service: &ServiceFacts,
+    slices: &[Arc<SliceFacts>],
+    here: &BTreeMap<SocketAddr, Merged<'_>>,
+    options: &PlanOptions,
+    vips: &BTreeMap<IpAddr, Vip>,
+) -> Option<Rejection> {
+    if here.values().any(|e| e.ready || e.lingering) || !slices.iter().any(|s| !s.endpoints.is_empty()) {
+        return None;
+    }
+    let owner = format!("Service {}", service.origin.name);
+    let (vip, _) = vips.iter().find(|(_, vip)| vip.held_here && vip.owners.contains(&owner))?;
+    let reason = format!(
+        "is Local, and no endpoint on Node {} is ready, so nobody is served there, though it holds {vip}",
+        options.node
+    );
+    Some(service.origin.warn("Service", "spec.externalTrafficPolicy", reason))
 }
 
 /// Draining endpoints count: a table must not change its size because one becomes ready.

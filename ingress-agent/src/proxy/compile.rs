@@ -14,12 +14,30 @@ use super::pools::PoolId;
 use super::tls::{Names, TlsBasis};
 use crate::model::route::{HostTable, Listener, Route, Tls, VirtualHost};
 use crate::model::snapshot::{Certificate, ObjectName, Pool, PoolName, Snapshot};
+use crate::model::stream::Stream;
 
 /// What one generation serves.
 #[derive(Default)]
 pub(super) struct Routing {
     pub(super) generation: u64,
     pub(super) listeners: HashMap<SocketAddr, Arc<CompiledListener>>,
+    pub(super) streams: HashMap<SocketAddr, Arc<CompiledStream>>,
+}
+
+impl Routing {
+    /// Where sockets listen.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.listeners.keys().chain(self.streams.keys().filter(|address| !self.listeners.contains_key(address)))
+    }
+
+    pub(super) fn listens(&self, address: &SocketAddr) -> bool {
+        self.listeners.contains_key(address) || self.streams.contains_key(address)
+    }
+}
+
+pub(super) struct CompiledStream {
+    pub(super) source: Arc<Stream>,
+    pub(super) pool: PoolId,
 }
 
 pub(super) struct CompiledListener {
@@ -114,7 +132,12 @@ impl Compiler {
             self.listeners = kept;
             self.forget_stats();
         }
-        (Routing { generation: snapshot.generation, listeners }, self.pool_changes(snapshot))
+        let streams = snapshot.streams.iter().map(|stream| {
+            let (source, pool) = (Arc::clone(stream), id_of(&mut self.ids, &stream.pool));
+            (SocketAddr::new(stream.vip, stream.port), Arc::new(CompiledStream { source, pool }))
+        });
+        let streams = streams.collect();
+        (Routing { generation: snapshot.generation, listeners, streams }, self.pool_changes(snapshot))
     }
 
     /// Statistics of the routes of this generation.

@@ -35,6 +35,10 @@ mod serve;
 
 mod tunnel;
 
+mod proxy_header;
+
+mod stream;
+
 mod worker;
 
 mod listen;

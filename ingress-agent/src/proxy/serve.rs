@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::client::{Client, ClientIo, Order};
 use super::forward;
+use super::stream;
 use super::tunnel;
 use super::worker::{LocalTasks, Worker};
 
@@ -59,7 +60,16 @@ pub(super) async fn accept(worker: Rc<Worker>, address: SocketAddr, listener: Tc
 
 async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, peer: SocketAddr) {
     let generation = worker.generation.get();
-    let Some(compiled) = worker.routing.borrow().listeners.get(&address).cloned() else { return };
+    let (listener, told) = {
+        let routing = worker.routing.borrow();
+        (routing.listeners.get(&address).cloned(), routing.streams.get(&address).cloned())
+    };
+    let Some(compiled) = listener else {
+        if let Some(told) = told {
+            stream::serve(worker, told, stream, peer).await;
+        }
+        return;
+    };
     let ip = peer.ip().to_canonical();
     if !compiled.secure {
         let client = Client::new(Rc::clone(&worker), ip, address, (generation, compiled), None);

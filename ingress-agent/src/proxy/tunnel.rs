@@ -18,7 +18,7 @@ use super::upstream::h1::Connection;
 const BUFFER: usize = 16 * 1024;
 
 /// One direction.
-struct Way {
+pub(super) struct Way {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
@@ -37,18 +37,34 @@ pub(super) async fn run<T: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let idle: Option<Duration> = client.tunnel_idle.get();
     let deadline = Deadline::new(&client.worker.deadlines);
-    deadline.arm(idle);
     let mut up = Way::new(early);
     let mut down = Way::new(&upstream.read.split());
-    let upstream = &mut upstream.io;
+    // HTTP is over, so "finish" cannot be said in band: a tunnel lasts until the drain's time is over.
+    let aborted = |cx: &mut Context<'_>| client.order(cx) == Order::Abort;
+    copy((&mut downstream, &mut up), (&mut upstream.io, &mut down), (&deadline, idle), aborted).await;
+    client.worker.counters.bytes_in.add(up.moved);
+    client.worker.counters.bytes_out.add(down.moved);
+}
+
+/// Copies both ways until both sides have closed, one is broken, nothing has passed for the time, or `aborted`. Each side
+/// comes with the way that begins at it.
+pub(super) async fn copy<A, B>(
+    (downstream, up): (&mut A, &mut Way),
+    (upstream, down): (&mut B, &mut Way),
+    (deadline, idle): (&Deadline, Option<Duration>),
+    mut aborted: impl FnMut(&mut Context<'_>) -> bool,
+) where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    deadline.arm(idle);
     let mut moved = (0, 0);
     poll_fn(|cx| {
-        // HTTP is over, so "finish" cannot be said in band: a tunnel lasts until the drain's time is over.
-        if client.order(cx) == Order::Abort {
+        if aborted(cx) {
             return Poll::Ready(());
         }
-        let sent = up.poll(cx, &mut downstream, &mut *upstream);
-        let received = down.poll(cx, &mut *upstream, &mut downstream);
+        let sent = up.poll(cx, &mut *downstream, &mut *upstream);
+        let received = down.poll(cx, &mut *upstream, &mut *downstream);
         match (sent, received) {
             // Broken one way, or over both ways.
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
@@ -63,13 +79,15 @@ pub(super) async fn run<T: AsyncRead + AsyncWrite + Unpin>(
         if deadline.over(cx) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    client.worker.counters.bytes_in.add(up.moved);
-    client.worker.counters.bytes_out.add(down.moved);
 }
 
 impl Way {
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
     /// `early` was read before the tunnel began.
-    fn new(early: &[u8]) -> Self {
+    pub(super) fn new(early: &[u8]) -> Self {
         let mut buffer = vec![0; BUFFER.max(early.len())].into_boxed_slice();
         buffer[..early.len()].copy_from_slice(early);
         Self { buffer, start: 0, end: early.len(), read_closed: false, over: false, unflushed: false, moved: 0 }

@@ -33,6 +33,8 @@ pub(super) struct Worker {
     pub(super) deadlines: Rc<Deadlines>,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
+    /// Connections that are no HTTP and cannot be told anything.
+    streams: Cell<usize>,
     log: Option<RefCell<LogBuffer>>,
     random: Cell<u64>,
     listeners: RefCell<BTreeMap<SocketAddr, Listening>>,
@@ -99,6 +101,7 @@ pub(super) async fn run(birth: Birth) {
         deadlines: Rc::new(Deadlines::new()),
         clients: RefCell::default(),
         next_client: Cell::new(0),
+        streams: Cell::new(0),
         log: birth.log.map(RefCell::new),
         random: Cell::new(birth.seed | 1),
         listeners: RefCell::default(),
@@ -182,7 +185,7 @@ impl Worker {
         self.generation.set(routing.generation);
         self.routing.replace(routing);
         self.listeners.borrow_mut().retain(|address, listening| {
-            let kept = self.routing.borrow().listeners.contains_key(address);
+            let kept = self.routing.borrow().listens(address);
             if !kept && let Listening::Bound { stop, .. } = listening {
                 stop.notify_one();
             }
@@ -192,7 +195,7 @@ impl Worker {
     }
 
     fn bind_missing(self: Rc<Self>) {
-        let wanted: Vec<SocketAddr> = self.routing.borrow().listeners.keys().copied().collect();
+        let wanted: Vec<SocketAddr> = self.routing.borrow().addresses().copied().collect();
         for address in wanted {
             if matches!(self.listeners.borrow().get(&address), Some(Listening::Bound { .. })) {
                 continue;
@@ -233,12 +236,13 @@ impl Worker {
         }
         drop(clients);
         let finished = async {
-            while !self.clients.borrow().is_empty() {
+            while !self.clients.borrow().is_empty() || self.streams.get() > 0 {
                 self.closed.notified().await;
             }
         };
         if tokio::time::timeout(timeout, finished).await.is_err() {
-            tracing::info!(open = self.clients.borrow().len(), "drain: time is over, closing what is left");
+            let open = self.clients.borrow().len() + self.streams.get();
+            tracing::info!(open, "drain: time is over, closing what is left");
         }
     }
 
@@ -257,6 +261,18 @@ impl Worker {
 
     pub(super) fn leave(&self, number: u64) {
         self.clients.borrow_mut().remove(&number);
+        self.counters.open.sub(1);
+        self.closed.notify_one();
+    }
+
+    pub(super) fn stream_began(&self) {
+        self.streams.set(self.streams.get() + 1);
+        self.counters.connections.add(1);
+        self.counters.open.add(1);
+    }
+
+    pub(super) fn stream_ended(&self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
         self.counters.open.sub(1);
         self.closed.notify_one();
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -10,9 +10,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::parse::{self, Notes};
+use super::virtual_ip_pool::VirtualIpPool;
 use super::{SourceOptions, fault};
 use crate::model::facts::{
-    CertificateFacts, IngressClassFacts, IngressFacts, Origin, ServiceFacts, SliceFacts, StreamFacts,
+    CertificateFacts, IngressClassFacts, IngressFacts, NodeFacts, Origin, ServiceFacts, SliceFacts, StreamFacts,
+    VirtualIpPoolFacts,
 };
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{ObjectName, Protocol};
@@ -66,6 +68,8 @@ pub enum Object {
     Class(Arc<IngressClassFacts>),
     Certificate(Arc<CertificateFacts>),
     Streams(Arc<StreamFacts>),
+    VirtualIpPool(Arc<VirtualIpPoolFacts>),
+    Node(Arc<NodeFacts>),
 }
 
 impl Object {
@@ -77,6 +81,8 @@ impl Object {
             Self::Class(o) => &o.origin,
             Self::Certificate(o) => &o.origin,
             Self::Streams(o) => &o.origin,
+            Self::VirtualIpPool(o) => &o.origin,
+            Self::Node(o) => &o.origin,
         };
         &origin.place
     }
@@ -125,7 +131,7 @@ pub fn parse(document: Document<'_>, json: bool, place: &str, options: &SourceOp
 /// Something wrong with a file or document, before any object is known.
 pub fn file_fault(place: &str, reason: impl Into<String>) -> Rejection {
     let (file, _) = place.split_once(", ").unwrap_or((place, ""));
-    let origin = Origin { name: ObjectName::new("", file), place: place.to_owned(), created: 0 };
+    let origin = Origin { name: ObjectName::new("", file), place: place.to_owned(), ..Origin::default() };
     origin.reject("File", "", reason)
 }
 
@@ -210,12 +216,20 @@ fn object(mut value: Value, place: &str, options: &SourceOptions, to: &mut Conte
             let protocol = streams(&n.origin.name, options)?;
             Some(Ok(Object::Streams(parse::config_map::parse(o, protocol, n).into())))
         }),
+        ("sluicegate.io/v1alpha1", "VirtualIPPool") => {
+            place.read(&value, "VirtualIPPool", false, to, |o: &VirtualIpPool, n| {
+                Some(parse::virtual_ip_pool::parse(o, n).map(|f| Object::VirtualIpPool(f.into())))
+            });
+        }
+        ("v1", "Node") => place.read(&value, "Node", false, to, |o: &Node, n| {
+            Some(parse::node::parse(o, n).map(|f| Object::Node(f.into())))
+        }),
         _ => unknown(&value, &version, &kind, place.text, to),
     }
 }
 
 /// Which of the two ConfigMaps it is. One named for both serves TCP.
-fn streams(name: &ObjectName, options: &SourceOptions) -> Option<Protocol> {
+pub(super) fn streams(name: &ObjectName, options: &SourceOptions) -> Option<Protocol> {
     if options.tcp_services.as_ref() == Some(name) {
         return Some(Protocol::Tcp);
     }
@@ -223,17 +237,19 @@ fn streams(name: &ObjectName, options: &SourceOptions) -> Option<Protocol> {
 }
 
 fn unknown(value: &Value, version: &str, kind: &str, place: &str, to: &mut Contents) {
-    const VERSIONS: [(&str, &str); 6] = [
+    const VERSIONS: [(&str, &str); 8] = [
         ("Service", "v1"),
         ("EndpointSlice", "discovery.k8s.io/v1"),
         ("Ingress", "networking.k8s.io/v1"),
         ("IngressClass", "networking.k8s.io/v1"),
         ("Secret", "v1"),
         ("ConfigMap", "v1"),
+        ("VirtualIPPool", "sluicegate.io/v1alpha1"),
+        ("Node", "v1"),
     ];
     let text = |field: &str| value.pointer(field).and_then(Value::as_str).unwrap_or_default();
     let name = ObjectName::new(text("/metadata/namespace"), text("/metadata/name"));
-    let origin = Origin { name, place: place.to_owned(), created: 0 };
+    let origin = Origin { name, place: place.to_owned(), ..Origin::default() };
     if let Some((_, right)) = VERSIONS.into_iter().find(|(known, _)| *known == kind) {
         to.faults.push(origin.reject(kind, "apiVersion", format!("`{version}` is not supported: use `{right}`")));
     } else {
@@ -257,7 +273,7 @@ impl Place<'_> {
         to: &mut Contents,
         parse: impl FnOnce(&T, &mut Notes) -> Option<Result<Object, Rejection>>,
     ) where
-        T: DeserializeOwned + k8s_openapi::Metadata<Ty = ObjectMeta>,
+        T: DeserializeOwned + kube::Resource,
     {
         // A ConfigMap or Secret of no interest is not even looked at.
         if kind == "ConfigMap" && self.options.tcp_services.is_none() && self.options.udp_services.is_none() {
@@ -265,7 +281,7 @@ impl Place<'_> {
         }
         let typed = T::deserialize(value);
         let metadata: ObjectMeta = match &typed {
-            Ok(object) => object.metadata().clone(),
+            Ok(object) => object.meta().clone(),
             Err(_) => name_only(value),
         };
         let mut notes = match Notes::new(kind, &metadata, namespaced, self.text) {

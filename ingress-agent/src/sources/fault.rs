@@ -2,7 +2,7 @@
 //! about objects that are broken already.
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Readings that one search may take: bounds the work on a hostile object.
 const READINGS: u32 = 400;
@@ -39,9 +39,15 @@ impl Search {
         };
         let step = match &part {
             Value::Object(fields) => fields.keys().find_map(|key| {
-                let mut without = fields.clone();
-                without.remove(key);
-                self.reads::<T>(Value::Object(without)).then(|| Step::Key(key.clone()))
+                let mut other = fields.clone();
+                other.remove(key);
+                let mut guilty = self.reads::<T>(Value::Object(other.clone()));
+                // What is required cannot be left out, but it can be empty.
+                for empty in [Value::Object(Map::new()), Value::Array(Vec::new())] {
+                    other.insert(key.clone(), empty);
+                    guilty = guilty || self.reads::<T>(Value::Object(other.clone()));
+                }
+                guilty.then(|| Step::Key(key.clone()))
             }),
             Value::Array(items) => self.first_bad::<T>(items).map(Step::Index),
             _ => None,
@@ -98,6 +104,7 @@ mod tests {
     use serde_json::json;
 
     use super::field;
+    use crate::sources::virtual_ip_pool::VirtualIpPool;
 
     #[test]
     fn the_field_of_the_wrong_type_is_named() {
@@ -105,6 +112,8 @@ mod tests {
         assert_eq!(field::<Service>(&service), "spec.ports[1].port");
         let map = json!({"data": {"a.b/c": 5}});
         assert_eq!(field::<ConfigMap>(&map), "data[a.b/c]");
+        let pool = json!({"apiVersion": "a", "kind": "b", "metadata": {}, "spec": {"addresses": "10.0.0.0/24"}});
+        assert_eq!(field::<VirtualIpPool>(&pool), "spec.addresses");
         let mut endpoints = vec![json!({"addresses": ["10.0.0.1"]}); 1000];
         endpoints[777] = json!({"addresses": ["10.0.0.1"], "conditions": {"ready": "yes"}});
         let slice = json!({"addressType": "IPv4", "endpoints": endpoints});

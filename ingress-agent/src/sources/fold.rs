@@ -32,10 +32,14 @@ pub fn fold(facts: &mut Facts, name: &ObjectName, before: Option<&Object>, after
             *streams = Some(Arc::clone(o));
             changed
         }
+        (_, Some(Object::VirtualIpPool(o))) => put(&mut facts.virtual_ip_pools, o),
+        (_, Some(Object::Node(o))) => put(&mut facts.nodes, o),
         (Some(Object::Service(_)), None) => facts.services.remove(name).is_some(),
         (Some(Object::Ingress(_)), None) => facts.ingresses.remove(name).is_some(),
         (Some(Object::Class(_)), None) => facts.classes.remove(name).is_some(),
         (Some(Object::Certificate(_)), None) => facts.certificates.remove(name).is_some(),
+        (Some(Object::VirtualIpPool(_)), None) => facts.virtual_ip_pools.remove(name).is_some(),
+        (Some(Object::Node(_)), None) => facts.nodes.remove(name).is_some(),
         (Some(Object::Slice(old)), None) => {
             edit_slices(facts, &old.service, |slices| slices.retain(|s| s.origin.name != *name));
             true

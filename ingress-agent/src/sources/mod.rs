@@ -5,6 +5,8 @@
 
 pub mod parse;
 
+pub mod virtual_ip_pool;
+
 pub mod document;
 
 mod fault;
@@ -14,6 +16,8 @@ pub mod fold;
 pub mod store;
 
 pub mod manifests;
+
+pub mod kube;
 
 use crate::model::snapshot::ObjectName;
 

@@ -165,7 +165,7 @@ impl Store {
 }
 
 fn duplicate(identity: &Identity, place: &str, first: &str) -> Rejection {
-    let origin = Origin { name: identity.name.clone(), place: place.to_owned(), created: 0 };
+    let origin = Origin { name: identity.name.clone(), place: place.to_owned(), ..Origin::default() };
     origin.reject(identity.kind, "metadata.name", format!("is in {first} already, and that one is used"))
 }
 

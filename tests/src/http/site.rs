@@ -17,7 +17,7 @@ use ingress_agent::proxy::{Proxy, ProxyOptions};
 use tokio::runtime::Runtime;
 
 pub fn pool_name(name: &str) -> PoolName {
-    PoolName { service: ObjectName::new("shop", name), port: 80, protocol: Protocol::Tcp }
+    PoolName { service: ObjectName::new("shop", name), port: 80, protocol: Protocol::Tcp, local: false }
 }
 
 pub fn endpoint(address: SocketAddr) -> Backend {

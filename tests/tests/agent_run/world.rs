@@ -63,7 +63,7 @@ endpoints: [{{ addresses: [10.1.0.3], nodeName: worker, conditions: {{ ready: tr
 
 pub(crate) struct World {
     pub(crate) edge: Host,
-    client: Host,
+    pub(crate) client: Host,
     pub(crate) place: Place,
     backend: Arc<Backend>,
     _hosts: Vec<Host>,

@@ -15,6 +15,11 @@ pub(super) fn encode(e: &mut DescriptorEncoder, t: &L7Traffic) -> fmt::Result {
         ("sluicegate_http_connections", "Client connections accepted.", t.connections),
         ("sluicegate_tls_handshakes", "TLS handshakes that succeeded.", t.tls_handshakes),
         ("sluicegate_tls_handshake_failures", "TLS handshakes that failed.", t.tls_handshake_failures),
+        (
+            "sluicegate_proxy_header_failures",
+            "Connections refused for lack of a PROXY header.",
+            t.proxy_header_failures,
+        ),
         ("sluicegate_http_received_bytes", "Bytes from clients.", t.bytes_in),
         ("sluicegate_http_sent_bytes", "Bytes to clients.", t.bytes_out),
         ("sluicegate_http_retries", "Tries on another backend.", t.retries),

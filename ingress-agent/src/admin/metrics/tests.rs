@@ -7,13 +7,14 @@ use super::*;
 use crate::admin::query::Room;
 use crate::model::holding::{HeldAddress, Holding, LinkState};
 use crate::model::snapshot::{FrontendKey, ObjectName, PoolName, Protocol, Snapshot};
+use crate::model::source::SourceState;
 use crate::model::traffic::{Attachment, L4Traffic, L7Traffic, RouteTraffic};
 
 fn readings() -> Box<Readings> {
     let vip = "203.0.113.1".parse().unwrap();
     let key = FrontendKey { vip, protocol: Protocol::Tcp, port: 443 };
     let service = ObjectName::new("shop", "web");
-    let pool = PoolName { service: service.clone(), port: 443, protocol: Protocol::Tcp };
+    let pool = PoolName { service: service.clone(), port: 443, protocol: Protocol::Tcp, local: false };
     let counts = Counts { rx_packets: 5, rx_bytes: 500, tx_packets: 4, tx_bytes: 400, new_flows: 1 };
     Box::new(Readings {
         node: "n".into(),
@@ -21,6 +22,8 @@ fn readings() -> Box<Readings> {
         snapshot: Arc::new(Snapshot { generation: 3, ..Snapshot::default() }),
         rooms: vec![Room { name: "proxy".into(), applied: 2, problems: vec!["x".into()] }],
         not_ready: vec!["x".into()],
+        notes: Vec::new(),
+        source: SourceState::default(),
         attachments: vec![Attachment { interface: "eth0".into(), index: 2, mode: AttachMode::Native, note: None }],
         holding: Arc::new(Holding {
             interface: "eth0".into(),

@@ -1,18 +1,24 @@
-//! ConfigMap `"9000": "namespace/service:port"` (the `tcp-services` form of ingress-nginx) → [`StreamFacts`].
+//! ConfigMap `"9000": "namespace/service:port"` (the `tcp-services` form of ingress-nginx) → [`StreamFacts`]. For TCP,
+//! `:PROXY` behind it wants the PROXY protocol from the client, `:PROXY:PROXY` towards the backend as well, and `::PROXY` only there.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{Notes, port_number};
 use crate::model::facts::{BackendRef, PortRef, StreamFacts, StreamPort};
 use crate::model::snapshot::{ObjectName, Protocol};
+use crate::model::stream::ProxyProtocol;
 
 pub fn parse(object: &ConfigMap, protocol: Protocol, notes: &mut Notes) -> StreamFacts {
     let mut ports: Vec<StreamPort> = Vec::new();
     for (key, value) in object.data.iter().flatten() {
         let field = format!("data[{key}]");
         let parsed = listen_port(key).and_then(|port| {
-            let (service, service_port) = target(value)?;
-            Ok(StreamPort { port, backend: BackendRef { field: field.clone(), service, port: service_port } })
+            let (service, service_port, proxy_protocol) = target(value)?;
+            if proxy_protocol.is_spoken() && protocol == Protocol::Udp {
+                return Err(format!("`{value}` asks for the PROXY protocol, which is for TCP: leave the suffix out"));
+            }
+            let backend = BackendRef { field: field.clone(), service, port: service_port };
+            Ok(StreamPort { port, backend, proxy_protocol })
         });
         match parsed {
             Ok(stream) => ports.push(stream),
@@ -29,9 +35,15 @@ fn listen_port(key: &str) -> Result<u16, String> {
     port_number(number.ok_or_else(|| format!("`{key}` is not a port number"))?)
 }
 
-/// `namespace/service:port`, the port by number or name.
-fn target(value: &str) -> Result<(ObjectName, PortRef), String> {
+/// `namespace/service:port[:[PROXY][:PROXY]]`, the port by number or name.
+fn target(value: &str) -> Result<(ObjectName, PortRef, ProxyProtocol), String> {
     let form = || format!("`{value}` is not of the form `namespace/service:port`");
+    let spoken = |part: Option<&str>| match part.map(str::trim) {
+        None | Some("") => Ok(false),
+        Some(word) if word.eq_ignore_ascii_case("PROXY") => Ok(true),
+        // Serving it without would hand the backend, or take from the client, a stream in another format.
+        Some(other) => Err(format!("`{other}` in `{value}` is not `PROXY`")),
+    };
     let (namespace, rest) = value.trim().split_once('/').ok_or_else(form)?;
     let mut parts = rest.split(':');
     let (Some(service), Some(port)) = (parts.next(), parts.next()) else {
@@ -40,13 +52,13 @@ fn target(value: &str) -> Result<(ObjectName, PortRef), String> {
     if namespace.is_empty() || service.is_empty() || port.is_empty() {
         return Err(form());
     }
+    let proxy_protocol = ProxyProtocol { received: spoken(parts.next())?, sent: spoken(parts.next())? };
     if parts.next().is_some() {
-        // Serving it without would hand the backend, or take from the client, a stream in another format.
-        return Err(format!("`{value}` asks for the PROXY protocol, which is not spoken: leave the suffix out"));
+        return Err(form());
     }
     let port = match port.parse() {
         Ok(number) => PortRef::Number(port_number(number)?),
         Err(_) => PortRef::Name(port.to_owned()),
     };
-    Ok((ObjectName::new(namespace, service), port))
+    Ok((ObjectName::new(namespace, service), port, proxy_protocol))
 }

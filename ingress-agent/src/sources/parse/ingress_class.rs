@@ -2,9 +2,10 @@
 
 use k8s_openapi::api::networking::v1::IngressClass;
 
-use super::{Notes, annotation, vips};
-use crate::model::facts::IngressClassFacts;
+use super::{Notes, annotation, pool, vips};
+use crate::model::facts::{IngressClassFacts, PoolRef};
 use crate::model::rejection::Rejection;
+use crate::model::snapshot::ObjectName;
 
 pub fn parse(object: &IngressClass, notes: &mut Notes) -> Result<IngressClassFacts, Rejection> {
     let controller = object.spec.as_ref().and_then(|s| s.controller.clone()).filter(|c| !c.is_empty());
@@ -15,6 +16,27 @@ pub fn parse(object: &IngressClass, notes: &mut Notes) -> Result<IngressClassFac
         controller,
         default: annotation(&object.metadata, "ingressclass.kubernetes.io/is-default-class") == Some("true"),
         vips: vips(&object.metadata, notes).unwrap_or_default(),
+        pool: match parameters(object, notes)? {
+            Some(pool) => Some(pool),
+            None => pool(&object.metadata),
+        },
         origin: notes.origin.clone(),
     })
+}
+
+/// Parameters of other groups belong to other controllers.
+fn parameters(object: &IngressClass, notes: &Notes) -> Result<Option<PoolRef>, Rejection> {
+    let parameters = object.spec.as_ref().and_then(|s| s.parameters.as_ref());
+    let Some(parameters) = parameters.filter(|p| p.api_group.as_deref() == Some("sluicegate.io")) else {
+        return Ok(None);
+    };
+    if parameters.kind != "VirtualIPPool" {
+        let reason = format!("`{}` is not a kind of parameters: VirtualIPPool is", parameters.kind);
+        return Err(notes.error("spec.parameters.kind", reason));
+    }
+    if parameters.scope.as_deref() == Some("Namespace") {
+        return Err(notes.error("spec.parameters.scope", "is Namespace, and a VirtualIPPool is in none: use Cluster"));
+    }
+    let name = ObjectName::new("", parameters.name.clone());
+    Ok(Some(PoolRef { name, field: "spec.parameters".to_owned() }))
 }

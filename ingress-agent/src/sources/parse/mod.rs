@@ -6,16 +6,19 @@
 pub mod config_map;
 pub mod ingress;
 pub mod ingress_class;
+mod load_balancer;
+pub mod node;
 pub mod secret;
 pub mod service;
 pub mod slice;
+pub mod virtual_ip_pool;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::model::facts::{Origin, UNDATED, VipFacts};
+use crate::model::facts::{Origin, PoolRef, UNDATED, VipFacts};
 use crate::model::rejection::Rejection;
 use crate::model::route::Balance;
 use crate::model::snapshot::{ObjectName, Protocol};
@@ -25,6 +28,10 @@ pub const VIPS: &str = "sluicegate.io/vips";
 pub const FORWARDING: &str = "sluicegate.io/forwarding";
 pub const BALANCE: &str = "sluicegate.io/balance";
 pub const TABLE_SIZE: &str = "sluicegate.io/table-size";
+pub const POOL: &str = "sluicegate.io/pool";
+pub const ALLOW_SHARED_IP: &str = "sluicegate.io/allow-shared-ip";
+/// Written by `status`; see there.
+pub const ASSIGNED: &str = "sluicegate.io/assigned";
 pub const WEIGHT: &str = "sluicegate.io/weight";
 
 /// Where an object comes from, and what was found wrong with parts of it.
@@ -45,7 +52,10 @@ impl Notes {
         };
         let name = ObjectName::new(namespace, metadata.name.clone().unwrap_or_default());
         let created = metadata.creation_timestamp.as_ref().map_or(UNDATED, |t| t.0.as_second());
-        let notes = Self { kind, origin: Origin { name, place: place.to_owned(), created }, list: Vec::new() };
+        // A uid in a file was copied from some cluster, and means nothing here.
+        let uid = if place.is_empty() { metadata.uid.clone().unwrap_or_default() } else { String::new() };
+        let origin = Origin { name, place: place.to_owned(), created, uid };
+        let notes = Self { kind, origin, list: Vec::new() };
         let name = &notes.origin.name;
         if name.name.is_empty() {
             return Err(notes.error("metadata.name", "is missing"));
@@ -125,6 +135,12 @@ fn vips(metadata: &ObjectMeta, notes: &mut Notes) -> Option<Vec<VipFacts>> {
         notes.warn(field, "names no address");
     }
     Some(vips)
+}
+
+/// `sluicegate.io/pool: NAME`.
+fn pool(metadata: &ObjectMeta) -> Option<PoolRef> {
+    let name = annotation(metadata, POOL).filter(|name| !name.is_empty())?;
+    Some(PoolRef { name: ObjectName::new("", name), field: annotation_field(POOL) })
 }
 
 /// `sluicegate.io/balance`.

@@ -3,15 +3,11 @@
 use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 
-use super::{
-    FORWARDING, Notes, TABLE_SIZE, address, annotation, annotation_field, balance, port_number, protocol, vips,
-};
-use crate::model::facts::{Exposure, PortFacts, ServiceFacts, VipFacts};
+use super::load_balancer::{exposure, external_ips};
+use super::{FORWARDING, Notes, TABLE_SIZE, annotation, annotation_field, balance, port_number, protocol};
+use crate::model::facts::{PortFacts, ServiceFacts};
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{AppProtocol, Forwarding};
-
-/// The `loadBalancerClass` that is ours, besides none.
-const OUR_CLASS: &str = "sluicegate.io/xdp";
 
 /// The form of `spec.loadBalancerSourceRanges` from before there was the field; the field comes first.
 const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
@@ -21,7 +17,10 @@ pub fn parse(object: &Service, notes: &mut Notes) -> Result<ServiceFacts, Reject
         return Err(notes.error("spec", "is missing"));
     };
     Ok(ServiceFacts {
+        labels: object.metadata.labels.clone().unwrap_or_default(),
         exposure: exposure(object, spec, notes)?,
+        external_ips: external_ips(spec, notes),
+        selector: spec.selector.clone().unwrap_or_default(),
         ports: ports(spec.ports.as_deref().unwrap_or_default(), notes),
         client_ip_affinity: affinity(spec, notes),
         source_ranges: source_ranges(object, spec, notes),
@@ -32,39 +31,6 @@ pub fn parse(object: &Service, notes: &mut Notes) -> Result<ServiceFacts, Reject
         balance: balance(&object.metadata, notes),
         origin: notes.origin.clone(),
     })
-}
-
-fn exposure(object: &Service, spec: &ServiceSpec, notes: &mut Notes) -> Result<Exposure, Rejection> {
-    match spec.type_.as_deref() {
-        None | Some("ClusterIP" | "NodePort" | "") => return Ok(Exposure::Internal),
-        Some("ExternalName") => return Ok(Exposure::ExternalName),
-        Some("LoadBalancer") => {}
-        Some(other) => return Err(notes.error("spec.type", format!("`{other}` is not a type of Service"))),
-    }
-    if spec.load_balancer_class.as_deref().is_some_and(|class| class != OUR_CLASS) {
-        return Ok(Exposure::OtherLoadBalancer);
-    }
-    if let Some(vips) = vips(&object.metadata, notes) {
-        return Ok(Exposure::LoadBalancer(vips));
-    }
-    let mut written = Vec::new();
-    if let Some(ip) = spec.load_balancer_ip.as_deref().filter(|ip| !ip.is_empty()) {
-        written.push(("spec.loadBalancerIP".to_owned(), ip));
-    } else {
-        let status = object.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
-        for (i, ingress) in status.into_iter().flatten().enumerate() {
-            written.extend(ingress.ip.as_deref().map(|ip| (format!("status.loadBalancer.ingress[{i}].ip"), ip)));
-        }
-    }
-    let mut vips: Vec<VipFacts> = Vec::new();
-    for (field, text) in written {
-        match address(text) {
-            Ok(address) if vips.iter().any(|v| v.address == address) => {}
-            Ok(address) => vips.push(VipFacts { address, field }),
-            Err(reason) => notes.reject(field, reason),
-        }
-    }
-    Ok(Exposure::LoadBalancer(vips))
 }
 
 fn ports(ports: &[ServicePort], notes: &mut Notes) -> Vec<PortFacts> {

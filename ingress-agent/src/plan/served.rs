@@ -1,0 +1,65 @@
+//! Lists of what is served where, made so that what did not change is the same `Arc` as before.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::snapshot::{ObjectName, ServedObject};
+
+/// `now` comes sorted by name. An object without an address is not in the list.
+pub(super) fn list<'a>(
+    now: impl Iterator<Item = (&'a ObjectName, Arc<[IpAddr]>)>,
+    last: Option<&Arc<Vec<Arc<ServedObject>>>>,
+) -> Arc<Vec<Arc<ServedObject>>> {
+    let before = last.map(|l| l.as_slice()).unwrap_or_default();
+    let mut old = before.iter().peekable();
+    let mut list = Vec::with_capacity(before.len());
+    let mut same = true;
+    for (name, addresses) in now.filter(|(_, addresses)| !addresses.is_empty()) {
+        while old.next_if(|o| o.name < *name).is_some() {
+            same = false;
+        }
+        let kept = old.next_if(|o| o.name == *name).filter(|o| o.addresses == addresses);
+        same &= kept.is_some();
+        list.push(match kept {
+            Some(kept) => Arc::clone(kept),
+            None => Arc::new(ServedObject { name: name.clone(), addresses }),
+        });
+    }
+    match last.filter(|_| same && old.next().is_none()) {
+        Some(last) => Arc::clone(last),
+        None => Arc::new(list),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(objects: &[(&str, &str)], last: Option<&Arc<Vec<Arc<ServedObject>>>>) -> Arc<Vec<Arc<ServedObject>>> {
+        let objects: Vec<_> = objects.iter().map(|(n, a)| (ObjectName::new("ns", *n), *a)).collect();
+        let addresses = |text: &str| text.split_whitespace().map(|a| a.parse().expect("an address")).collect();
+        list(objects.iter().map(|(n, a)| (n, addresses(a))), last)
+    }
+
+    #[test]
+    fn what_did_not_change_is_the_same() {
+        let first = made(&[("a", "10.0.0.1"), ("b", "10.0.0.1"), ("c", "10.0.0.2 fd00::2"), ("d", "")], None);
+        assert_eq!(first.len(), 3, "without an address there is nothing to say");
+        let again = made(&[("a", "10.0.0.1"), ("b", "10.0.0.1"), ("c", "10.0.0.2 fd00::2")], Some(&first));
+        assert!(Arc::ptr_eq(&first, &again));
+        for (objects, kept) in [
+            (&[("a", "10.0.0.1"), ("b", "10.0.0.9"), ("c", "10.0.0.2 fd00::2")][..], 2),
+            (&[("a", "10.0.0.1"), ("c", "10.0.0.2 fd00::2")][..], 2),
+            (&[("b", "10.0.0.1"), ("c", "10.0.0.2 fd00::2")][..], 2),
+            (&[("a", "10.0.0.1"), ("b", "10.0.0.1")][..], 2),
+            (&[("a", "10.0.0.1"), ("b", "10.0.0.1"), ("bb", "10.0.0.1"), ("c", "10.0.0.2 fd00::2")][..], 3),
+            (&[][..], 0),
+        ] {
+            let now = made(objects, Some(&first));
+            assert!(!Arc::ptr_eq(&first, &now), "{objects:?}");
+            assert_eq!(now.len(), objects.len());
+            let shared = now.iter().filter(|o| first.iter().any(|f| Arc::ptr_eq(f, o))).count();
+            assert_eq!(shared, kept, "{objects:?}");
+        }
+    }
+}

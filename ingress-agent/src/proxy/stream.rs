@@ -1,0 +1,136 @@
+//! TCP through the proxy, for ports whose clients or backends speak the PROXY protocol: reads the header, connects to a
+//! backend as requests do, says who the client is, and copies bytes. Knows nothing of what is spoken behind the header.
+
+use std::io::{Error, ErrorKind};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::compile::CompiledStream;
+use super::deadline::Deadline;
+use super::metrics::UpstreamError;
+use super::pools::Lease;
+use super::proxy_header::{self, Ends, Header};
+use super::tunnel::{Way, copy};
+use super::worker::Worker;
+
+/// For the header from the moment of connecting: nginx's `proxy_protocol_timeout`.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// For one backend to take the connection: as for requests (`proxy-connect-timeout`).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Without a byte either way: ingress-nginx's `proxy-stream-timeout`.
+const IDLE: Duration = Duration::from_mins(10);
+/// Bytes that are read at once before the copying begins.
+const PIECE: usize = 512;
+/// Backends that are tried: ingress-nginx's `proxy-stream-next-upstream-tries`.
+const TRIES: usize = 3;
+
+/// Counts a connection for as long as it lives, however it ends.
+struct Presence(Rc<Worker>);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.stream_ended();
+    }
+}
+
+pub(super) async fn serve(worker: Rc<Worker>, told: Arc<CompiledStream>, mut client: TcpStream, peer: SocketAddr) {
+    worker.stream_began();
+    let _presence = Presence(Rc::clone(&worker));
+    let stream = &told.source;
+    let own = SocketAddr::new(stream.vip, stream.port);
+    let mut ends = Ends { source: SocketAddr::new(peer.ip().to_canonical(), peer.port()), destination: own };
+    let mut early = Vec::new();
+    if stream.proxy_protocol.received {
+        match tokio::time::timeout(HEADER_TIMEOUT, header(&mut client, &mut early)).await {
+            Ok(Ok(said)) => ends = said.unwrap_or(ends),
+            Ok(Err(error)) => {
+                worker.counters.proxy_header_failures.add(1);
+                tracing::debug!(%peer, %own, %error, "refused: no PROXY header");
+                return;
+            }
+            Err(_) => {
+                worker.counters.proxy_header_failures.add(1);
+                tracing::debug!(%peer, %own, "refused: no PROXY header in time");
+                return;
+            }
+        }
+    }
+    let Some((mut backend, _lease)) = connect(&worker, &told).await else { return };
+    if stream.proxy_protocol.sent {
+        // A fresh connection has room for so little.
+        if let Err(error) = backend.write_all(&proxy_header::write(&ends)).await {
+            worker.counters.errors[UpstreamError::Reset as usize].add(1);
+            tracing::debug!(pool = %stream.pool, %error, "backend closed at once");
+            return;
+        }
+    }
+    let (mut up, mut down) = (Way::new(&early), Way::new(&[]));
+    let deadline = Deadline::new(&worker.deadlines);
+    // Nothing can be said in band, so it lasts until the drain's time is over, when the worker ends.
+    copy((&mut client, &mut up), (&mut backend, &mut down), (&deadline, Some(IDLE)), |_| false).await;
+    worker.counters.bytes_in.add(up.moved());
+    worker.counters.bytes_out.add(down.moved());
+}
+
+/// What the header says; `early` is then what came after it.
+async fn header(client: &mut TcpStream, early: &mut Vec<u8>) -> Result<Option<Ends>, Error> {
+    loop {
+        match proxy_header::read(early) {
+            Header::Complete(length, ends) => {
+                early.drain(..length);
+                return Ok(ends);
+            }
+            Header::Invalid => return Err(Error::new(ErrorKind::InvalidData, "it does not begin with one")),
+            Header::Incomplete => {}
+        }
+        // A header that is incomplete is shorter than its bound, so this ends.
+        early.reserve(PIECE);
+        if client.read_buf(early).await? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// A connection to a backend of the pool, whose turn it is; to another where that one refuses.
+async fn connect(worker: &Rc<Worker>, told: &CompiledStream) -> Option<(TcpStream, Lease)> {
+    let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
+    let failed = |kind: UpstreamError| {
+        worker.counters.errors[kind as usize].add(1);
+        tracing::debug!(pool = %told.source.pool, ?kind, "no backend for a connection");
+    };
+    loop {
+        let pool = worker.pool(told.pool);
+        let picked = pool.as_ref().and_then(|pool| pool.pick(told.source.balance, &tried, || worker.random()));
+        let (Some(pool), Some(backend)) = (pool, picked) else {
+            failed(UpstreamError::NoBackend);
+            return None;
+        };
+        let lease = Lease::new(Rc::clone(&backend));
+        let kind = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(backend.address)).await {
+            Ok(Ok(stream)) => {
+                backend.connected();
+                // It only costs delay where it fails.
+                let _ = stream.set_nodelay(true);
+                return Some((stream, lease));
+            }
+            Ok(Err(_)) => UpstreamError::Connect,
+            Err(_) => UpstreamError::ConnectTimeout,
+        };
+        if pool.failed(&backend) {
+            worker.counters.ejections.add(1);
+            tracing::info!(pool = %pool.name, backend = %backend.address, "backend ejected: it refuses connections");
+        }
+        tried.push(backend.address);
+        if tried.len() >= TRIES || tried.len() >= pool.backends().len() {
+            failed(kind);
+            return None;
+        }
+        worker.counters.retries.add(1);
+    }
+}

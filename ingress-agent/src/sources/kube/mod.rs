@@ -1,0 +1,224 @@
+//! A cluster, live: what the manifest directory says in files, an API server says over list and watch. What leaves is the
+//! same `Facts`.
+//!
+//! It runs on a thread of its own, so that the parsing of a large cluster holds up neither traffic nor the admin window.
+//! There is no debounce: the first event is acted upon at once, and what arrives meanwhile is next. Pods are not
+//! watched at all, nor are Leases, so that an idle cluster's heartbeats cost nothing.
+
+mod guard;
+
+mod kinds;
+
+mod follow;
+
+mod secrets;
+
+mod starter;
+
+mod connect;
+
+mod tables;
+
+mod saved;
+
+mod saver;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::SourceOptions;
+use crate::model::facts::Facts;
+use crate::model::snapshot::ObjectName;
+use crate::model::source::SourceState;
+use connect::connect;
+use saver::Saver;
+use secrets::Secrets;
+use starter::Starter;
+use tables::Tables;
+
+/// News that may wait. A watch that is faster than the folding of its objects waits, and TCP tells the server.
+const NEWS: usize = 1024;
+/// A new Ingress is published with its certificate, not before it, unless that takes longer than this: for the time
+/// between, clients would be shown the default certificate.
+const TOGETHER: Duration = Duration::from_millis(300);
+/// Between two looks at what changes without an event: certificates that expire.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// How long the API server may take to say everything before saved facts are used. A healthy one needs less for any but the
+/// largest clusters; and a node that comes up without one should not make its clients wait longer.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Which cluster, and what of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubeOptions {
+    /// `None`: the service account of the pod that we run in.
+    pub kubeconfig: Option<PathBuf>,
+    /// The agent's own.
+    pub namespace: String,
+    /// Of Services, EndpointSlices and Ingresses. Empty: all.
+    pub watch_namespaces: Vec<String>,
+    /// Where facts are saved for a start without an API server. `None`: nowhere.
+    pub state_dir: Option<PathBuf>,
+    /// The certificate of the options, which is read although no Ingress names it.
+    pub default_certificate: Option<ObjectName>,
+}
+
+/// The running source.
+#[derive(Debug)]
+pub struct Kube {
+    stop: Option<oneshot::Sender<()>>,
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+impl Kube {
+    /// Begins to publish on a thread of its own. Nothing that the API server does or fails to do ends it.
+    pub fn start(
+        options: KubeOptions,
+        sources: SourceOptions,
+        facts: watch::Sender<Arc<Facts>>,
+        state: watch::Sender<SourceState>,
+    ) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("start the runtime that watches the cluster")?;
+        let (stop, stopped) = oneshot::channel();
+        let (ending, ended) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("kube".to_owned())
+            .spawn(move || {
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, run(options, sources, facts, state, stopped));
+                // Nobody waits any more where the agent was told to stop twice.
+                let _ = ending.send(());
+            })
+            .context("start the thread that watches the cluster")?;
+        Ok(Self { stop: Some(stop), ended: Some(ended) })
+    }
+
+    /// Ends it, with what has changed saved.
+    pub async fn stop(mut self) {
+        if let Some(stop) = self.stop.take() {
+            // It has ended already when nobody receives.
+            let _ = stop.send(());
+        }
+        if let Some(ended) = self.ended.take() {
+            let _ = ended.await;
+        }
+    }
+}
+
+async fn run(
+    options: KubeOptions,
+    sources: SourceOptions,
+    facts: watch::Sender<Arc<Facts>>,
+    state: watch::Sender<SourceState>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut saver = Saver::new(options.state_dir.clone());
+    tokio::select! {
+        () = source(&options, sources, &facts, &state, &mut saver) => {}
+        _ = &mut stopped => {}
+    }
+    saver.finish().await;
+}
+
+async fn source(
+    options: &KubeOptions,
+    sources: SourceOptions,
+    facts: &watch::Sender<Arc<Facts>>,
+    state: &watch::Sender<SourceState>,
+    saver: &mut Saver,
+) {
+    let (tell, mut news) = mpsc::channel(NEWS);
+    let (mut tables, mut secrets) = (Tables::default(), Secrets::default());
+    let (client, cluster) = connect(options, state).await;
+    let mut starter = Starter::new(client, sources, tell);
+    starter.start_all(options, &mut tables);
+    if let Some(name) = &options.default_certificate {
+        tables.refer(name);
+    }
+    let mut look = tokio::time::interval(LOOK);
+    let grace = tokio::time::sleep(GRACE);
+    tokio::pin!(grace);
+    let (began, mut read) = (Instant::now(), false);
+    let mut batch = Vec::new();
+    let mut waiting: Option<Instant> = None;
+    loop {
+        secrets.settle_all(&mut starter, &mut tables);
+        waiting = if tables.is_complete() { None } else { waiting.or_else(|| Some(Instant::now() + TOGETHER)) };
+        let hold = waiting.filter(|until| *until > Instant::now());
+        if hold.is_none()
+            && let Some(new) = tables.publish(SystemTime::now())
+        {
+            if tables.is_current() {
+                if !std::mem::replace(&mut read, true) {
+                    info!("read the cluster at {cluster} in {} ms", began.elapsed().as_millis());
+                }
+                saver.changed(&new, &cluster);
+            }
+            if facts.send(new).is_err() {
+                return;
+            }
+        }
+        say(state, &tables);
+        tokio::select! {
+            _ = news.recv_many(&mut batch, NEWS) => {}
+            () = tokio::time::sleep_until(hold.unwrap_or_else(Instant::now)), if hold.is_some() => {}
+            () = saver.turn() => {}
+            _ = look.tick() => {
+                tables.time_passed();
+                if tables.is_current() && !tables.is_failing() {
+                    saver.unchanged(SystemTime::now());
+                }
+            }
+            () = &mut grace, if tables.wants_seed() => {
+                if let Some(saved) = saver.load(&cluster) {
+                    seed(saved, &mut secrets, &mut starter, &mut tables);
+                } else {
+                    tables.without_seed();
+                }
+            }
+        }
+        for (id, news) in batch.drain(..) {
+            tables.take(id, news, SystemTime::now());
+        }
+    }
+}
+
+/// Saved facts take the place of what was not read yet.
+fn seed(saved: saved::Saved, secrets: &mut Secrets, starter: &mut Starter, tables: &mut Tables) {
+    let (certificates, others) = saved.objects.into_iter().partition(|(identity, _)| identity.kind == "Secret");
+    tables.seed(others, saved.at);
+    // A certificate's place is there once the Ingress is that names it.
+    secrets.settle_all(starter, tables);
+    tables.seed(certificates, saved.at);
+}
+
+/// Tells people how it goes, if that has changed.
+fn say(state: &watch::Sender<SourceState>, tables: &Tables) {
+    let (troubles, behind_since) = tables.troubles();
+    let waits_for = tables.waits_for();
+    let mut appeared = Vec::new();
+    let mut gone = Vec::new();
+    state.send_if_modified(|s| {
+        appeared.extend(troubles.iter().filter(|t| !s.troubles.contains(t)).cloned());
+        gone.extend(s.troubles.iter().filter(|t| !troubles.contains(t)).cloned());
+        let new = SourceState { waits_for, troubles, behind_since, saved_at: tables.saved_at(), name: s.name.clone() };
+        let changed = *s != new;
+        *s = new;
+        changed
+    });
+    for text in appeared {
+        warn!("{text}");
+    }
+    for text in gone {
+        info!("no longer: {text}");
+    }
+}

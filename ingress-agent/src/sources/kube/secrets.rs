@@ -1,0 +1,109 @@
+//! The Secrets that Ingresses and options name, and no other. A task each, which ends with the last reference.
+//!
+//! A Secret is watched by itself (`fieldSelector metadata.name`), so that nothing is read that nobody named, and RBAC may
+//! restrict it: cluster-wide `get, list, watch`, a Role in some namespaces, or `resourceNames`. Each watch is a connection
+//! here and a goroutine there, which does not carry to ten thousand certificates on a hundred nodes. So the first few are
+//! watched and the others are fetched, then looked at again from time to time: a certificate is renewed weeks before it
+//! expires.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::follow::{End, Watch, WatchId};
+use super::kinds::SECRET;
+use super::starter::{Scope, Starter};
+use super::tables::Tables;
+use crate::apiserver::backoff::{Backoff, chance};
+use crate::model::snapshot::ObjectName;
+
+/// Secrets that are watched.
+const WATCHED: usize = 32;
+/// Secrets that are fetched at one time.
+const FETCHED: usize = 8;
+/// Between two looks at a Secret that is not watched, at least.
+const LOOK: Duration = Duration::from_secs(30);
+/// All of them together take at most one request in this time: 10,000 Secrets are seen every 17 minutes.
+const PACE: Duration = Duration::from_millis(100);
+
+pub(super) struct Secrets {
+    tasks: HashMap<ObjectName, (WatchId, JoinHandle<()>)>,
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    watched: Semaphore,
+    fetched: Semaphore,
+    /// How many there are.
+    count: Cell<u32>,
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        let (watched, fetched) = (Semaphore::new(WATCHED), Semaphore::new(FETCHED));
+        Self { tasks: HashMap::new(), shared: Rc::new(Shared { watched, fetched, count: Cell::new(0) }) }
+    }
+}
+
+impl Secrets {
+    /// Begins or ends to follow what came into use or went out of it.
+    pub(super) fn settle_all(&mut self, starter: &mut Starter, tables: &mut Tables) {
+        for (name, in_use) in tables.touched_secrets() {
+            self.settle(&name, in_use, starter, tables);
+        }
+    }
+
+    fn settle(&mut self, name: &ObjectName, in_use: bool, starter: &mut Starter, tables: &mut Tables) {
+        match (in_use, self.tasks.contains_key(name)) {
+            (true, false) => {
+                let scope = Scope { namespace: name.namespace.clone(), object: name.name.clone() };
+                let watch = starter.namespaced::<Secret>(&SECRET, &scope, tables);
+                let id = watch.id;
+                let task = tokio::task::spawn_local(follow(watch, Rc::clone(&self.shared)));
+                self.tasks.insert(name.clone(), (id, task));
+            }
+            (false, true) => {
+                if let Some((id, task)) = self.tasks.remove(name) {
+                    task.abort();
+                    tables.drop_watch(id);
+                }
+            }
+            _ => {}
+        }
+        self.shared.count.set(u32::try_from(self.tasks.len()).unwrap_or(u32::MAX));
+    }
+}
+
+async fn follow(watch: Watch<Secret>, shared: Rc<Shared>) {
+    let mut backoff = Backoff::default();
+    loop {
+        if let Ok(_place) = shared.watched.try_acquire() {
+            // Boxed: it is large, and most of ten thousand tasks never come here.
+            Box::pin(watch.follow()).await;
+            return;
+        }
+        let looked = {
+            let Ok(_turn) = shared.fetched.acquire().await else { return };
+            Box::pin(watch.look()).await
+        };
+        let wait = match looked {
+            Ok(()) => {
+                backoff.reset();
+                LOOK.max(PACE * shared.count.get()).mul_f64(0.75 + chance() / 2.0)
+            }
+            Err(End::Unheard) => return,
+            Err(End::Failed(verb, failure)) => {
+                if watch.failed(verb, &failure).await.is_err() {
+                    return;
+                }
+                backoff.next(chance())
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+}

@@ -1,0 +1,158 @@
+//! What the agents tell a real API server: addresses while they are announced, reasons where somebody looks for them, one
+//! writer at a time, and nothing about what is not theirs.
+
+#[path = "k8s_status/world.rs"]
+mod world;
+
+use ingress_tests::wait;
+use world::{PATIENCE, RIGHTS, World, class, ingress, service};
+
+/// Objects of another controller, with a status of its own.
+const OTHERS: &str = "
+apiVersion: v1
+kind: Service
+metadata: { name: others, namespace: demo, annotations: { sluicegate.io/vips: 10.1.0.150 } }
+spec: { type: LoadBalancer, loadBalancerClass: example.com/other, ports: [{ port: 9000 }] }
+---
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: { name: other }
+spec: { controller: example.com/other }
+---
+";
+
+fn set_status(w: &World, object: &str, address: &str) {
+    let status = format!("{{\"status\":{{\"loadBalancer\":{{\"ingress\":[{{\"ip\":\"{address}\"}}]}}}}}}");
+    w.kubectl(&["patch", object, "--namespace=demo", "--subresource=status", "--type=merge", "-p", &status]);
+}
+
+#[test]
+fn an_address_is_in_the_status_while_it_is_announced_and_reasons_are_told() {
+    let w = World::new("ksaddr", RIGHTS);
+    // The VIPs go to an interface that is not there yet: they are planned and applied, and cannot be announced.
+    let mut edge = w.edge("one", 2, &["--vip-interface", "eth1"]);
+    for manifest in [&service("echo", "10.1.0.101"), &class("10.1.0.100"), &ingress("shop", "sluicegate", "echo")] {
+        w.cluster.apply(manifest).expect("apply");
+    }
+    w.cluster
+        .apply(&(ingress("lost", "sluicegate", "nowhere") + OTHERS + &ingress("theirs", "other", "echo")))
+        .expect("apply");
+    // What another implementation left in an object that is ours stays until there is something better to say.
+    set_status(&w, "service/echo", "10.9.9.9");
+    for theirs in ["service/others", "ingress/theirs"] {
+        set_status(&w, theirs, "10.9.9.9");
+    }
+    let versions = |w: &World| {
+        let path = "jsonpath={.items[*].metadata.resourceVersion}";
+        let of = |kind: &str, name: &str| {
+            w.kubectl(&["get", kind, "--namespace=demo", &format!("--field-selector=metadata.name={name}"), "-o", path])
+        };
+        [of("services", "others"), of("ingresses", "theirs")]
+    };
+    let before = versions(&w);
+
+    edge.agent.launch().expect("launch the agent");
+    assert_eq!(w.writer(), "one");
+    // That it writes is seen from what it says about an Ingress that leads nowhere.
+    w.describes(
+        "ingress/lost",
+        &["Rejected", "there is no Service demo/nowhere", "spec.rules[0].http.paths[0].backend"],
+    );
+    assert_eq!(w.lease("sluicegate-node-one", ".metadata.annotations.sluicegate\\.io/announces").as_deref(), Some(""));
+    assert_eq!((w.status("service/echo"), w.status("ingress/shop")), ("10.9.9.9/VIP".into(), String::new()));
+
+    // The address is assigned, though, and that is recorded.
+    w.record_becomes("service/echo", "10.1.0.101");
+
+    w.lan.plug(&edge.host, "eth1", &[]).expect("plug in the interface");
+    w.status_becomes("service/echo", "10.1.0.101/Proxy");
+    w.status_becomes("ingress/shop", "10.1.0.100/");
+    w.status_becomes("ingress/lost", "10.1.0.100/");
+    w.describes(
+        "service/echo",
+        &[
+            "AddressAssigned",
+            "10.1.0.101 is assigned",
+            "AddressAnnounced",
+            "is served on 10.1.0.101",
+            "StatusTakenOver",
+        ],
+    );
+    let announces = w.lease("sluicegate-node-one", ".metadata.annotations.sluicegate\\.io/announces");
+    assert_eq!(announces.as_deref(), Some("10.1.0.100,10.1.0.101"));
+    // An address that changes; a Service that is no longer ours.
+    w.cluster.apply(&service("echo", "10.1.0.102")).expect("apply");
+    w.status_becomes("service/echo", "10.1.0.102/Proxy");
+    w.cluster.apply(&service("more", "10.1.0.103")).expect("apply");
+    w.status_becomes("service/more", "10.1.0.103/Proxy");
+    w.record_becomes("service/echo", "10.1.0.102");
+    w.kubectl(&["patch", "service/more", "--namespace=demo", "-p", "{\"spec\":{\"type\":\"ClusterIP\"}}"]);
+    w.status_becomes("service/more", "");
+    w.record_becomes("service/more", "");
+    w.kubectl(&["patch", "ingress/shop", "--namespace=demo", "-p", "{\"spec\":{\"ingressClassName\":\"other\"}}"]);
+    w.status_becomes("ingress/shop", "");
+    let (status, text) = edge.agent.get("/readyz").expect("readyz");
+    assert_eq!((status, text.as_str()), (200, "ok\n"), "no request was refused");
+
+    edge.agent.stop().expect("stop the agent");
+    for (object, status) in [("service/echo", ""), ("ingress/lost", "")] {
+        assert_eq!(w.status(object), status, "{object} is withdrawn before the agent ends");
+    }
+    w.record_becomes("service/echo", "10.1.0.102");
+    assert_eq!(w.lease("sluicegate-node-one", ".metadata.name"), None, "the node has left");
+    assert_eq!(w.lease("sluicegate-status", ".spec.holderIdentity").as_deref(), Some(""), "another one may write");
+    assert_eq!(versions(&w), before, "what is another controller's was never touched");
+}
+
+#[test]
+fn a_standby_writes_when_the_writer_was_killed_and_nodes_that_are_gone_announce_nothing() {
+    let w = World::new("ksdead", RIGHTS);
+    w.cluster.apply(&(service("one", "10.1.0.101") + &service("two", "10.1.0.102"))).expect("apply");
+    let mut first = w.edge("one", 2, &["--hold-vips", "10.1.0.101,10.1.0.109"]);
+    first.agent.start_again().expect("start the first");
+    assert_eq!(w.writer(), "one");
+    w.status_becomes("service/one", "10.1.0.101/Proxy");
+    // The second announces, and the first writes it.
+    let mut second = w.edge("two", 3, &["--hold-vips", "10.1.0.102"]);
+    second.agent.start_again().expect("start the second");
+    w.status_becomes("service/two", "10.1.0.102/Proxy");
+    assert_eq!(w.writer(), "one");
+
+    first.agent.kill().expect("kill the first");
+    w.status_becomes("service/one", "");
+    assert_eq!(w.writer(), "two");
+    assert_eq!(w.status("service/two"), "10.1.0.102/Proxy");
+    w.describes("service/one", &["AddressWithdrawn"]);
+    // It comes back, and finds a writer.
+    first.agent.start_again().expect("start the first again");
+    w.status_becomes("service/one", "10.1.0.101/Proxy");
+    assert_eq!(w.writer(), "two");
+    // A writer that ends in order hands over at once: long before its lease would have run out.
+    let started = std::time::Instant::now();
+    second.agent.stop().expect("stop the second");
+    wait::within(PATIENCE, "the first writes again", || (w.writer() == "one").then_some(()));
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+    w.status_becomes("service/two", "");
+}
+
+#[test]
+fn a_right_that_is_missing_is_named_and_harms_nothing_else() {
+    let rights = RIGHTS.replace("- { apiGroups: [''], resources: [services/status], verbs: [patch] }\n", "");
+    assert_ne!(rights, RIGHTS);
+    let w = World::new("ksrbac", &rights);
+    w.cluster
+        .apply(&(service("echo", "10.1.0.101") + &class("10.1.0.100") + &ingress("shop", "sluicegate", "echo")))
+        .expect("apply");
+    let mut edge = w.edge("one", 2, &[]);
+    edge.agent.start_again().expect("the agent is ready all the same");
+    w.status_becomes("ingress/shop", "10.1.0.100/");
+    let rule = "the ClusterRole needs apiGroups [\"\"], resources [services/status], verbs [patch]";
+    wait::within(PATIENCE, "/readyz names the right", || {
+        let (status, text) = edge.agent.get("/readyz").ok()?;
+        (status == 200 && text.contains(rule)).then_some(())
+    });
+    // Once it is granted, the status is written without a restart.
+    w.cluster.apply(RIGHTS).expect("grant it");
+    w.status_becomes("service/echo", "10.1.0.101/Proxy");
+    wait::within(PATIENCE, "/readyz has forgotten it", || (edge.agent.get("/readyz").ok()?.1 == "ok\n").then_some(()));
+}
