@@ -3,10 +3,13 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::{build, setup, steps};
+use crate::{build, control_plane, setup, steps};
 
 #[derive(Args)]
 pub(crate) struct Options {
+    /// On a Kubernetes cluster: two edges, a real API server, an application that is applied with kubectl.
+    #[arg(long, conflicts_with = "clean")]
+    cluster: bool,
     /// Leave everything running and print commands to play with.
     #[arg(long, conflicts_with = "clean")]
     keep: bool,
@@ -18,12 +21,18 @@ pub(crate) struct Options {
 pub(crate) fn demo(options: &Options) -> Result<()> {
     steps::need_root("demo", "it makes network namespaces and loads BPF programs")?;
     setup::tools(setup::For::Test)?;
+    if options.cluster {
+        control_plane::prepare()?;
+    }
     steps::title("Build");
     build::agent(false)?;
     let arguments =
         ["build", "--package", "ingress-tests", "--bin", "demo", "--bin", "demo_backend", "--bin", "demo_client"];
     steps::run("build the demo and its peers", &mut build::cargo(&arguments)?)?;
     let mut demo = std::process::Command::new(steps::target().join("debug").join("demo"));
+    if options.cluster {
+        demo.arg("--cluster");
+    }
     if options.keep {
         demo.arg("--keep");
     }

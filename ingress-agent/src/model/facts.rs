@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::objects::{Named, Objects};
-use super::rejection::{Rejection, Severity};
+use super::rejection::{Rejection, Severity, one_line};
 use super::route::Balance;
 use super::selector::Labels;
 use super::snapshot::{AppProtocol, Certificate, Forwarding, ObjectName, Protocol};
@@ -83,6 +83,7 @@ impl Origin {
 
     fn finding(&self, kind: &str, field: String, reason: String, severity: Severity) -> Rejection {
         let (kind, name, place) = (kind.to_owned(), self.name.clone(), self.place.clone());
+        let (field, reason) = (one_line(field), one_line(reason));
         Rejection { kind, name, place, field, reason, severity, uid: self.uid.clone() }
     }
 }

@@ -5,6 +5,9 @@ use std::fmt;
 
 use super::snapshot::ObjectName;
 
+/// Bytes of a field or a reason. An Event's note takes 1,024, and nobody reads more.
+const LONGEST: usize = 700;
+
 /// Ordered by what an operator looks for first: kind, name, place, field.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rejection {
@@ -40,5 +43,55 @@ impl fmt::Display for Rejection {
             write!(f, ", {}", self.field)?;
         }
         write!(f, ": {}", self.reason)
+    }
+}
+
+/// The text as one line of bounded length. What it quotes was written by others: it must not look like a line of ours in a log, move
+/// a terminal's cursor, or fill a disk.
+pub fn one_line(text: String) -> String {
+    let shown = if text.contains(is_hidden) { escaped(&text) } else { text };
+    if shown.len() <= LONGEST {
+        return shown;
+    }
+    // The beginning names what it is about, and the end says what is wrong with it.
+    let head = shown.floor_char_boundary(LONGEST / 2);
+    let tail = shown.floor_char_boundary(shown.len() - LONGEST / 2);
+    format!("{} … {}", &shown[..head], &shown[tail..])
+}
+
+fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+/// Not seen as what it is: control characters, and those that end a line or turn the direction of the text around.
+fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_stays_on_one_line() {
+        for (text, shown) in [
+            ("`a b` is no address: ü", "`a b` is no address: ü"),
+            ("`a\n2026 WARN b` is no address", "`a\\n2026 WARN b` is no address"),
+            ("\u{1b}[2J\r\0", "\\u{1b}[2J\\r\\u{0}"),
+            ("a\u{202e}b\u{2028}c", "a\\u{202e}b\\u{2028}c"),
+        ] {
+            assert_eq!(one_line(text.to_owned()), shown);
+        }
+    }
+
+    #[test]
+    fn of_a_text_that_is_too_long_both_ends_are_shown() {
+        let shown = one_line(format!("`{}` is no address", "ü".repeat(100_000)));
+        assert!(shown.starts_with("`üü") && shown.ends_with("ü` is no address") && shown.contains(" … "), "{shown}");
+        assert!(shown.len() < LONGEST + 10, "{}", shown.len());
     }
 }

@@ -1,7 +1,10 @@
 //! A backend of the demo and of the benchmarks: it says its name over TCP, UDP and HTTP, so that a client sees who
-//! answered. It listens on every address of its namespace and knows nothing of the load balancer.
+//! answered. It listens on every address of its namespace and knows nothing of the load balancer. SIGTERM ends it as a pod
+//! should end: it takes nothing new, finishes what it has, and says so to clients that would ask again.
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -15,6 +18,11 @@ use hyper_util::rt::TokioIo;
 use ingress_tests::{load, websocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// After SIGTERM, an HTTP connection on which nobody has asked for so long is closed.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Says who it is over TCP, UDP and HTTP.
 #[derive(Parser)]
@@ -43,14 +51,30 @@ async fn main() -> Result<()> {
     let tcp = listen(arguments.tcp)?;
     let sink = listen(arguments.sink)?;
     let udp = UdpSocket::bind(any(arguments.udp)).await.context("bind the UDP port")?;
-    tokio::spawn(accept(http, move |stream, _| serve_http(name, stream)));
-    tokio::spawn(accept(tcp, move |stream, client| echo(name, client, stream)));
-    tokio::spawn(accept(sink, |stream, _| swallow(stream)));
+    let (end, ending) = watch::channel(false);
+    // Each connection has a sender: the receiver hears when all are gone.
+    let (connected, mut connections) = mpsc::channel::<()>(1);
+    let http_ending = ending.clone();
+    let serve = move |stream, _| serve_http(name, stream, http_ending.clone());
+    tokio::spawn(accept(http, serve, ending.clone(), connected.clone()));
+    tokio::spawn(accept(tcp, move |stream, client| echo(name, client, stream), ending.clone(), connected.clone()));
+    tokio::spawn(accept(sink, |stream, _| swallow(stream), ending, connected));
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut datagram = vec![0; 65_536];
+    let mut terminated = false;
     loop {
-        // An ICMP error for an earlier answer is reported here; it concerns one client.
-        let Ok((_, client)) = udp.recv_from(&mut datagram).await else { continue };
-        let _ = udp.send_to(format!("{name} {}", bare(client)).as_bytes(), client).await;
+        tokio::select! {
+            // An ICMP error for an earlier answer is reported here; it concerns one client.
+            received = udp.recv_from(&mut datagram) => {
+                let Ok((_, client)) = received else { continue };
+                let _ = udp.send_to(format!("{name} {}", bare(client)).as_bytes(), client).await;
+            }
+            _ = terminate.recv(), if !terminated => {
+                terminated = true;
+                end.send_replace(true);
+            }
+            _ = connections.recv(), if terminated => return Ok(()),
+        }
     }
 }
 
@@ -70,16 +94,25 @@ fn listen(port: u16) -> Result<TcpListener> {
     socket.listen(4096).with_context(|| format!("listen on TCP port {port}"))
 }
 
-async fn accept<F, W>(listener: TcpListener, serve: F)
+/// Until the end is near; then the port is closed, and what was accepted goes on.
+async fn accept<F, W>(listener: TcpListener, serve: F, mut ending: watch::Receiver<bool>, connected: mpsc::Sender<()>)
 where
     F: Fn(TcpStream, SocketAddr) -> W,
     W: Future<Output = std::io::Result<()>> + Send + 'static,
 {
     loop {
-        if let Ok((stream, client)) = listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = ending.wait_for(|ending| *ending) => return,
+        };
+        if let Ok((stream, client)) = accepted {
             let _ = stream.set_nodelay(true);
-            // What breaks one connection is the client's to notice.
-            tokio::spawn(serve(stream, client));
+            let (served, connected) = (serve(stream, client), connected.clone());
+            tokio::spawn(async move {
+                // What breaks one connection is the client's to notice.
+                let _ = served.await;
+                drop(connected);
+            });
         }
     }
 }
@@ -102,10 +135,28 @@ async fn swallow(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-async fn serve_http(name: &'static str, stream: TcpStream) -> std::io::Result<()> {
-    let service = service_fn(move |request| async move { anyhow::Ok(answer(name, request)) });
+async fn serve_http(name: &'static str, stream: TcpStream, mut ending: watch::Receiver<bool>) -> std::io::Result<()> {
+    let near = ending.clone();
+    let service = service_fn(move |request| {
+        let mut response = answer(name, request);
+        // RFC 9112 §9.6: the client learns with an answer that it must not ask here again, and so no request of it is lost to
+        // a connection that closes just then.
+        if *near.borrow() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        async { anyhow::Ok(response) }
+    });
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    connection.with_upgrades().await.map_err(std::io::Error::other)
+    let mut connection = pin!(connection.with_upgrades());
+    let idle = async {
+        let _ = ending.wait_for(|ending| *ending).await;
+        tokio::time::sleep(LINGER).await;
+    };
+    tokio::select! {
+        done = &mut connection => return done.map_err(std::io::Error::other),
+        () = idle => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await.map_err(std::io::Error::other)
 }
 
 /// A line about who answered what, or `/bytes/N`, or a WebSocket.

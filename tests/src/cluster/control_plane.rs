@@ -269,6 +269,11 @@ impl ControlPlane {
         &self.admin
     }
 
+    /// The binary, which is kubectl too: its first argument says so.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Where logs lie, and what a test wants removed with the control plane.
     pub fn directory(&self) -> &Path {
         &self.place.directory

@@ -84,6 +84,8 @@ impl Site {
 pub struct Connection {
     sender: hyper::client::conn::http1::SendRequest<Empty<Bytes>>,
     site: Site,
+    /// The server said that it takes no other request here.
+    last: bool,
 }
 
 impl Connection {
@@ -91,7 +93,7 @@ impl Connection {
         let stream = timeout(PATIENCE, site.open()).await.context("connecting took too long")??;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection.with_upgrades());
-        Ok(Self { sender, site: site.clone() })
+        Ok(Self { sender, site: site.clone(), last: false })
     }
 
     /// The body of a successful answer.
@@ -107,6 +109,11 @@ impl Connection {
         Ok(body)
     }
 
+    /// Whether the answer before was the last one of this connection (RFC 9112 §9.6).
+    pub const fn is_over(&self) -> bool {
+        self.last
+    }
+
     /// Any answer. Fails only if there is none.
     pub async fn ask(&mut self, path: &str) -> Result<(StatusCode, String)> {
         let request = Request::get(path).header(HOST, &self.site.host).body(Empty::new())?;
@@ -114,6 +121,7 @@ impl Connection {
             self.sender.ready().await.context("the connection was closed")?;
             let response = self.sender.send_request(request).await.context("request")?;
             let status = response.status();
+            self.last = response.headers().get(CONNECTION).is_some_and(|value| value.as_bytes() == b"close");
             let body = response.into_body().collect().await.context("body")?.to_bytes();
             Ok((status, String::from_utf8_lossy(&body).into_owned()))
         };
@@ -142,7 +150,7 @@ pub async fn load(site: &Site, pace: Pace, stop: Stop) -> Outcome {
                     let result = connection.get().await;
                     let broken = result.is_err();
                     outcome.note(began, result);
-                    if broken || stop.now() {
+                    if broken || connection.is_over() || stop.now() {
                         break;
                     }
                     if !pace.pause.is_zero() {

@@ -1,6 +1,7 @@
 //! The demo: real clients reach real backends through the real agent, on a LAN of network namespaces. Narrates, measures,
 //! and exits 0 only if everything held. Leaves nothing behind, however it ends; `--keep` leaves it running on purpose.
 
+mod cluster;
 mod show;
 mod traces;
 mod world;
@@ -18,6 +19,9 @@ use crate::world::World;
 /// Real clients, real backends, the real agent.
 #[derive(Parser)]
 struct Arguments {
+    /// On a Kubernetes cluster: two edges, a real API server, an application that is applied with kubectl.
+    #[arg(long, conflicts_with = "clean")]
+    cluster: bool,
     /// Leave everything running and print commands to play with.
     #[arg(long, conflicts_with = "clean")]
     keep: bool,
@@ -33,8 +37,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments {
         Arguments { clean: true, .. } => traces::clean_all(),
-        Arguments { keep: true, .. } => keep(),
-        _ => run(arguments.keeper),
+        Arguments { keep: true, .. } => keep(arguments.cluster),
+        _ => run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,10 +50,13 @@ fn main() -> ExitCode {
 }
 
 /// Starts the demo in a session of its own, which the terminal's signals do not reach, and returns when it has been shown.
-fn keep() -> Result<()> {
+fn keep(cluster: bool) -> Result<()> {
     let own = std::env::current_exe().context("find this program")?;
     let mut command = Command::new(own);
     command.arg("--keeper").stdin(Stdio::null());
+    if cluster {
+        command.arg("--cluster");
+    }
     // SAFETY: setsid takes no pointer and is async-signal-safe.
     unsafe {
         command.pre_exec(|| if libc::setsid() < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) });
@@ -67,32 +74,45 @@ fn keep() -> Result<()> {
     Ok(())
 }
 
-fn run(keeper: bool) -> Result<()> {
+fn run(arguments: &Arguments) -> Result<()> {
     let own = std::process::id();
     traces::clean_stale()?;
     stop_on_signal(own);
-    let shown = (|| {
-        let mut world = World::build()?;
-        let shown = show::everything(&mut world);
-        match &shown {
-            Ok(()) if keeper => hold_open(&world)?,
-            Err(_) => eprintln!("\nthe agent's last words:\n{}", world.agent.last_words()),
-            Ok(()) => {}
-        }
-        shown
-    })();
+    let shown = if arguments.cluster { on_a_cluster(arguments.keeper) } else { on_manifests(arguments.keeper) };
     traces::clean(own)?;
     shown?;
-    if !keeper {
+    if !arguments.keeper {
         traces::nothing_left(own)?;
         println!("\nAll held. Nothing was left behind: no namespace, no pinned map, no file.");
     }
     Ok(())
 }
 
+fn on_manifests(keeper: bool) -> Result<()> {
+    let mut world = World::build()?;
+    let shown = show::everything(&mut world);
+    match &shown {
+        Ok(()) if keeper => hold_open(|| world.print_commands())?,
+        Err(_) => eprintln!("\nthe agent's last words:\n{}", world.agent.last_words()),
+        Ok(()) => {}
+    }
+    shown
+}
+
+fn on_a_cluster(keeper: bool) -> Result<()> {
+    let mut world = cluster::world::World::build()?;
+    let shown = cluster::show::everything(&mut world);
+    match &shown {
+        Ok(()) if keeper => hold_open(|| world.print_commands())?,
+        Err(_) => eprintln!("\nthe agents' last words:\n{}", world.last_words()),
+        Ok(()) => {}
+    }
+    shown
+}
+
 /// Prints what to play with and waits for the signal that [`stop_on_signal`] takes.
-fn hold_open(world: &World) -> Result<()> {
-    world.print_commands();
+fn hold_open(print: impl FnOnce()) -> Result<()> {
+    print();
     std::fs::write(traces::ready_file(std::process::id()), "").context("say that the world is ready")?;
     // Let go of the output, or a pipe that the demo was started in would never end.
     let nothing = std::fs::File::options().write(true).open("/dev/null").context("open /dev/null")?;

@@ -42,11 +42,11 @@ pub(crate) fn everything(world: &mut World) -> Result<()> {
     table.close()
 }
 
-fn step(what: &str) {
+pub(crate) fn step(what: &str) {
     println!("\n── {what}");
 }
 
-fn indent(text: &str) -> String {
+pub(crate) fn indent(text: &str) -> String {
     text.lines().map(|line| format!("   {line}")).collect::<Vec<_>>().join("\n")
 }
 
@@ -91,7 +91,7 @@ fn local(world: &World, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-fn greeting(host: &Host, to: SocketAddr) -> Result<String> {
+pub(crate) fn greeting(host: &Host, to: SocketAddr) -> Result<String> {
     host.ns.inside(|| {
         let stream = TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("connect to {to}"))?;
         stream.set_read_timeout(Some(PATIENCE))?;

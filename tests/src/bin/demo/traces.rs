@@ -13,6 +13,11 @@ use ingress_tests::netns;
 const NAMESPACES: &str = "/run/netns";
 const BPFFS: &str = "/sys/fs/bpf";
 const NAME: &str = "sluicegate-demo-";
+/// The label of the demo's control plane. Its files lie where those of a test's would.
+pub(crate) const CLUSTER: &str = "demo";
+const CLUSTER_NAME: &str = "sluicegate-test-k8s-demo-";
+/// What writes into a directory was told to end just before, and may take a moment.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Manifests, certificates, logs and sockets of one demo.
 pub(crate) fn directory(id: u32) -> PathBuf {
@@ -29,6 +34,15 @@ pub(crate) fn ready_file(id: u32) -> PathBuf {
     directory(id).join("shown")
 }
 
+/// Files and sockets of its control plane, if it has one.
+fn cluster_directory(id: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("{CLUSTER_NAME}{id}"))
+}
+
+fn places(id: u32) -> [PathBuf; 3] {
+    [pins(id), directory(id), cluster_directory(id)]
+}
+
 /// Removes everything of one demo. Harmless if there is nothing.
 pub(crate) fn clean(id: u32) -> Result<()> {
     for name in namespaces(id) {
@@ -40,9 +54,16 @@ pub(crate) fn clean(id: u32) -> Result<()> {
         // A fixture may be removing it at the same moment.
         let _ = netns::ip(&["netns", "del", &name]);
     }
-    for path in [pins(id), directory(id)] {
-        if path.exists() {
-            fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+    places(id).iter().try_for_each(|path| remove(path))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let deadline = Instant::now() + ENDING;
+    while path.exists() {
+        match fs::remove_dir_all(path) {
+            Ok(()) => break,
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => return Err(error).with_context(|| format!("remove {}", path.display())),
         }
     }
     Ok(())
@@ -51,7 +72,7 @@ pub(crate) fn clean(id: u32) -> Result<()> {
 /// Fails if anything of one demo is still there.
 pub(crate) fn nothing_left(id: u32) -> Result<()> {
     let mut left = namespaces(id);
-    left.extend([pins(id), directory(id)].iter().filter(|path| path.exists()).map(|path| path.display().to_string()));
+    left.extend(places(id).iter().filter(|path| path.exists()).map(|path| path.display().to_string()));
     ensure!(left.is_empty(), "left behind: {}", left.join(", "));
     Ok(())
 }
@@ -106,8 +127,9 @@ fn alive(id: u32) -> bool {
 /// Process ids of all demos of which there is a trace.
 fn demos() -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
+    let temporary = std::env::temp_dir();
     for (directory, prefix) in
-        [(Path::new(NAMESPACES), "sg-demo-"), (Path::new(BPFFS), NAME), (&std::env::temp_dir(), NAME)]
+        [(Path::new(NAMESPACES), "sg-demo-"), (Path::new(BPFFS), NAME), (&temporary, NAME), (&temporary, CLUSTER_NAME)]
     {
         for name in names(directory) {
             let id = name.strip_prefix(prefix).and_then(|rest| rest.rsplit('-').next());

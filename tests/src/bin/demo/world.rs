@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
@@ -74,7 +74,8 @@ impl World {
         for (name, text) in MANIFESTS {
             fs::write(directory.join("manifests").join(name), text).with_context(|| format!("write {name}"))?;
         }
-        certificate(&directory)?;
+        let secret = certificate(&directory, "demo")?;
+        fs::write(directory.join("manifests/tls.yaml"), secret).context("write the Secret")?;
         let arguments = ["--hold-vips", "all", "--max-flows", "200000"];
         let agent = Agent::start(&edge, &directory, &traces::pins(own), &arguments)?;
         Ok(Self { agent, backends, client4, client6, edge, directory, _hosts: hosts, _lan: lan })
@@ -137,8 +138,8 @@ fn program(name: &str) -> Command {
     command
 }
 
-/// An authority for curl, and a Secret with a certificate of it for the agent.
-fn certificate(directory: &Path) -> Result<()> {
+/// An authority for curl, `DIRECTORY/ca.pem`, and the manifest of a Secret with a certificate of it for the agent.
+pub(crate) fn certificate(directory: &Path, namespace: &str) -> Result<String> {
     let authority_key = KeyPair::generate().context("make a key")?;
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -153,34 +154,27 @@ fn certificate(directory: &Path) -> Result<()> {
     leaf.not_after = (SystemTime::now() + Duration::from_hours(30 * 24)).into();
     let leaf = leaf.signed_by(&key, &Issuer::new(authority, &authority_key)).context("sign the certificate")?;
     fs::write(directory.join("ca.pem"), authority_pem).context("write the authority")?;
-    let secret = format!(
-        "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{ name: shop-tls, namespace: demo }}\n\
+    Ok(format!(
+        "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{ name: shop-tls, namespace: {namespace} }}\n\
          data:\n  tls.crt: {}\n  tls.key: {}\n",
         BASE64_STANDARD.encode(leaf.pem()),
         BASE64_STANDARD.encode(key.serialize_pem())
-    );
-    fs::write(directory.join("manifests/tls.yaml"), secret).context("write the Secret")
+    ))
 }
 
-/// A load that runs beside the demo until [`Load::finish`].
-pub(crate) struct Load(Child);
+/// A load that runs beside the demo until [`Load::finish`]; one that nobody finishes is killed.
+pub(crate) struct Load(Running);
 
 impl Load {
     pub(crate) fn start(host: &Host, arguments: &[&str]) -> Result<Self> {
-        // `Running` would discard what it printed; the namespace's end kills it as well.
-        let child = host
-            .ns
-            .command(sibling("demo_client")?)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        Ok(Self(child.context("start demo_client")?))
+        let mut command = Command::new(sibling("demo_client")?);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ok(Self(host.ns.spawn(&mut command)?))
     }
 
     /// Reads the line by which a load says that it is under way.
     pub(crate) fn first_line(&mut self) -> Result<String> {
-        let output = self.0.stdout.as_mut().context("the load's output")?;
+        let output = self.0.0.stdout.as_mut().context("the load's output")?;
         let mut line = Vec::new();
         let mut byte = [0];
         while std::io::Read::read(output, &mut byte)? == 1 && byte[0] != b'\n' {
@@ -191,11 +185,11 @@ impl Load {
 
     /// Ends it by closing its input, and returns what it printed.
     pub(crate) fn finish(mut self) -> Result<String> {
-        drop(self.0.stdin.take());
-        let mut output = self.0.stdout.take().context("the load's output")?;
+        drop(self.0.0.stdin.take());
+        let mut output = self.0.0.stdout.take().context("the load's output")?;
         let mut text = String::new();
         std::io::Read::read_to_string(&mut output, &mut text).context("read the load's output")?;
-        traces::wait_for(&mut self.0, Duration::from_secs(10))?;
+        traces::wait_for(&mut self.0.0, Duration::from_secs(10))?;
         Ok(text)
     }
 }
