@@ -39,3 +39,5 @@ pub mod xdp_site;
 
 pub mod http;
 pub mod l4_model;
+
+pub mod cluster;

@@ -66,6 +66,12 @@ impl Namespace {
 
     /// Starts a command in here that is ended when the value drops.
     pub fn spawn(&self, command: &mut Command) -> Result<Running> {
+        self.settle(command);
+        Ok(Running(command.spawn().with_context(|| format!("start {command:?}"))?))
+    }
+
+    /// Has a command that is not started yet run in here, and end with the thread that starts it.
+    pub fn settle(&self, command: &mut Command) {
         let fd = self.file.as_raw_fd();
         // SAFETY: as in `command`. The parent's death takes the child along, so that nothing is left after a crash.
         unsafe {
@@ -74,7 +80,6 @@ impl Namespace {
                 enter(fd)
             });
         }
-        Ok(Running(command.spawn().with_context(|| format!("start {command:?}"))?))
     }
 
     /// Runs `work` on a thread of its own inside the namespace; sockets that it makes stay in here.

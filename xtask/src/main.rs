@@ -4,6 +4,7 @@
 
 mod bench;
 mod build;
+mod control_plane;
 mod demo;
 mod licences;
 mod setup;

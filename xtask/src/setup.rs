@@ -3,6 +3,7 @@
 
 mod apt;
 pub(crate) mod bpf;
+pub(crate) mod go;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::steps;
+use crate::{control_plane, steps};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -56,7 +57,11 @@ const TOOLS: &[Tool] = &[
 ];
 
 pub(crate) fn setup(options: &Options) -> Result<()> {
-    tools(if options.build_only { For::Build } else { For::Bench })
+    if options.build_only {
+        return tools(For::Build);
+    }
+    tools(For::Bench)?;
+    control_plane::prepare()
 }
 
 /// Installs what is missing for a purpose.

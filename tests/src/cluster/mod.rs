@@ -1,0 +1,19 @@
+//! A real Kubernetes cluster for the tests: etcd, kube-apiserver and kube-controller-manager as processes in a test's namespaces,
+//! and a kubelet that runs pods as processes. Nothing of a cluster is imitated but the kubelet and the scheduler.
+
+pub mod control_plane;
+
+pub mod credentials;
+
+pub mod node;
+
+pub mod kubelet;
+
+mod pod;
+mod probe;
+mod process;
+mod status;
+
+pub use control_plane::ControlPlane;
+pub use kubelet::Kubelet;
+pub use node::Node;
