@@ -50,8 +50,9 @@ pub struct RunArgs {
     /// Directory where what the cluster said is kept for a start without its API server, or `off`. Holds private keys.
     #[arg(long, env = "SLUICEGATE_STATE_DIR", default_value = "/var/lib/sluicegate", value_name = "DIR|off")]
     pub state_dir: String,
-    /// Interface on which clients and backends are reached; repeat it or separate several by commas.
-    #[arg(long = "interface", env = "SLUICEGATE_INTERFACE", value_delimiter = ',', value_name = "NAME")]
+    /// Interface on which clients and backends are reached; repeat it or separate several by commas. `auto`: the interfaces of
+    /// the default routes.
+    #[arg(long = "interface", env = "SLUICEGATE_INTERFACE", value_delimiter = ',', value_name = "NAME|auto")]
     pub interfaces: Vec<String>,
     /// Name of this node in EndpointSlices [default: the host name].
     #[arg(long, env = "SLUICEGATE_NODE", value_name = "NAME")]
@@ -140,6 +141,9 @@ pub struct RunArgs {
     /// How long requests may take to end after SIGTERM.
     #[arg(long, env = "SLUICEGATE_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME")]
     pub drain_timeout: String,
+    /// Where kernel settings are written. In a container /proc/sys is read-only; the host's is then mounted elsewhere.
+    #[arg(long, env = "SLUICEGATE_PROC_SYS", default_value = "/proc/sys", value_name = "DIR")]
+    pub proc_sys: String,
 }
 
 pub const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/sluicegate";
@@ -186,6 +190,9 @@ pub struct UninstallArgs {
     /// Directory on bpffs given to `run`.
     #[arg(long, env = "SLUICEGATE_PIN_PATH", default_value = DEFAULT_PIN_PATH, value_name = "DIR")]
     pub pin_path: String,
+    /// Then wait for SIGTERM, so that a DaemonSet can do it once on each node.
+    #[arg(long)]
+    pub wait: bool,
 }
 
 #[cfg(test)]
