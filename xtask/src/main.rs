@@ -6,6 +6,9 @@ mod bench;
 mod build;
 mod control_plane;
 mod demo;
+mod go_program;
+mod helm;
+mod image;
 mod licences;
 mod setup;
 mod steps;
@@ -34,6 +37,8 @@ enum Verb {
     Test(test::Options),
     /// Measure: `xdp`, `proxy`, `l4`, `live`, or all of them.
     Bench(bench::Options),
+    /// Pack the agent into an OCI archive, without a container engine.
+    Image(image::Options),
     /// Check the rules that the compiler does not know: imports per room, module docs, file length, names.
     Tidy,
 }
@@ -45,6 +50,7 @@ fn main() -> std::process::ExitCode {
         Verb::Demo(options) => demo::demo(&options),
         Verb::Test(options) => test::test(&options),
         Verb::Bench(options) => bench::bench(&options),
+        Verb::Image(options) => image::image(&options),
         Verb::Tidy => tidy::tidy(),
     };
     match done {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::{build, control_plane, licences, setup, steps, tidy};
+use crate::{build, control_plane, helm, licences, setup, steps, tidy};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -43,7 +43,8 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     steps::need_root("test", "the tests make network namespaces and load BPF programs")?;
     let started = Instant::now();
     setup::tools(setup::For::Test)?;
-    control_plane::prepare()?;
+    control_plane::CONTROL_PLANE.prepare()?;
+    helm::HELM.prepare()?;
     let mut tally = Tally::default();
     if options.names.is_empty() {
         checks(&mut tally)?;

@@ -116,8 +116,12 @@ fn agent(e: &mut DescriptorEncoder, r: &Readings) -> fmt::Result {
     gauges(e, "sluicegate_planned_generation", "Generation that was planned last.")?
         .gauge(&[], r.snapshot.generation as f64)?;
     let source = super::status::source(r);
-    gauges(e, "sluicegate_source_behind_seconds", "For how long changes of the source may have been missed; 0: followed.")?
-        .gauge(&[], source.behind_seconds.unwrap_or(0) as f64)?;
+    gauges(
+        e,
+        "sluicegate_source_behind_seconds",
+        "For how long changes of the source may have been missed; 0: followed.",
+    )?
+    .gauge(&[], source.behind_seconds.unwrap_or(0) as f64)?;
     gauges(e, "sluicegate_source_saved_seconds", "Age of saved facts that are in force; 0: none are.")?
         .gauge(&[], source.saved_seconds_ago.unwrap_or(0) as f64)?;
     let mut applied = gauges(e, "sluicegate_applied_generation", "Generation that a room has in force.")?;

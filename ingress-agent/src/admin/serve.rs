@@ -137,7 +137,10 @@ async fn readyz(request: &Request<Incoming>, queries: &mpsc::Sender<Query>) -> O
         .and_then(|v| v.to_str().ok())
         .is_some_and(|accept| accept.contains("application/json"));
     if wants_json {
-        return Some(json(status, &serde_json::json!({ "ready": reasons.is_empty(), "reasons": reasons, "notes": notes })));
+        return Some(json(
+            status,
+            &serde_json::json!({ "ready": reasons.is_empty(), "reasons": reasons, "notes": notes }),
+        ));
     }
     let head = if reasons.is_empty() { vec!["ok".to_owned()] } else { reasons };
     let lines: Vec<_> = head.into_iter().chain(notes).collect();

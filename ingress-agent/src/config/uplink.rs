@@ -16,10 +16,11 @@ pub(super) fn interfaces() -> Result<Vec<String>, String> {
     let v4 = fs::read_to_string(V4).map_err(|e| format!("{V4}: {e}"))?;
     // A kernel without IPv6 has no such file.
     let v6 = fs::read_to_string(V6).unwrap_or_default();
-    let mut found: Vec<String> = [preferred(v4.lines().skip(1).filter_map(v4_default)), preferred(v6.lines().filter_map(v6_default))]
-        .into_iter()
-        .flatten()
-        .collect();
+    let mut found: Vec<String> =
+        [preferred(v4.lines().skip(1).filter_map(v4_default)), preferred(v6.lines().filter_map(v6_default))]
+            .into_iter()
+            .flatten()
+            .collect();
     found.dedup();
     if found.is_empty() {
         return Err("this node has no default route yet; name the interface, or wait for the network".into());
@@ -72,12 +73,17 @@ mod tests {
         assert_eq!(preferred(v4.lines().filter_map(v4_default)).as_deref(), Some("enp3s0"));
         let zeros = "0".repeat(32);
         let line = |bits: &str, metric: &str, flags: &str, name: &str| {
-            format!("{zeros} {bits} {zeros} 00 fe800000000000000000000000000001 {metric} 00000001 00000000 {flags} {name}\n")
+            format!(
+                "{zeros} {bits} {zeros} 00 fe800000000000000000000000000001 {metric} 00000001 00000000 {flags} {name}\n"
+            )
         };
         let v6 = line("00", "ffffffff", "00200200", "lo") + &line("00", "00000400", "00450003", "bond0.7");
         assert_eq!(preferred(v6.lines().filter_map(v6_default)).as_deref(), Some("bond0.7"));
         let no_default = line("00", "ffffffff", "00200200", "lo") + &line("40", "00000100", "00000001", "eth1");
         assert_eq!(preferred(no_default.lines().filter_map(v6_default)), None);
-        assert_eq!(preferred(["", "a b c", "eth0 00000000 x zz 0 0 0 00000000"].into_iter().filter_map(v4_default)), None);
+        assert_eq!(
+            preferred(["", "a b c", "eth0 00000000 x zz 0 0 0 00000000"].into_iter().filter_map(v4_default)),
+            None
+        );
     }
 }

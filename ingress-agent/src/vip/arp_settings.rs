@@ -20,7 +20,10 @@ pub(super) fn apply(root: &Path, interface: &str) {
         match fs::write(&path, wanted.to_string()) {
             Ok(()) => info!("{interface}: {name} raised to {wanted}"),
             Err(e) => {
-                warn!("set {} to {wanted}: {e}; with several interfaces the wrong one may answer ARP for a VIP", path.display());
+                warn!(
+                    "set {} to {wanted}: {e}; with several interfaces the wrong one may answer ARP for a VIP",
+                    path.display()
+                );
             }
         }
     }

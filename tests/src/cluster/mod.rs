@@ -11,7 +11,7 @@ pub mod kubelet;
 
 mod pod;
 mod probe;
-mod process;
+pub(crate) mod process;
 mod status;
 
 pub use control_plane::ControlPlane;

@@ -83,7 +83,8 @@ mod tests {
     use super::*;
 
     const GOOD: &str = r#"{"metadata":{"name":"a","namespace":"n"},"spec":{"ports":[{"port":80}]}}"#;
-    const BAD: &str = r#"{"metadata":{"name":"b","namespace":"n","resourceVersion":"7"},"spec":{"ports":[{"port":"x"}]}}"#;
+    const BAD: &str =
+        r#"{"metadata":{"name":"b","namespace":"n","resourceVersion":"7"},"spec":{"ports":[{"port":"x"}]}}"#;
 
     #[test]
     fn a_broken_object_leaves_the_rest_of_the_list_readable() {

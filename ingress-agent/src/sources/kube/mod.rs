@@ -185,7 +185,8 @@ fn start_all(start: &mut Start<'_>, options: &KubeOptions) {
         spawn(start.namespaced::<Ingress>(&kinds::INGRESS, &scope));
     }
     spawn(start.global::<IngressClass>(&kinds::CLASS));
-    let mut named: Vec<_> = [&start.sources.tcp_services, &start.sources.udp_services].into_iter().flatten().cloned().collect();
+    let mut named: Vec<_> =
+        [&start.sources.tcp_services, &start.sources.udp_services].into_iter().flatten().cloned().collect();
     named.dedup();
     for name in named {
         let scope = Scope { namespace: name.namespace, object: name.name };
@@ -216,8 +217,7 @@ async fn source(
     let (mut tables, mut secrets, mut next) = (Tables::default(), Secrets::default(), 0);
     let sources = Arc::new(sources);
     let client = connect(options, state).await;
-    let mut start =
-        Start { client: &client, sources: &sources, tell: &tell, tables: &mut tables, next: &mut next };
+    let mut start = Start { client: &client, sources: &sources, tell: &tell, tables: &mut tables, next: &mut next };
     start_all(&mut start, options);
     if let Some(name) = &options.default_certificate {
         tables.refer(name);

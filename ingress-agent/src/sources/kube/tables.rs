@@ -279,7 +279,8 @@ impl Tables {
     }
 
     fn note(&mut self, identity: Identity, notes: Vec<Rejection>) {
-        let before = if notes.is_empty() { self.notes.remove(&identity) } else { self.notes.insert(identity.clone(), notes) };
+        let before =
+            if notes.is_empty() { self.notes.remove(&identity) } else { self.notes.insert(identity.clone(), notes) };
         let now = self.notes.get(&identity);
         self.rejections_changed |= before.as_ref() != now;
     }
