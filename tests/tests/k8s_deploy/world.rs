@@ -105,13 +105,21 @@ impl World {
         self.kubectl(&["annotate", "ingressclass", "sluicegate", &vips], "");
     }
 
-    /// The pod that the DaemonSet's controller made for the edge node, which is not `before`.
+    /// The pod that the DaemonSet's controller made for the edge node, which is not `before`; bound to it, as the scheduler would.
     pub(crate) fn pod(&self, before: Option<&Pod>) -> Pod {
-        within(PATIENCE, "the DaemonSet has a pod on the edge node", || {
+        let pod: Pod = within(PATIENCE, "the DaemonSet has a pod on the edge node", || {
             let list = self.json(&["get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=sluicegate"]);
             let pods: Vec<Pod> = serde_json::from_value(list["items"].clone()).expect("pods");
             pods.into_iter().find(|pod| before.is_none_or(|b| b.metadata.uid != pod.metadata.uid))
-        })
+        });
+        let name = pod.metadata.name.as_deref().expect("a name");
+        let binding = format!(
+            "{{\"apiVersion\": \"v1\", \"kind\": \"Binding\", \"metadata\": {{\"name\": \"{name}\"}}, \
+             \"target\": {{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"name\": \"edge\"}}}}"
+        );
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}/binding");
+        self.kubectl(&["create", "--raw", &path, "-f", "-"], &binding);
+        pod
     }
 
     pub(crate) fn machine(&self) -> Machine<'_> {
