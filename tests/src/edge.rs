@@ -22,6 +22,8 @@ pub struct Agent {
     host: Host,
     directory: PathBuf,
     pins: PathBuf,
+    /// Where its facts come from, as arguments.
+    source: [String; 2],
     arguments: Vec<String>,
     running: Option<Running>,
 }
@@ -30,26 +32,36 @@ impl Agent {
     /// Starts an agent on `eth0` of a host and waits until it is ready. Manifests are read from `DIRECTORY/manifests`; its
     /// log and its socket lie beside them.
     pub fn start(host: &Host, directory: &Path, pins: &Path, arguments: &[&str]) -> Result<Self> {
-        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let (directory, pins) = (directory.to_owned(), pins.to_owned());
-        let mut agent = Self { host: host.clone(), directory, pins, arguments, running: None };
+        let manifests = directory.join("manifests");
+        let mut agent = Self::new(host, directory, pins, "--manifests", &manifests, arguments);
         agent.start_again()?;
         Ok(agent)
     }
 
+    /// An agent that watches a cluster. It is not started yet.
+    pub fn of_cluster(host: &Host, directory: &Path, pins: &Path, kubeconfig: &Path, arguments: &[&str]) -> Self {
+        Self::new(host, directory, pins, "--kubeconfig", kubeconfig, arguments)
+    }
+
+    fn new(host: &Host, directory: &Path, pins: &Path, option: &str, source: &Path, arguments: &[&str]) -> Self {
+        Self {
+            host: host.clone(),
+            directory: directory.to_owned(),
+            pins: pins.to_owned(),
+            source: [option.to_owned(), source.display().to_string()],
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            running: None,
+        }
+    }
+
     /// Starts it after [`Agent::kill`] or [`Agent::stop`]; returns how long it took to be ready.
     pub fn start_again(&mut self) -> Result<Duration> {
-        ensure!(self.running.is_none(), "the agent is running already");
         let started = Instant::now();
-        let log = File::options().create(true).append(true).open(self.log_path()).context("open the agent's log")?;
-        let mut command = Command::new(sibling("sluicegate")?);
-        command.arg("run").arg("--manifests").arg(self.manifests());
-        command.args(["--interface", "eth0", "--node", "edge", "--access-log", "off", "--admin-address", ADMIN]);
-        command.arg("--admin-socket").arg(self.socket()).arg("--pin-path").arg(&self.pins).args(&self.arguments);
-        command.stdin(Stdio::null()).stdout(log.try_clone().context("share the log")?).stderr(log);
-        let mut running = self.host.ns.spawn(&mut command)?;
+        self.launch()?;
         while !self.get("/readyz").is_ok_and(|(status, _)| status == 200) {
-            if let Some(status) = running.0.try_wait().context("wait for the agent")? {
+            let status = self.running.as_mut().and_then(|running| running.0.try_wait().transpose());
+            if let Some(status) = status {
+                let status = status.context("wait for the agent")?;
                 bail!("the agent ended at once ({status}); its log ends with:\n{}", self.last_words());
             }
             if started.elapsed() > PATIENCE {
@@ -57,8 +69,21 @@ impl Agent {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        self.running = Some(running);
         Ok(started.elapsed())
+    }
+
+    /// Starts it and does not wait until it is ready.
+    pub fn launch(&mut self) -> Result<()> {
+        ensure!(self.running.is_none(), "the agent is running already");
+        let log = File::options().create(true).append(true).open(self.log_path()).context("open the agent's log")?;
+        let mut command = Command::new(sibling("sluicegate")?);
+        command.arg("run").args(&self.source);
+        command.args(["--interface", "eth0", "--node", "edge", "--access-log", "off", "--admin-address", ADMIN]);
+        command.arg("--admin-socket").arg(self.socket()).arg("--pin-path").arg(&self.pins);
+        command.arg("--state-dir").arg(self.directory.join("state")).args(&self.arguments);
+        command.stdin(Stdio::null()).stdout(log.try_clone().context("share the log")?).stderr(log);
+        self.running = Some(self.host.ns.spawn(&mut command)?);
+        Ok(())
     }
 
     /// `kill -9`, and waits until it is gone.

@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::{build, setup, steps};
+use crate::{build, control_plane, setup, steps};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -26,6 +26,8 @@ enum Which {
     L4,
     /// Milliseconds from a manifest's rename to its effect at 1,000 services, memory, and a killed agent.
     Live,
+    /// A cluster of 10,000 Ingresses behind a real API server: first sync, memory, changes, idle cost.
+    Kube,
 }
 
 impl Which {
@@ -35,6 +37,7 @@ impl Which {
             Self::Proxy => "bench_proxy",
             Self::L4 => "bench_l4",
             Self::Live => "bench_live",
+            Self::Kube => "bench_kube",
         }
     }
 }
@@ -43,6 +46,9 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     steps::need_root("bench", "it makes network namespaces and loads BPF programs")?;
     setup::tools(setup::For::Bench)?;
     let which = if options.which.is_empty() { Which::value_variants() } else { &options.which };
+    if which.contains(&Which::Kube) {
+        control_plane::prepare()?;
+    }
     steps::title("Build");
     build::agent(true)?;
     let mut arguments = vec!["build", "--release", "--package", "ingress-tests", "--bin", "demo_backend"];

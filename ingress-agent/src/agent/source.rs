@@ -78,10 +78,10 @@ pub(super) fn not_read(state: &SourceState) -> Vec<String> {
     let from = if state.name.is_empty() { "the cluster" } else { state.name.as_str() };
     let what = match state.waits_for.as_slice() {
         [] => String::new(),
-        list => format!(": waits for {}", some_of(list)),
+        list => format!(": waits for {}", list.join(", ")),
     };
     let mut reasons = vec![format!("{from} is not read yet{what}")];
-    reasons.extend(state.troubles.iter().take(MOST).cloned());
+    reasons.extend(state.troubles.iter().cloned());
     reasons
 }
 
@@ -95,17 +95,6 @@ pub(super) fn notes(state: &SourceState, now: SystemTime) -> Vec<String> {
     if let Some(since) = state.behind_since {
         notes.push(format!("changes may have been missed for {} s", ago(since)));
     }
-    notes.extend(state.troubles.iter().take(MOST).cloned());
+    notes.extend(state.troubles.iter().cloned());
     notes
-}
-
-/// A cluster without RBAC for its ten thousand Secrets must not fill an answer.
-const MOST: usize = 20;
-
-fn some_of(list: &[String]) -> String {
-    let shown = list.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match list.len().saturating_sub(MOST) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }

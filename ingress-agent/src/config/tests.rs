@@ -83,6 +83,29 @@ fn everything_said() {
 }
 
 #[test]
+fn a_cluster_instead_of_a_directory() {
+    let run = |more: &[&str]| {
+        let mut line = vec!["--interface=eth0", "--node=n"];
+        line.extend(more);
+        parse(&line).map(|c| c.source)
+    };
+    let Ok(SourceConfig::Cluster(c)) = run(&["--kubeconfig=/dev/null", "--default-ssl-certificate=a/b"]) else {
+        panic!("no cluster");
+    };
+    assert_eq!((c.kubeconfig.as_deref(), c.namespace.as_str()), (Some("/dev/null".as_ref()), "sluicegate-system"));
+    assert_eq!(c.state_dir.as_deref(), Some("/var/lib/sluicegate".as_ref()));
+    assert_eq!((c.watch_namespaces, c.default_certificate), (vec![], Some(ObjectName::new("a", "b"))));
+    // In a pod.
+    let inside =
+        ["--kubernetes-service-host=10.96.0.1", "--watch-namespace=a,b", "--watch-namespace=a", "--state-dir=off"];
+    let Ok(SourceConfig::Cluster(c)) = run(&inside) else { panic!("no cluster") };
+    assert_eq!((c.kubeconfig, c.state_dir), (None, None));
+    assert_eq!(c.watch_namespaces, ["a", "b"]);
+    // A directory is said, wherever the agent runs.
+    assert_eq!(run(&["--kubernetes-service-host=10.96.0.1", "--manifests=/"]), Ok(SourceConfig::Manifests("/".into())));
+}
+
+#[test]
 fn mistakes_are_reported_together() {
     let mistakes =
         parse(&["--http-port=0", "--snat-ports=9-1", "--xdp-mode=fast", "--drain-timeout=soon"]).unwrap_err();
@@ -121,9 +144,26 @@ fn single_mistakes() {
     check("--max-flows=-1", "is not a number from 1");
     check("--hold-vips=some", "is not an IP address");
     check("--admin-address=localhost", "is not an address and port");
+    check("--kubeconfig=/dev/null", "excludes --kubeconfig");
     check("--workers=0", "is not a number from 1");
     check("--access-log-format=xml", "is none of json, combined");
     check("--drain-timeout=99999999999999999999s", "up to a day");
+}
+
+#[test]
+fn mistakes_about_a_cluster() {
+    #[track_caller]
+    fn check(options: &[&str], says: &str) {
+        let mut line = vec!["--interface=eth0", "--node=n"];
+        line.extend(options);
+        let mistakes = parse(&line).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].contains(says), "{mistakes:?}");
+    }
+    check(&[], "is missing: the kubeconfig of the cluster to watch, or --manifests");
+    check(&["--kubeconfig=/nonexistent"], "/nonexistent: No such file");
+    check(&["--kubeconfig=/dev/null", "--namespace=A"], "is not the name of a namespace");
+    check(&["--kubeconfig=/dev/null", "--watch-namespace=a/b"], "is not the name of a namespace");
+    check(&["--kubeconfig=/dev/null", "--state-dir=here"], "absolute");
 }
 
 #[test]

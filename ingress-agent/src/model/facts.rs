@@ -3,11 +3,14 @@
 //!
 //! A clone of [`Facts`] is a few pointers. An object that did not change keeps its `Arc`, and that is how the plan
 //! finds out that it has nothing to do.
+//!
+//! Objects are serialised for a start without an API server (`sources::kube::saved`), and for nothing else.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::objects::{Named, Objects};
 use super::rejection::{Rejection, Severity};
@@ -33,7 +36,7 @@ pub struct Facts {
 }
 
 /// Which object it was, where it was read and how old it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     pub name: ObjectName,
     /// `shop.yaml, document 2`; empty for objects from the API server.
@@ -72,7 +75,7 @@ impl Origin {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceFacts {
     pub origin: Origin,
     pub exposure: Exposure,
@@ -94,7 +97,7 @@ pub struct ServiceFacts {
 }
 
 /// How a Service wants to be reached from outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exposure {
     /// Only as a backend of routes.
     Internal,
@@ -106,13 +109,13 @@ pub enum Exposure {
     ExternalName,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipFacts {
     pub address: IpAddr,
     pub field: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortFacts {
     /// Empty where the Service has one port without a name. Slices are matched by it.
     pub name: String,
@@ -131,7 +134,7 @@ pub struct ServiceSlices {
     pub slices: Vec<Arc<SliceFacts>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SliceFacts {
     pub origin: Origin,
     /// The Service it belongs to, in the same namespace.
@@ -147,7 +150,7 @@ pub const DEFAULT_WEIGHT: u32 = 100;
 /// Largest weight: keeps the filling of a table short, which takes rounds in proportion to the largest over the smallest.
 pub const MOST_WEIGHT: u32 = 1000;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlicePort {
     pub name: String,
     /// Never 0.
@@ -155,7 +158,7 @@ pub struct SlicePort {
     pub protocol: Protocol,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointFacts {
     pub address: IpAddr,
     /// Passed its readiness probe and is not terminating.
@@ -166,7 +169,7 @@ pub struct EndpointFacts {
     pub node: Option<Arc<str>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressFacts {
     pub origin: Origin,
     pub class: ClassChoice,
@@ -179,7 +182,7 @@ pub struct IngressFacts {
 }
 
 /// How an Ingress says whose it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClassChoice {
     /// `spec.ingressClassName`.
     Named(String),
@@ -189,7 +192,7 @@ pub enum ClassChoice {
 }
 
 /// All paths of one host; what was rejected is gone already.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleFacts {
     /// `spec.rules[2]`.
     pub field: String,
@@ -197,7 +200,7 @@ pub struct RuleFacts {
     pub paths: Vec<PathFacts>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum HostFacts {
     /// No host in the rule: hosts that nobody names.
     Any,
@@ -207,7 +210,7 @@ pub enum HostFacts {
     Exact(String),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathFacts {
     /// `spec.rules[2].http.paths[0]`.
     pub field: String,
@@ -217,14 +220,14 @@ pub struct PathFacts {
     pub backend: BackendRef,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PathKind {
     Exact,
     Prefix,
     ImplementationSpecific,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendRef {
     /// Where the reference stands, for messages.
     pub field: String,
@@ -232,13 +235,13 @@ pub struct BackendRef {
     pub port: PortRef,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PortRef {
     Number(u16),
     Name(String),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsFacts {
     /// `spec.tls[0]`.
     pub field: String,
@@ -248,7 +251,7 @@ pub struct TlsFacts {
     pub secret: Option<ObjectName>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressClassFacts {
     pub origin: Origin,
     /// `spec.controller`.
@@ -275,14 +278,14 @@ impl PartialEq for CertificateFacts {
 }
 
 /// `"9000": "ns/svc:port"` of a ConfigMap.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamFacts {
     pub origin: Origin,
     pub protocol: Protocol,
     pub ports: Vec<StreamPort>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamPort {
     /// On the ingress addresses. Never 0.
     pub port: u16,

@@ -243,7 +243,7 @@ impl Default for Retry {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Balance {
     /// Smooth weighted round robin (nginx's).
     #[default]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::rejection::Rejection;
 use super::route::Listener;
@@ -43,7 +44,7 @@ pub struct Vip {
 }
 
 /// Namespace and name of a Kubernetes object; the namespace is empty for cluster-scoped kinds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectName {
     pub namespace: String,
     pub name: String,
@@ -65,7 +66,7 @@ impl fmt::Display for ObjectName {
 }
 
 /// L4 protocol of a frontend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Protocol {
     Tcp,
     Udp,
@@ -183,7 +184,7 @@ pub enum BackendState {
 }
 
 /// How a packet gets to a backend and its reply back (design, section 4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Forwarding {
     /// On this node: DNAT, PASS to the kernel, the reply is rewritten at TC egress. The client's address is kept.
     Local,
@@ -191,7 +192,7 @@ pub enum Forwarding {
     Nat,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AppProtocol {
     #[default]
     Http1,

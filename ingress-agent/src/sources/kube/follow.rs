@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use kube::{Resource as _, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::backoff::{Backoff, chance};
@@ -26,8 +26,8 @@ use crate::sources::document::Read;
 /// Until the first byte of an answer. A slow etcd takes seconds; a server that died takes for ever.
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long a watch lives before it is renewed where it was, in seconds: between these, by chance, so that a hundred nodes
-/// do not renew at one moment. A server that went without a word is noticed after it at the latest.
-const LIFE: (f64, f64) = (100.0, 200.0);
+/// do not renew at one moment.
+const LIFE: (f64, f64) = (200.0, 285.0);
 /// A watch that ends sooner than this did not end by itself, whatever the server says.
 const SHORT: Duration = Duration::from_secs(1);
 /// A connection that lasted this long was a good one: the next wait is a first one again.
@@ -67,6 +67,8 @@ pub(super) struct Watch<K: 'static> {
     pub(super) resource: Resource,
     pub(super) options: Arc<SourceOptions>,
     pub(super) tell: mpsc::Sender<(WatchId, News)>,
+    /// Changes when a connection that seems to be there had better be made anew.
+    pub(super) doubt: watch::Receiver<u64>,
 }
 
 /// Why a turn ended before its time.
@@ -131,6 +133,8 @@ where
             place.version = Some(self.list().await?);
         }
         let mut listing = place.version.is_none();
+        let mut doubt = self.doubt.clone();
+        doubt.mark_unchanged();
         let life = (LIFE.0 + (LIFE.1 - LIFE.0) * chance()) as u32;
         let params = WatchParams {
             field_selector: self.selector(),
@@ -148,7 +152,12 @@ where
             self.tell(News::Begun).await?;
         }
         let silence = Duration::from_secs(u64::from(life) + 10);
-        while let Ok(Some(event)) = timeout(silence, stream.next()).await {
+        loop {
+            let event = tokio::select! {
+                event = timeout(silence, stream.next()) => event,
+                Ok(()) = doubt.changed() => break,
+            };
+            let Ok(Some(event)) = event else { break };
             let event = event.map_err(|e| End::Failed("watch", Failure::of("watch", &self.resource, &e)))?;
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
@@ -180,9 +189,9 @@ where
 
     /// In pages, for servers that do not stream. Gives the version to watch from.
     async fn list(&self) -> Result<String, End> {
-        // From the server's cache, as above; a continued list is of the version that it began with.
-        let mut params = ListParams { field_selector: self.selector(), ..ListParams::default() };
-        params = params.match_any().limit(PAGE);
+        // Without a version: a server that is asked for one in its cache ("0") takes no notice of the limit.
+        let first = ListParams { field_selector: self.selector(), ..ListParams::default() }.limit(PAGE);
+        let mut params = first.clone();
         let mut begun = false;
         loop {
             let page = answered("list", timeout(ANSWER, self.api.list(&params)).await, &self.resource)?;
@@ -194,8 +203,7 @@ where
                 self.seen(object, true).await?;
             }
             if let Some(token) = page.metadata.continue_.filter(|t| !t.is_empty()) {
-                params = ListParams { field_selector: self.selector(), ..ListParams::default() };
-                params = params.limit(PAGE).continue_token(&token);
+                params = first.clone().continue_token(&token);
                 continue;
             }
             self.tell(News::Complete).await?;
@@ -206,7 +214,11 @@ where
     /// Once, without a watch: for a single object.
     pub(super) async fn look(&self) -> Result<(), End> {
         let name = &self.resource.name;
-        let object = answered("get", timeout(ANSWER, self.api.get_opt(name)).await, &self.resource)?;
+        let object = match answered("get", timeout(ANSWER, self.api.get(name)).await, &self.resource) {
+            Ok(object) => Some(object),
+            Err(End::Failed(_, Failure::NotFound)) => None,
+            Err(end) => return Err(end),
+        };
         self.tell(News::Answers).await?;
         self.tell(News::Begun).await?;
         if let Some(object) = object {
@@ -274,3 +286,6 @@ fn answered<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

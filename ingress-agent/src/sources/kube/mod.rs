@@ -17,32 +17,33 @@ mod follow;
 
 mod secrets;
 
+mod starter;
+
+mod connect;
+
 mod tables;
 
-use std::fmt::Debug;
+mod saved;
+
+mod saver;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::{ClusterResourceScope, NamespaceResourceScope};
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::SourceOptions;
 use crate::model::facts::Facts;
 use crate::model::snapshot::ObjectName;
 use crate::model::source::SourceState;
-use backoff::{Backoff, chance};
-use follow::{News, Watch, WatchId};
-use kinds::Kind;
+use connect::connect;
+use saver::Saver;
 use secrets::Secrets;
+use starter::Starter;
 use tables::Tables;
 
 /// News that may wait. A watch that is faster than the folding of its objects waits, and TCP tells the server.
@@ -52,6 +53,10 @@ const NEWS: usize = 1024;
 const TOGETHER: Duration = Duration::from_millis(300);
 /// Between two looks at what changes without an event: certificates that expire.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// How long the API server may take to say everything before saved facts are used. A healthy one needs less for any but the
+/// largest clusters; and a node that comes up without one should not make its clients wait longer.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Which cluster, and what of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,87 +118,6 @@ impl Kube {
     }
 }
 
-/// What is followed of a kind.
-#[derive(Clone, Debug, Default)]
-struct Scope {
-    /// Empty: every namespace.
-    namespace: String,
-    /// Empty: every object.
-    object: String,
-}
-
-/// What a new watch is made of.
-struct Start<'a> {
-    client: &'a Client,
-    sources: &'a Arc<SourceOptions>,
-    tell: &'a mpsc::Sender<(WatchId, News)>,
-    tables: &'a mut Tables,
-    next: &'a mut u64,
-}
-
-impl Start<'_> {
-    fn namespaced<K>(&mut self, kind: &'static Kind<K>, scope: &Scope) -> Watch<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    {
-        let api = match scope.namespace.as_str() {
-            "" => Api::all(self.client.clone()),
-            namespace => Api::namespaced(self.client.clone(), namespace),
-        };
-        self.watch(kind, api, scope)
-    }
-
-    fn global<K>(&mut self, kind: &'static Kind<K>) -> Watch<K>
-    where
-        K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + DeserializeOwned,
-    {
-        self.watch(kind, Api::all(self.client.clone()), &Scope::default())
-    }
-
-    fn watch<K>(&mut self, kind: &'static Kind<K>, api: Api<guard::Guarded<K>>, scope: &Scope) -> Watch<K>
-    where
-        K: Resource<DynamicType = ()>,
-    {
-        let id = WatchId(*self.next);
-        *self.next += 1;
-        let resource = failure::Resource {
-            plural: K::plural(&()).into_owned(),
-            group: K::group(&()).into_owned(),
-            namespace: scope.namespace.clone(),
-            name: scope.object.clone(),
-        };
-        self.tables.add(id, kind.name, resource.words(), &scope.namespace, &scope.object);
-        Watch { id, kind, api, resource, options: Arc::clone(self.sources), tell: self.tell.clone() }
-    }
-}
-
-fn spawn<K>(watch: Watch<K>)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + 'static,
-{
-    tokio::task::spawn_local(async move { watch.follow().await });
-}
-
-/// Each kind that is watched from the beginning: a line or two.
-fn start_all(start: &mut Start<'_>, options: &KubeOptions) {
-    let everywhere = [String::new()];
-    let namespaces = if options.watch_namespaces.is_empty() { &everywhere[..] } else { &options.watch_namespaces };
-    for namespace in namespaces {
-        let scope = Scope { namespace: namespace.clone(), object: String::new() };
-        spawn(start.namespaced::<Service>(&kinds::SERVICE, &scope));
-        spawn(start.namespaced::<EndpointSlice>(&kinds::SLICE, &scope));
-        spawn(start.namespaced::<Ingress>(&kinds::INGRESS, &scope));
-    }
-    spawn(start.global::<IngressClass>(&kinds::CLASS));
-    let mut named: Vec<_> =
-        [&start.sources.tcp_services, &start.sources.udp_services].into_iter().flatten().cloned().collect();
-    named.dedup();
-    for name in named {
-        let scope = Scope { namespace: name.namespace, object: name.name };
-        spawn(start.namespaced::<ConfigMap>(&kinds::CONFIG_MAP, &scope));
-    }
-}
-
 async fn run(
     options: KubeOptions,
     sources: SourceOptions,
@@ -201,10 +125,12 @@ async fn run(
     state: watch::Sender<SourceState>,
     mut stopped: oneshot::Receiver<()>,
 ) {
+    let mut saver = Saver::new(options.state_dir.clone());
     tokio::select! {
-        () = source(&options, sources, &facts, &state) => {}
+        () = source(&options, sources, &facts, &state, &mut saver) => {}
         _ = &mut stopped => {}
     }
+    saver.finish().await;
 }
 
 async fn source(
@@ -212,47 +138,71 @@ async fn source(
     sources: SourceOptions,
     facts: &watch::Sender<Arc<Facts>>,
     state: &watch::Sender<SourceState>,
+    saver: &mut Saver,
 ) {
     let (tell, mut news) = mpsc::channel(NEWS);
-    let (mut tables, mut secrets, mut next) = (Tables::default(), Secrets::default(), 0);
-    let sources = Arc::new(sources);
-    let client = connect(options, state).await;
-    let mut start = Start { client: &client, sources: &sources, tell: &tell, tables: &mut tables, next: &mut next };
-    start_all(&mut start, options);
+    let (mut tables, mut secrets) = (Tables::default(), Secrets::default());
+    let (client, cluster) = connect(options, state).await;
+    let mut starter = Starter::new(client, sources, tell);
+    starter.start_all(options, &mut tables);
     if let Some(name) = &options.default_certificate {
         tables.refer(name);
     }
     let mut look = tokio::time::interval(LOOK);
+    let grace = tokio::time::sleep(GRACE);
+    tokio::pin!(grace);
+    let (began, mut read) = (Instant::now(), false);
     let mut batch = Vec::new();
     let mut waiting: Option<Instant> = None;
     loop {
-        for (name, in_use) in tables.touched_secrets() {
-            let mut start =
-                Start { client: &client, sources: &sources, tell: &tell, tables: &mut tables, next: &mut next };
-            secrets.settle(&name, in_use, &mut start);
-        }
-        let until = if tables.is_complete() {
-            waiting = None;
-            None
-        } else {
-            Some(*waiting.get_or_insert_with(Instant::now) + TOGETHER)
-        };
-        if until.is_none_or(|until| Instant::now() >= until)
+        secrets.settle_all(&mut starter, &mut tables);
+        waiting = if tables.is_complete() { None } else { waiting.or_else(|| Some(Instant::now() + TOGETHER)) };
+        let hold = waiting.filter(|until| *until > Instant::now());
+        if hold.is_none()
             && let Some(new) = tables.publish(SystemTime::now())
-            && facts.send(new).is_err()
         {
-            return;
+            if tables.is_current() {
+                if !std::mem::replace(&mut read, true) {
+                    info!("read the cluster at {cluster} in {} ms", began.elapsed().as_millis());
+                }
+                saver.changed(&new, &cluster);
+            }
+            if facts.send(new).is_err() {
+                return;
+            }
         }
         say(state, &tables);
         tokio::select! {
             _ = news.recv_many(&mut batch, NEWS) => {}
-            _ = look.tick() => tables.time_passed(),
-            () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some_and(|u| u > Instant::now()) => {}
+            () = tokio::time::sleep_until(hold.unwrap_or_else(Instant::now)), if hold.is_some() => {}
+            () = saver.turn() => {}
+            _ = look.tick() => {
+                tables.time_passed();
+                if tables.is_current() && !tables.is_failing() {
+                    saver.unchanged(SystemTime::now());
+                }
+            }
+            () = &mut grace, if tables.wants_seed() => {
+                if let Some(saved) = saver.load(&cluster) {
+                    seed(saved, &mut secrets, &mut starter, &mut tables);
+                } else {
+                    tables.without_seed();
+                }
+            }
         }
         for (id, news) in batch.drain(..) {
             tables.take(id, news, SystemTime::now());
         }
     }
+}
+
+/// Saved facts take the place of what was not read yet.
+fn seed(saved: saved::Saved, secrets: &mut Secrets, starter: &mut Starter, tables: &mut Tables) {
+    let (certificates, others) = saved.objects.into_iter().partition(|(identity, _)| identity.kind == "Secret");
+    tables.seed(others, saved.at);
+    // A certificate's place is there once the Ingress is that names it.
+    secrets.settle_all(starter, tables);
+    tables.seed(certificates, saved.at);
 }
 
 /// Tells people how it goes, if that has changed.
@@ -264,59 +214,15 @@ fn say(state: &watch::Sender<SourceState>, tables: &Tables) {
     state.send_if_modified(|s| {
         appeared.extend(troubles.iter().filter(|t| !s.troubles.contains(t)).cloned());
         gone.extend(s.troubles.iter().filter(|t| !troubles.contains(t)).cloned());
-        let new = SourceState { waits_for, troubles, behind_since, ..s.clone() };
+        let new = SourceState { waits_for, troubles, behind_since, saved_at: tables.saved_at(), name: s.name.clone() };
         let changed = *s != new;
         *s = new;
         changed
     });
     for text in appeared {
-        tracing::warn!("{text}");
+        warn!("{text}");
     }
     for text in gone {
-        tracing::info!("no longer: {text}");
+        info!("no longer: {text}");
     }
-}
-
-/// The client, when there is a configuration to make it of: a service account's token may be mounted late.
-async fn connect(options: &KubeOptions, state: &watch::Sender<SourceState>) -> Client {
-    let mut backoff = Backoff::default();
-    let mut told = String::new();
-    loop {
-        match client(options).await {
-            Ok((client, url)) => {
-                state.send_modify(|s| {
-                    s.name = format!("the API server {url}");
-                    s.troubles.clear();
-                });
-                return client;
-            }
-            Err(e) => {
-                let why = format!("{e:#}");
-                if why != told {
-                    tracing::error!("{why}; trying again");
-                }
-                state.send_modify(|s| s.troubles = vec![why.clone()]);
-                told = why;
-            }
-        }
-        tokio::time::sleep(backoff.next(chance())).await;
-    }
-}
-
-async fn client(options: &KubeOptions) -> anyhow::Result<(Client, String)> {
-    let mut config = match &options.kubeconfig {
-        Some(path) => {
-            let shown = path.display();
-            let file = Kubeconfig::read_from(path).with_context(|| format!("read the kubeconfig {shown}"))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("understand the kubeconfig {shown}"))?
-        }
-        None => kube::Config::incluster().context("read the service account of this pod")?,
-    };
-    // Who waits is decided in one place, with jitter; and a failure that is being retried in silence cannot be told.
-    config.default_retry = false;
-    let url = config.cluster_url.to_string();
-    let client = Client::try_from(config).context("make a client for the API server")?;
-    Ok((client, url))
 }

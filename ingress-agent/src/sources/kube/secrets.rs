@@ -18,7 +18,8 @@ use tokio::task::JoinHandle;
 use super::backoff::{Backoff, chance};
 use super::follow::{End, Watch, WatchId};
 use super::kinds::SECRET;
-use super::{Scope, Start};
+use super::starter::{Scope, Starter};
+use super::tables::Tables;
 use crate::model::snapshot::ObjectName;
 
 /// Secrets that are watched.
@@ -50,12 +51,18 @@ impl Default for Secrets {
 }
 
 impl Secrets {
-    /// Begins or ends to follow the Secret.
-    pub(super) fn settle(&mut self, name: &ObjectName, in_use: bool, start: &mut Start<'_>) {
+    /// Begins or ends to follow what came into use or went out of it.
+    pub(super) fn settle_all(&mut self, starter: &mut Starter, tables: &mut Tables) {
+        for (name, in_use) in tables.touched_secrets() {
+            self.settle(&name, in_use, starter, tables);
+        }
+    }
+
+    fn settle(&mut self, name: &ObjectName, in_use: bool, starter: &mut Starter, tables: &mut Tables) {
         match (in_use, self.tasks.contains_key(name)) {
             (true, false) => {
                 let scope = Scope { namespace: name.namespace.clone(), object: name.name.clone() };
-                let watch = start.namespaced::<Secret>(&SECRET, &scope);
+                let watch = starter.namespaced::<Secret>(&SECRET, &scope, tables);
                 let id = watch.id;
                 let task = tokio::task::spawn_local(follow(watch, Rc::clone(&self.shared)));
                 self.tasks.insert(name.clone(), (id, task));
@@ -63,7 +70,7 @@ impl Secrets {
             (false, true) => {
                 if let Some((id, task)) = self.tasks.remove(name) {
                     task.abort();
-                    start.tables.drop_watch(id);
+                    tables.drop_watch(id);
                 }
             }
             _ => {}

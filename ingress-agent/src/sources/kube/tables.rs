@@ -17,9 +17,12 @@ use crate::sources::document::{Identity, Object, Read};
 use crate::sources::fold::fold;
 use crate::sources::parse::secret::date_warning;
 
+/// Of ten thousand Secrets that may not be read, people are shown so many.
+const SHOWN: usize = 20;
+
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    tables: BTreeMap<WatchId, Table>,
+    watches: BTreeMap<WatchId, Table>,
     /// Watches whose first list is not complete.
     unsettled: BTreeSet<WatchId>,
     /// Watches that fail.
@@ -33,8 +36,20 @@ pub(super) struct Tables {
     references: HashMap<ObjectName, usize>,
     /// Secrets that came into use or went out of it since they were last asked for.
     touched: Vec<ObjectName>,
-    /// Facts may be handed out although not everything was listed: there were saved ones.
-    seeded: bool,
+    seed: Seed,
+}
+
+/// Whether saved facts stand in for what was not listed yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Seed {
+    /// Not looked for.
+    #[default]
+    Unknown,
+    None,
+    /// Saved at this time.
+    Of(SystemTime),
+    /// Everything was listed once.
+    Over,
 }
 
 /// What one watch has seen.
@@ -76,22 +91,29 @@ impl Tables {
             trouble: None,
             failing_since: None,
         };
-        self.tables.insert(id, table);
+        self.watches.insert(id, table);
+        self.mark(id);
+    }
+
+    /// Whether the API server answers at all is asked like a watch of nothing, whose list is complete.
+    pub(super) fn add_question(&mut self, id: WatchId) {
+        self.add(id, "", String::new(), "", "");
+        self.complete(id);
         self.mark(id);
     }
 
     /// The watch has ended because nobody wants its objects any more.
     pub(super) fn drop_watch(&mut self, id: WatchId) {
-        let Some(table) = self.tables.remove(&id) else { return };
+        let Some(table) = self.watches.remove(&id) else { return };
         self.mark(id);
         for (name, entry) in table.entries {
-            self.forget(Identity { kind: table.kind, name }, entry.object.as_ref());
+            self.forget(&Identity { kind: table.kind, name }, entry.object.as_ref());
         }
     }
 
     /// Takes what a watch says at the time `now`. A watch that was dropped is not listened to any more.
     pub(super) fn take(&mut self, id: WatchId, news: News, now: SystemTime) {
-        let Some(table) = self.tables.get_mut(&id) else { return };
+        let Some(table) = self.watches.get_mut(&id) else { return };
         match news {
             News::Answers => {
                 table.trouble = None;
@@ -114,7 +136,10 @@ impl Tables {
 
     /// The facts, if there are any yet and they are others than those handed out last.
     pub(super) fn publish(&mut self, now: SystemTime) -> Option<Arc<Facts>> {
-        if self.facts.revision == 0 && !self.is_complete() && !self.seeded {
+        if self.is_complete() {
+            self.seed = Seed::Over;
+        }
+        if self.facts.revision == 0 && !self.is_complete() && self.saved_at().is_none() {
             return None;
         }
         if std::mem::take(&mut self.rejections_changed) {
@@ -141,18 +166,50 @@ impl Tables {
 
     /// Whether every watch has its first list. A Secret that may not be read holds nobody up but its owner.
     pub(super) fn is_complete(&self) -> bool {
-        !self.tables.is_empty() && self.unsettled.is_empty()
+        !self.watches.is_empty() && self.unsettled.is_empty()
     }
 
-    /// What the first facts wait for.
+    /// Whether the facts are the cluster's own in every part.
+    pub(super) fn is_current(&self) -> bool {
+        self.seed == Seed::Over
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        !self.failing.is_empty()
+    }
+
+    /// Whether saved facts would be of use.
+    pub(super) fn wants_seed(&self) -> bool {
+        self.seed == Seed::Unknown
+    }
+
+    /// There are none.
+    pub(super) fn without_seed(&mut self) {
+        self.seed = Seed::None;
+    }
+
+    pub(super) fn saved_at(&self) -> Option<SystemTime> {
+        match self.seed {
+            Seed::Of(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// What the first facts wait for, in words. Of very many only some.
     pub(super) fn waits_for(&self) -> Vec<String> {
-        self.unsettled.iter().filter_map(|id| self.tables.get(id)).map(|t| t.words.clone()).collect()
+        let tables = self.unsettled.iter().filter_map(|id| self.watches.get(id));
+        let mut words: Vec<_> = tables.take(SHOWN).map(|t| t.words.clone()).collect();
+        if let Some(more) = self.unsettled.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            words.push(format!("{more} more"));
+        }
+        words
     }
 
-    /// What is in the way, in words, and since when.
+    /// What is in the way, in words, and since when. Of very many only some.
     pub(super) fn troubles(&self) -> (Vec<String>, Option<SystemTime>) {
-        let failing = || self.failing.iter().filter_map(|id| self.tables.get(id));
-        let mut texts: Vec<_> = failing().filter_map(|t| t.trouble.as_ref()).map(|t| t.text.clone()).collect();
+        let failing = || self.failing.iter().filter_map(|id| self.watches.get(id));
+        let mut texts: Vec<_> =
+            failing().filter_map(|t| t.trouble.as_ref()).take(SHOWN).map(|t| t.text.clone()).collect();
         texts.sort();
         texts.dedup();
         (texts, failing().filter_map(|t| t.failing_since).min())
@@ -174,27 +231,32 @@ impl Tables {
     }
 
     /// Objects that were known earlier, for the watches that have not listed theirs. Each list then deletes what is gone.
-    pub(super) fn seed(&mut self, objects: Vec<(Identity, Object)>) {
-        self.seeded = true;
+    pub(super) fn seed(&mut self, objects: Vec<(Identity, Object)>, at: SystemTime) {
+        self.seed = Seed::Of(at);
         for (identity, object) in objects {
-            let table = self.tables.iter().find(|(_, t)| !t.listed && t.holds(&identity)).map(|(id, _)| *id);
+            let table = self.watches.iter().find(|(_, t)| !t.listed && t.holds(&identity)).map(|(id, _)| *id);
             let Some(id) = table else { continue };
-            let known = self.tables.get(&id).is_some_and(|t| t.entries.contains_key(&identity.name));
+            let known = self.watches.get(&id).is_some_and(|t| t.entries.contains_key(&identity.name));
             if !known {
+                let name = identity.name.clone();
                 self.put(id, Read { identity, object: Ok(object), notes: Vec::new() });
+                if let Some(entry) = self.watches.get_mut(&id).and_then(|t| t.entries.get_mut(&name)) {
+                    // As of no list: the next one to be complete confirms it or deletes it.
+                    entry.round = 0;
+                }
             }
         }
     }
 
     fn mark(&mut self, id: WatchId) {
         let in_set = |set: &mut BTreeSet<WatchId>, yes: bool| if yes { set.insert(id) } else { set.remove(&id) };
-        let table = self.tables.get(&id);
+        let table = self.watches.get(&id);
         in_set(&mut self.unsettled, table.is_some_and(|t| !t.is_settled()));
         in_set(&mut self.failing, table.is_some_and(|t| t.trouble.is_some()));
     }
 
     fn put(&mut self, id: WatchId, read: Read) {
-        let Some(table) = self.tables.get_mut(&id) else { return };
+        let Some(table) = self.watches.get_mut(&id) else { return };
         let before = table.entries.remove(&read.identity.name).and_then(|e| e.object);
         let mut notes = read.notes;
         let after = match read.object {
@@ -210,19 +272,19 @@ impl Tables {
         };
         table.entries.insert(read.identity.name.clone(), Entry { object: after.clone(), round: table.round });
         self.settle(&read.identity, before.as_ref(), after.as_ref());
-        self.note(read.identity, notes);
+        self.note(&read.identity, notes);
     }
 
     fn remove(&mut self, id: WatchId, name: ObjectName) {
-        let Some(table) = self.tables.get_mut(&id) else { return };
+        let Some(table) = self.watches.get_mut(&id) else { return };
         if let Some(entry) = table.entries.remove(&name) {
             let identity = Identity { kind: table.kind, name };
-            self.forget(identity, entry.object.as_ref());
+            self.forget(&identity, entry.object.as_ref());
         }
     }
 
     fn complete(&mut self, id: WatchId) {
-        let Some(table) = self.tables.get_mut(&id) else { return };
+        let Some(table) = self.watches.get_mut(&id) else { return };
         table.listed = true;
         let (kind, round) = (table.kind, table.round);
         let gone: Vec<_> = table.entries.extract_if(|_, entry| entry.round != round).collect();
@@ -230,26 +292,26 @@ impl Tables {
             // It was not there while it could not be read, either.
             let name = ObjectName::new(table.namespace.clone(), table.object.clone());
             if !table.entries.contains_key(&name) {
-                self.note(Identity { kind, name }, Vec::new());
+                self.note(&Identity { kind, name }, Vec::new());
             }
         }
         for (name, entry) in gone {
-            self.forget(Identity { kind, name }, entry.object.as_ref());
+            self.forget(&Identity { kind, name }, entry.object.as_ref());
         }
     }
 
     /// Its owner is told where it was never read. One that was serves on, and the trouble is told as that of any watch.
     fn unreadable_secret(&mut self, id: WatchId) {
-        let Some(table) = self.tables.get(&id) else { return };
+        let Some(table) = self.watches.get(&id) else { return };
         let Some(trouble) = table.trouble.as_ref().filter(|t| t.forbidden && table.entries.is_empty()) else { return };
         let name = ObjectName::new(table.namespace.clone(), table.object.clone());
         let origin = crate::model::facts::Origin { name: name.clone(), ..Default::default() };
         let rejection = origin.reject("Secret", "", trouble.text.clone());
-        self.note(Identity { kind: "Secret", name }, vec![rejection]);
+        self.note(&Identity { kind: "Secret", name }, vec![rejection]);
     }
 
-    fn forget(&mut self, identity: Identity, before: Option<&Object>) {
-        self.settle(&identity, before, None);
+    fn forget(&mut self, identity: &Identity, before: Option<&Object>) {
+        self.settle(identity, before, None);
         self.note(identity, Vec::new());
     }
 
@@ -278,11 +340,16 @@ impl Tables {
         }
     }
 
-    fn note(&mut self, identity: Identity, notes: Vec<Rejection>) {
-        let before =
-            if notes.is_empty() { self.notes.remove(&identity) } else { self.notes.insert(identity.clone(), notes) };
-        let now = self.notes.get(&identity);
-        self.rejections_changed |= before.as_ref() != now;
+    fn note(&mut self, identity: &Identity, notes: Vec<Rejection>) {
+        if self.notes.get(identity).map_or(notes.is_empty(), |before| *before == notes) {
+            return;
+        }
+        self.rejections_changed = true;
+        if notes.is_empty() {
+            self.notes.remove(identity);
+        } else {
+            self.notes.insert(identity.clone(), notes);
+        }
     }
 }
 
@@ -305,3 +372,6 @@ impl Table {
             && (self.object.is_empty() || self.object == identity.name.name)
     }
 }
+
+#[cfg(test)]
+mod tests;

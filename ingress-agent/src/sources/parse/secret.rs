@@ -30,6 +30,19 @@ fn certificate(object: &Secret, notes: &Notes) -> Result<CertificateFacts, Rejec
 
     let chain: Result<Vec<CertificateDer>, _> = CertificateDer::pem_slice_iter(chain_pem).collect();
     let chain = chain.map_err(|e| notes.error("data[tls.crt]", format!("is not PEM: {e}")))?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| {
+        let reason = "contains no PEM section `PRIVATE KEY`, `RSA PRIVATE KEY` or `EC PRIVATE KEY` (unencrypted)";
+        notes.error("data[tls.key]", reason)
+    });
+    from_der(&chain, key, notes)
+}
+
+/// The same from what PEM wraps. The chain's faults are told before the key's.
+pub fn from_der(
+    chain: &[CertificateDer<'static>],
+    key: Result<PrivateKeyDer<'static>, Rejection>,
+    notes: &Notes,
+) -> Result<CertificateFacts, Rejection> {
     let Some(leaf) = chain.first() else {
         return Err(notes.error("data[tls.crt]", "contains no PEM section `CERTIFICATE`"));
     };
@@ -41,13 +54,10 @@ fn certificate(object: &Secret, notes: &Notes) -> Result<CertificateFacts, Rejec
         return Err(notes.error("data[tls.crt]", reason));
     }
 
-    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| {
-        let reason = "contains no PEM section `PRIVATE KEY`, `RSA PRIVATE KEY` or `EC PRIVATE KEY` (unencrypted)";
-        notes.error("data[tls.key]", reason)
-    })?;
+    let key = key?;
     let signing = any_supported_type(&key)
         .map_err(|_| notes.error("data[tls.key]", "is not an RSA, ECDSA or Ed25519 key that TLS can use"))?;
-    CertifiedKey::new(chain.clone(), signing).keys_match().map_err(|e| match e {
+    CertifiedKey::new(chain.to_vec(), signing).keys_match().map_err(|e| match e {
         rustls::Error::InconsistentKeys(_) => {
             notes.error("data[tls.key]", "does not belong to the certificate in `tls.crt`: the public keys differ")
         }

@@ -1,0 +1,168 @@
+//! The agent on a real API server: what is applied is served and what changes is followed; an API server that goes, comes
+//! back or was never there takes nothing away; a right that is missing is named.
+
+#[path = "k8s_watch/world.rs"]
+mod world;
+
+use ingress_tests::wait;
+use world::{PATIENCE, VIP, World, ingress, secret, service, slice, web};
+
+#[test]
+fn what_is_applied_is_served_and_what_changes_is_followed() {
+    let mut w = World::new("kwserve", str::to_owned, "--hold-vips=all");
+    w.apply(&service("echo", "10.1.0.101", 11));
+    w.agent.start_again().expect("the agent becomes ready");
+    w.answers("10.1.0.101", "one");
+    // An endpoint moves; a Service comes, changes its address, and goes.
+    w.apply(&slice("echo", 9000, 12));
+    w.answers("10.1.0.101", "two");
+    w.apply(&service("more", "10.1.0.102", 11));
+    w.answers("10.1.0.102", "one");
+    w.apply(&service("more", "10.1.0.103", 11));
+    w.answers("10.1.0.103", "one");
+    w.is_gone("10.1.0.102");
+    w.delete("service", "more");
+    w.is_gone("10.1.0.103");
+    // An Ingress with a certificate, which is then another one.
+    let (first, shown_first) = secret("tls", "a.example");
+    w.apply(&first);
+    w.apply(&secret("other", "b.example").0);
+    w.apply(&web());
+    w.apply(&ingress("a", "a.example", "tls"));
+    let served = |shown: &[u8]| {
+        let answer = w.https("a.example")?;
+        (answer.0 == 200 && answer.2 == shown).then_some(answer.1)
+    };
+    let body = wait::within(PATIENCE, "the Ingress is served with its certificate", || served(&shown_first));
+    assert!(body.starts_with("one"), "{body}");
+    let (second, shown_second) = secret("tls", "a.example");
+    w.apply(&second);
+    wait::within(PATIENCE, "the new certificate is shown", || served(&shown_second));
+    // A Secret that nobody named was not asked for: it would have been refused, and that would have been told.
+    assert!(!w.log().contains("demo/other"), "{}", w.log());
+    // One that is named and may not be read is its owner's trouble alone.
+    w.apply(&ingress("b", "b.example", "other"));
+    wait::within(PATIENCE, "the owner is told", || {
+        let told = w.agent.get("/debug/rejections").ok()?.1;
+        told.contains("resources [secrets], verbs [watch], resourceNames [other]").then_some(())
+    });
+    w.apply(&slice("echo", 9000, 11));
+    w.answers("10.1.0.101", "one");
+    wait::within(PATIENCE, "its host is served all the same", || (w.https("b.example")?.0 == 200).then_some(()));
+    let status = w.agent.status().expect("status");
+    assert!(status.contains("facts from the API server https://10.1.0.9:"), "{status}");
+    // A bad object rejects only itself.
+    w.apply(&service("echo", "10.1.0.101,nonsense", 12));
+    w.answers("10.1.0.101", "two");
+    wait::within(PATIENCE, "the bad address is told", || {
+        w.agent.get("/debug/rejections").ok()?.1.contains("`nonsense` is not an IP address").then_some(())
+    });
+}
+
+#[test]
+fn an_api_server_that_goes_takes_nothing_along() {
+    let mut w = World::new("kwaway", str::to_owned, "--hold-vips=all");
+    let (tls, shown) = secret("tls", "a.example");
+    for manifest in [&service("echo", "10.1.0.101", 11), &service("gone", "10.1.0.102", 11), &tls, &web()] {
+        w.apply(manifest);
+    }
+    w.apply(&ingress("a", "a.example", "tls"));
+    w.agent.start_again().expect("the agent becomes ready");
+    let serves = |w: &World| {
+        assert_eq!(w.asked("10.1.0.101").as_deref(), Some("one"));
+        assert_eq!(
+            w.https("a.example").map(|(status, _, certificate)| (status, certificate)),
+            Some((200, shown.clone()))
+        );
+    };
+    wait::within(PATIENCE, "all is served", || {
+        (w.asked("10.1.0.102").is_some() && w.https("a.example")?.0 == 200).then_some(())
+    });
+
+    w.cluster.kill_api_server().expect("kill it");
+    let text = w.readyz("the age is told", |status, text| {
+        status == 200 && text.contains("changes may have been missed for") && text.contains("cannot watch services: ")
+    });
+    assert!(text.starts_with("ok\n"), "{text}");
+    serves(&w);
+    let metrics = w.agent.get("/metrics").expect("metrics").1;
+    assert!(metrics.contains("sluicegate_source_behind_seconds"), "{metrics}");
+
+    // A start without an API server, and without what the kernel remembers.
+    w.agent.stop().expect("it stops");
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(w.saved()).expect("facts are saved").permissions());
+    assert_eq!(mode & 0o777, 0o600, "they hold private keys");
+    std::fs::remove_dir_all(&w.place.pins).expect("remove the pins");
+    w.agent.start_again().expect("the agent becomes ready without an API server");
+    wait::within(PATIENCE, "what was saved is served", || w.asked("10.1.0.101"));
+    serves(&w);
+    w.readyz("it says so", |status, text| status == 200 && text.contains("serves what was saved"));
+
+    // It comes back, with another certificate of the same authority: what changed since is seen, and what is gone is gone.
+    w.cluster.start_api_server().expect("start it again");
+    w.delete("service", "gone");
+    w.apply(&slice("echo", 9000, 12));
+    w.answers("10.1.0.101", "two");
+    w.is_gone("10.1.0.102");
+    w.readyz("all is well again", |status, text| status == 200 && text == "ok\n");
+    assert_eq!(w.https("a.example").map(|(status, ..)| status), Some(200));
+
+    // Gone while the agent was away.
+    w.agent.stop().expect("it stops");
+    w.apply(&service("late", "10.1.0.104", 11));
+    w.delete("service", "echo");
+    w.agent.start_again().expect("the agent becomes ready");
+    w.answers("10.1.0.104", "one");
+    w.is_gone("10.1.0.101");
+}
+
+#[test]
+fn what_happened_while_the_watch_was_cut_off_is_noticed() {
+    let mut w = World::new("kwcut", str::to_owned, "--watch-namespace=demo");
+    w.apply(&service("other", "10.1.0.103", 11).replace("namespace: demo", "namespace: default"));
+    w.apply(&service("echo", "10.1.0.101", 11));
+    w.apply(&service("gone", "10.1.0.102", 11));
+    w.agent.start_again().expect("the agent becomes ready");
+    w.answers("10.1.0.102", "one");
+    // The cable is pulled: no connection is closed, nobody says a word. Meanwhile the history that the watches would go on
+    // from is dropped, and with it the server that remembers it.
+    w.cluster.ns.ip(&["link", "set", "eth0", "down"]).expect("cut it off");
+    w.delete("service", "gone");
+    w.apply(&slice("echo", 9000, 12));
+    w.cluster.compact().expect("drop the history");
+    w.cluster.stop_api_server().expect("stop it");
+    w.cluster.start_api_server().expect("start it again");
+    let text = w.readyz("the silence is noticed", |_, text| text.contains("the API server does not answer"));
+    assert!(text.starts_with("ok\n"), "{text}");
+    assert_eq!(w.asked("10.1.0.102").as_deref(), Some("one"), "what was known serves on");
+    assert_eq!(w.asked("10.1.0.103"), None, "another namespace is not watched");
+    w.cluster.ns.ip(&["link", "set", "eth0", "up"]).expect("plug it in");
+    w.answers("10.1.0.101", "two");
+    w.is_gone("10.1.0.102");
+    w.readyz("all is well again", |status, text| status == 200 && text == "ok\n");
+}
+
+#[test]
+fn a_missing_right_is_named_with_the_rule_that_grants_it() {
+    let without = |rights: &str| {
+        rights
+            .replace("resources: [endpointslices], verbs: [list, watch]", "resources: [endpointslices], verbs: [list]")
+    };
+    let mut w = World::new("kwright", without, "--hold-vips=all");
+    w.apply(&service("echo", VIP, 11));
+    w.agent.launch().expect("start");
+    let text = w.readyz("the missing verb is named", |status, text| {
+        status == 503
+            && text.contains(
+                "cannot watch endpointslices: forbidden; the ClusterRole needs apiGroups [discovery.k8s.io], \
+                 resources [endpointslices], verbs [watch]",
+            )
+    });
+    assert!(text.contains("is not read yet: waits for endpointslices\n"), "{text}");
+    assert!(w.log().contains("cannot watch endpointslices: forbidden"), "{}", w.log());
+    let rule = "[{\"op\": \"add\", \"path\": \"/rules/1/verbs/-\", \"value\": \"watch\"}]";
+    w.cluster.kubectl(&["patch", "clusterrole", "agent", "--type=json", "-p", rule], "").expect("grant it");
+    w.readyz("it is ready", |status, text| status == 200 && text == "ok\n");
+    w.answers(VIP, "one");
+}
