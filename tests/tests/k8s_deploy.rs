@@ -5,6 +5,9 @@
 #[path = "k8s_deploy/world.rs"]
 mod world;
 
+#[path = "k8s_deploy/rbac.rs"]
+mod rbac;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 
@@ -63,6 +66,7 @@ fn uninstall(world: &World, last: &Pod, agent: Running) {
     assert!(world.place.pins.join("sluicegate").exists(), "the programs stay for the next agent, which is not to come");
     let pod = world.pod(Some(last));
     let spec = pod.spec.as_ref().expect("a spec");
+    assert!(world.place.directory.join("state/facts.json").exists(), "facts were saved");
     let init = &spec.init_containers.as_ref().expect("an init container")[0];
     let done = world.command(&pod, init).status().expect("run it");
     assert!(done.success(), "{}", world.last_words());
@@ -73,6 +77,8 @@ fn uninstall(world: &World, last: &Pod, agent: Running) {
     world.end(&pod, waiting);
 
     assert!(!world.place.pins.join("sluicegate").exists(), "pins are left");
+    let state = std::fs::read_dir(world.place.directory.join("state")).map_or(0, Iterator::count);
+    assert_eq!(state, 0, "saved facts are left");
     let addresses = world.addresses();
     assert!(!addresses.contains(VIP) && !addresses.contains(WEB_VIP), "{addresses}");
     let link = world.edge.ip(&["-d", "link", "show", "dev", "eth0"]).expect("look at the interface");

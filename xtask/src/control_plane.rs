@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 
 use crate::go_program::{GoProgram, word_after};
 
-pub(crate) const CONTROL_PLANE: GoProgram = GoProgram {
+const CONTROL_PLANE: GoProgram = GoProgram {
     name: "control-plane",
     what: "Kubernetes (etcd, API server, controllers, kubectl)",
     note: "the tests' Kubernetes control plane is compiled once, from Go modules: 5 to 10 minutes on two cores",
@@ -13,6 +13,11 @@ pub(crate) const CONTROL_PLANE: GoProgram = GoProgram {
     package: ".",
     flags,
 };
+
+/// Builds it if need be.
+pub(crate) fn prepare() -> Result<()> {
+    CONTROL_PLANE.prepare()
+}
 
 /// Without debug information, a third smaller. Clients see the version; a release's build sets it the same way.
 fn flags(module: &str) -> Result<String> {

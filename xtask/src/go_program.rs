@@ -28,7 +28,7 @@ const STAMP: &str = "built-from";
 
 impl GoProgram {
     /// Where the tests look for it.
-    pub(crate) fn binary(&self) -> PathBuf {
+    fn binary(&self) -> PathBuf {
         self.directory().join(self.name)
     }
 

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::go_program::{GoProgram, word_after};
 
-pub(crate) const HELM: GoProgram = GoProgram {
+const HELM: GoProgram = GoProgram {
     name: "helm",
     what: "Helm",
     note: "Helm is compiled once, from Go modules: 2 to 5 minutes on two cores",
@@ -12,6 +12,11 @@ pub(crate) const HELM: GoProgram = GoProgram {
     package: "helm.sh/helm/v3/cmd/helm",
     flags,
 };
+
+/// Builds it if need be.
+pub(crate) fn prepare() -> Result<()> {
+    HELM.prepare()
+}
 
 /// Helm's own Makefile sets the same: without, it calls itself a development build for Kubernetes 1.20.
 fn flags(module: &str) -> Result<String> {

@@ -61,8 +61,8 @@ pub(crate) fn setup(options: &Options) -> Result<()> {
         return tools(For::Build);
     }
     tools(For::Bench)?;
-    control_plane::CONTROL_PLANE.prepare()?;
-    helm::HELM.prepare()
+    control_plane::prepare()?;
+    helm::prepare()
 }
 
 /// Installs what is missing for a purpose.

@@ -43,8 +43,8 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     steps::need_root("test", "the tests make network namespaces and load BPF programs")?;
     let started = Instant::now();
     setup::tools(setup::For::Test)?;
-    control_plane::CONTROL_PLANE.prepare()?;
-    helm::HELM.prepare()?;
+    control_plane::prepare()?;
+    helm::prepare()?;
     let mut tally = Tally::default();
     if options.names.is_empty() {
         checks(&mut tally)?;
