@@ -62,7 +62,8 @@ fn uninstall(world: &World, last: &Pod, agent: Running) {
     world.kustomize(&["apply"], "kustomize/uninstall");
     within(PATIENCE, "the agent is told to end", || deleted(world, last));
     world.end(last, agent);
-    assert!(world.tcp().is_none(), "the address went with the agent");
+    let addresses = world.addresses();
+    assert!(!addresses.contains(VIP) && !addresses.contains(WEB_VIP), "the addresses go with the agent: {addresses}");
     assert!(world.place.pins.join("sluicegate").exists(), "the programs stay for the next agent, which is not to come");
     let pod = world.pod(Some(last));
     let spec = pod.spec.as_ref().expect("a spec");
@@ -79,8 +80,7 @@ fn uninstall(world: &World, last: &Pod, agent: Running) {
     assert!(!world.place.pins.join("sluicegate").exists(), "pins are left");
     let state = std::fs::read_dir(world.place.directory.join("state")).map_or(0, Iterator::count);
     assert_eq!(state, 0, "saved facts are left");
-    let addresses = world.addresses();
-    assert!(!addresses.contains(VIP) && !addresses.contains(WEB_VIP), "{addresses}");
+    assert!(world.tcp().is_none(), "nobody forwards any more");
     let link = world.edge.ip(&["-d", "link", "show", "dev", "eth0"]).expect("look at the interface");
     assert!(!link.contains("xdp"), "{link}");
     within(PATIENCE, "no object is left", || {
@@ -148,7 +148,7 @@ fn the_chart_renders_what_the_base_says() {
     let base = deploy::path("kustomize/base").display().to_string();
     let as_json = |yaml: &str| {
         let said = cluster.kubectl(&["create", "--dry-run=client", "-o", "json", "-f", "-"], yaml);
-        by_name(&serde_json::from_str(&said.unwrap_or_else(|e| panic!("{e:#}"))).expect("JSON"))
+        by_name(&said.unwrap_or_else(|e| panic!("{e:#}")))
     };
     let wanted = as_json(&cluster.kubectl(&["kustomize", &base], "").expect("render the base"));
     let template = ["template", "sluicegate", &chart, "--namespace", NAMESPACE];
@@ -218,13 +218,11 @@ fn tempdir(label: &str) -> ingress_tests::place::Place {
     ingress_tests::place::Place::new(&format!("{label}-files")).expect("make a place")
 }
 
-/// The objects of a List by kind and name, without what kubectl adds on the client's side.
-fn by_name(list: &Value) -> BTreeMap<String, Value> {
-    let one = [list.clone()];
-    let items = list["items"].as_array().map_or(&one[..], Vec::as_slice);
+/// The objects that kubectl printed one after another, by kind and name, without what it adds on the client's side.
+fn by_name(printed: &str) -> BTreeMap<String, Value> {
     let mut objects = BTreeMap::new();
-    for item in items {
-        let mut item = item.clone();
+    for item in serde_json::Deserializer::from_str(printed).into_iter::<Value>() {
+        let mut item = item.expect("JSON");
         for field in ["/metadata", "/spec/template/metadata"] {
             if let Some(metadata) = item.pointer_mut(field).and_then(Value::as_object_mut) {
                 metadata.remove("creationTimestamp");

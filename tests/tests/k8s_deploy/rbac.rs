@@ -6,7 +6,8 @@ use std::fs;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ingress_tests::wait::within;
+use ingress_tests::netns::Running;
+use ingress_tests::wait::{self, within};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::Value;
 
@@ -40,19 +41,18 @@ fn every_granted_verb_is_used_and_every_use_is_granted() {
     within(PATIENCE, "a certificate beyond those watched is asked for", || {
         used(&log).contains(&right("", "secrets", "get")).then_some(())
     });
-    let mut agent = stop(agent);
+    stop(agent);
     world.cluster.api_server_flags = [&audit[..], &["--feature-gates=WatchList=false".to_owned()]].concat();
     restart(&mut world);
     fs::remove_dir_all(world.place.directory.join("state")).expect("forget what the cluster said");
-    agent = Some(world.start(&pod));
+    let _agent = world.start(&pod);
     let granted = granted(&world);
-    let missing = || granted.difference(&used(&log)).cloned().collect::<Vec<_>>();
-    // What comes last is only waited for; what never comes is told.
-    let ended = std::time::Instant::now() + PATIENCE / 4;
-    while !missing().is_empty() && std::time::Instant::now() < ended {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    assert_eq!(missing(), Vec::<Right>::new(), "granted, and never used");
+    let mut missing = Vec::new();
+    let found = wait::holds(PATIENCE / 4, || {
+        missing = granted.difference(&used(&log)).cloned().collect();
+        missing.is_empty()
+    });
+    assert!(found, "granted, and never used: {missing:?}");
     let more: Vec<Right> = used(&log).difference(&granted).cloned().collect();
     assert_eq!(more, Vec::<Right>::new(), "used, and not granted by a shipped role");
     for request in requests(&log) {
@@ -65,13 +65,11 @@ fn every_granted_verb_is_used_and_every_use_is_granted() {
             assert_eq!(object["namespace"], NAMESPACE, "{request}");
         }
     }
-    drop(agent);
 }
 
-fn stop(mut agent: ingress_tests::netns::Running) -> Option<ingress_tests::netns::Running> {
+fn stop(mut agent: Running) {
     agent.signal(libc::SIGTERM);
     within(PATIENCE, "the agent ends by SIGTERM", || agent.0.try_wait().expect("wait"));
-    None
 }
 
 fn restart(world: &mut World) {
