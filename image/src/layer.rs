@@ -29,8 +29,8 @@ const DIRECTORIES: &[&str] = &[
 
 /// A layer's tar, not compressed.
 #[derive(Debug)]
-pub struct Layer {
-    pub tar: Vec<u8>,
+pub(crate) struct Layer {
+    pub(crate) tar: Vec<u8>,
 }
 
 impl Layer {
@@ -64,7 +64,7 @@ impl Layer {
 }
 
 /// Adds a file of root's, from the beginning of time.
-pub fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
+pub(crate) fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
     let mut header = header(tar::EntryType::Regular, mode, bytes.len() as u64);
     tar.append_data(&mut header, path, bytes).with_context(|| format!("add {path}"))
 }

@@ -23,7 +23,7 @@ use oci_spec::image::{
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-pub use layer::{Layer, append};
+use layer::{Layer, append};
 
 /// Where the binary is, in the image.
 pub const PROGRAM: &str = "/sluicegate";
@@ -152,5 +152,5 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(bytes))
 }

@@ -34,12 +34,17 @@ pub fn run(command: &mut Command) -> Result<String> {
 
 /// Packs the agent that was built beside this program. The one that is shipped is built with optimisations, and stripped.
 pub fn pack(archive: &Path) -> Result<String> {
+    pack_program(&sibling("sluicegate")?, archive)
+}
+
+/// Packs another program as if it were the agent.
+pub fn pack_program(program: &Path, archive: &Path) -> Result<String> {
     let origin = sluicegate_image::Origin {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         revision: String::new(),
         created: "2026-01-02T03:04:05Z".to_owned(),
     };
-    sluicegate_image::pack(&sibling("sluicegate")?, &origin, archive)
+    sluicegate_image::pack(program, &origin, archive)
 }
 
 /// Unpacks an OCI archive as a runtime does: by its index, every blob checked by the digest that names it.
@@ -77,8 +82,7 @@ fn blob(layout: &Path, descriptor: &Value) -> Result<Vec<u8>> {
 
 fn digest(bytes: &[u8]) -> String {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    hash.as_ref().iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn read_json(bytes: &[u8]) -> Result<Value> {
