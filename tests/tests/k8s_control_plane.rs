@@ -7,12 +7,11 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ingress_tests::cluster::{ControlPlane, Kubelet, Node};
+use ingress_tests::cluster::endpoints::ready_when;
+use ingress_tests::cluster::{ControlPlane, Kubelet, Node, PATIENCE};
 use ingress_tests::lan::{Host, Lan};
 use ingress_tests::netns::Namespace;
 use ingress_tests::wait;
-
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Says its name to whoever connects to port 9000.
 const WEB: &str = r#"
@@ -65,7 +64,7 @@ fn a_deployment_becomes_processes_that_answer_and_slices_that_name_them() {
     let _kubelet = Kubelet::start(&cluster, nodes).expect("start the kubelet");
     cluster.apply(WEB).expect("apply");
 
-    let pods = endpoints_when(&cluster, 3);
+    let pods = ready_when(&cluster, "web", 3);
     let hosts: BTreeSet<&str> = pods.iter().map(|pod| pod.node.as_str()).collect();
     assert_eq!(hosts, BTreeSet::from(["node-1", "node-2"]), "pods are spread over the nodes");
     for pod in &pods {
@@ -73,7 +72,7 @@ fn a_deployment_becomes_processes_that_answer_and_slices_that_name_them() {
     }
 
     cluster.kubectl(&["scale", "deployment/web", "--replicas=1"], "").expect("scale");
-    let left = endpoints_when(&cluster, 1);
+    let left = ready_when(&cluster, "web", 1);
     wait::within(PATIENCE, "the other pods are gone", || {
         (cluster.kubectl(&["get", "pods", "-o", "name"], "").expect("list").lines().count() == 1).then_some(())
     });
@@ -126,30 +125,6 @@ fn a_service_account_has_the_rights_it_was_given_and_no_others() {
     let delete = ["delete", "service", "kubernetes"];
     let refused = cluster.kubectl_as(&reader, &delete, "").expect_err("it may only list");
     assert!(format!("{refused:#}").contains("cannot delete"), "{refused:#}");
-}
-
-/// An endpoint as the Service's slices have it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Endpoint {
-    name: String,
-    node: String,
-    address: IpAddr,
-}
-
-/// The ready endpoints of `web`, once there are so many.
-fn endpoints_when(cluster: &ControlPlane, count: usize) -> Vec<Endpoint> {
-    let template = "jsonpath={range .items[*].endpoints[?(@.conditions.ready==true)]}{.targetRef.name} {.nodeName} {.addresses[0]}{\"\\n\"}{end}";
-    let arguments = ["get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", template];
-    wait::within(PATIENCE, "the slices name the ready pods", || {
-        let said = cluster.kubectl(&arguments, "").expect("ask for slices");
-        let read = |line: &str| {
-            let mut words = line.split(' ').map(str::to_owned);
-            let (name, node, address) = (words.next()?, words.next()?, words.next()?);
-            Some(Endpoint { name, node, address: address.parse().ok()? })
-        };
-        let found: Vec<Endpoint> = said.lines().filter_map(read).collect();
-        (found.len() == count).then_some(found)
-    })
 }
 
 /// The name that a pod answers with; nothing if nobody answers there.

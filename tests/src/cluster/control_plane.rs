@@ -14,12 +14,11 @@ use k8s_openapi::api::core::v1::{Namespace as KubernetesNamespace, ServiceAccoun
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
+use super::PATIENCE;
 use super::credentials::Credentials;
 use crate::netns::{Namespace, Running};
 use crate::place::Place;
 
-/// A cold, busy machine takes many times the usual three seconds.
-const PATIENCE: Duration = Duration::from_mins(2);
 /// What a server that was asked to end has for it.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 /// Of Services, never of pods. The family of the API server's address comes first.
@@ -243,10 +242,15 @@ impl ControlPlane {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("start kubectl")?;
         let mut stdin = child.stdin.take().context("kubectl's standard input")?;
-        // It reads all of its input before it prints more than a pipe holds; one that ends early needs none.
-        let _ = stdin.write_all(input.as_bytes());
-        drop(stdin);
-        let out = child.wait_with_output().context("wait for kubectl")?;
+        // It may print more than a pipe holds while it still reads.
+        let out = std::thread::scope(|s| {
+            s.spawn(move || {
+                // One that ends early needs no more input.
+                let _ = stdin.write_all(input.as_bytes());
+            });
+            child.wait_with_output()
+        });
+        let out = out.context("wait for kubectl")?;
         let (said, complaint) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         ensure!(out.status.success(), "kubectl {} failed ({}): {said}{complaint}", arguments.join(" "), out.status);
         Ok(said.into_owned())
@@ -257,7 +261,7 @@ impl ControlPlane {
         self.kubectl(&["apply", "-f", "-"], manifest).with_context(|| format!("apply\n{manifest}"))
     }
 
-    /// A kubeconfig that logs in as a ServiceAccount, which must exist: with the rights that RBAC gives it and no others. Its token
+    /// A kubeconfig that logs in as a service account, which must exist: with the rights that RBAC gives it and no others. Its token
     /// lasts a day.
     pub fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
         let token = self.kubectl(&["create", "token", name, "--namespace", namespace, "--duration=24h"], "")?;

@@ -112,7 +112,11 @@ async fn register(client: &Client, node: &Node) -> Result<()> {
         },
     }))
     .context("describe the node")?;
-    Api::all(client.clone()).create(&PostParams::default(), &object).await?;
+    match Api::all(client.clone()).create(&PostParams::default(), &object).await {
+        // A kubelet before this one made it.
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        made => drop(made?),
+    }
     renew(client, node).await?;
     Ok(())
 }

@@ -9,11 +9,18 @@ pub mod node;
 
 pub mod kubelet;
 
+pub mod endpoints;
+
 mod pod;
 mod probe;
 pub(crate) mod process;
 mod status;
 
+use std::time::Duration;
+
 pub use control_plane::ControlPlane;
 pub use kubelet::Kubelet;
 pub use node::Node;
+
+/// Longest wait for controllers and pods, on a cold and busy machine.
+pub const PATIENCE: Duration = Duration::from_mins(2);

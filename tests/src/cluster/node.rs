@@ -46,6 +46,7 @@ impl Node {
     }
 
     /// With a label more, for a `nodeSelector`.
+    #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.insert(key.into(), value.into());
         self

@@ -9,13 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::Api;
-use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::node::{Network, Node};
 use super::probe::Readiness;
-use super::process;
+use super::process::{self, Process};
 use super::status::{Report, State, forget};
 
 /// Before the first restart; doubled for each up to [`LONGEST_BACKOFF`]. A real kubelet starts with ten seconds.
@@ -70,7 +69,7 @@ impl Keeper {
         let Some(container) = self.pod.spec.as_ref().and_then(|spec| spec.containers.first().cloned()) else { return };
         let mut backoff = BACKOFF;
         loop {
-            let (mut child, mut readiness) = match self.start(&container) {
+            let (mut process, mut readiness) = match self.start(&container) {
                 Ok(started) => started,
                 Err(error) => {
                     self.report.tell(&State::Waiting(format!("{error:#}")), false).await;
@@ -78,12 +77,12 @@ impl Keeper {
                 }
             };
             self.report.tell(&State::Running, readiness.ready).await;
-            let status = match self.watch(&mut child, &mut readiness).await {
-                Over::Asked => return self.end(&container, child).await,
+            let status = match self.watch(&mut process, &mut readiness).await {
+                Over::Asked => return self.end(&container, process).await,
                 Over::Exited(status) => status,
             };
             // What the process started does not outlive it.
-            process::signal(&child, libc::SIGKILL, true);
+            process.end_group();
             let again = self.starts_again(status);
             self.report.tell(&State::Ended { code: code(status), over: !again }, false).await;
             if !again {
@@ -98,17 +97,17 @@ impl Keeper {
         }
     }
 
-    fn start(&self, container: &Container) -> Result<(Child, Readiness)> {
+    fn start(&self, container: &Container) -> Result<(Process, Readiness)> {
         let readiness = Readiness::of(container)?;
         Ok((process::start(&self.pod, container, &self.node, &self.network, &self.log)?, readiness))
     }
 
     /// Reports readiness until the process exits or the pod is asked to go.
-    async fn watch(&mut self, child: &mut Child, readiness: &mut Readiness) -> Over {
+    async fn watch(&mut self, process: &mut Process, readiness: &mut Readiness) -> Over {
         let address = self.network.addresses[0];
         loop {
             tokio::select! {
-                status = child.wait() => return Over::Exited(status.unwrap_or_default()),
+                status = process.child.wait() => return Over::Exited(status.unwrap_or_default()),
                 () = asked_to_go(&mut self.seen) => return Over::Asked,
                 () = readiness.change(&self.node.host.ns, address) => {
                     self.report.tell(&State::Running, readiness.ready).await;
@@ -118,25 +117,25 @@ impl Keeper {
     }
 
     /// The way out of a running process. It stays as ready as it was until it ends, so that a slice can call it serving.
-    async fn end(&mut self, container: &Container, mut child: Child) {
+    async fn end(&mut self, container: &Container, mut process: Process) {
         let deadline = Instant::now() + self.grace();
         let mut seen = self.seen.clone();
         tokio::select! {
             () = self.pre_stop(container) => {}
-            _ = child.wait() => {}
+            _ = process.child.wait() => {}
             () = sleep_until(deadline) => {}
             () = forced(&mut seen) => {}
         }
-        process::signal(&child, libc::SIGTERM, false);
+        process.terminate();
         let exited = tokio::select! {
-            status = child.wait() => status.ok(),
+            status = process.child.wait() => status.ok(),
             () = sleep_until(deadline) => None,
             () = forced(&mut self.seen) => None,
         };
-        process::signal(&child, libc::SIGKILL, true);
+        process.end_group();
         let status = match exited {
             Some(status) => status,
-            None => child.wait().await.unwrap_or_default(),
+            None => process.child.wait().await.unwrap_or_default(),
         };
         self.report.tell(&State::Ended { code: code(status), over: true }, false).await;
     }
@@ -148,7 +147,7 @@ impl Keeper {
         }
         if let Some(words) = hook.exec.as_ref().and_then(|exec| exec.command.as_ref()) {
             match process::run(words, &self.network, &self.log) {
-                Ok(mut child) => drop(child.wait().await),
+                Ok(mut hook) => drop(hook.child.wait().await),
                 Err(error) => eprintln!("{}: preStop: {error:#}", self.node.name),
             }
         }

@@ -1,6 +1,7 @@
 //! The process that stands for a pod's first container: its `command`, `args` and `env` from the Pod, run in the pod's network.
 //! Images are not looked at: the program is one that was built beside the tests, or one in `PATH`.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -11,10 +12,31 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 use tokio::process::Child;
 
 use super::node::{Network, Node};
-use crate::edge::sibling;
+
+/// A process and the group of all that it started. If it still runs when the value drops, both end.
+pub(super) struct Process {
+    pub(super) child: Child,
+    group: libc::pid_t,
+}
+
+impl Process {
+    /// SIGTERM to the process, as a kubelet sends it: what it started is its own business.
+    pub(super) fn terminate(&self) {
+        let Some(id) = self.child.id() else { return };
+        // SAFETY: kill has no memory preconditions; the child is not reaped yet, so the id is its own.
+        unsafe { libc::kill(id as libc::pid_t, libc::SIGTERM) };
+    }
+
+    /// SIGKILL to all of the group: nothing that the process started outlives its pod.
+    pub(super) fn end_group(&self) {
+        // SAFETY: kill has no memory preconditions. While a process of the group lives, the kernel gives its number to nobody else;
+        // an empty group is asked for at once after its leader was reaped, long before the numbers come round.
+        unsafe { libc::kill(-self.group, libc::SIGKILL) };
+    }
+}
 
 /// Starts a container's process, its output appended to `log`. It ends with the calling thread.
-pub(super) fn start(pod: &Pod, container: &Container, node: &Node, network: &Network, log: &Path) -> Result<Child> {
+pub(super) fn start(pod: &Pod, container: &Container, node: &Node, network: &Network, log: &Path) -> Result<Process> {
     let mut environment = Vec::new();
     for variable in container.env.iter().flatten() {
         let value = value(variable, pod, node, network, &environment)?;
@@ -26,32 +48,41 @@ pub(super) fn start(pod: &Pod, container: &Container, node: &Node, network: &Net
 }
 
 /// Runs a command beside the container's process, in its network; for hooks.
-pub(super) fn run(words: &[String], network: &Network, log: &Path) -> Result<Child> {
+pub(super) fn run(words: &[String], network: &Network, log: &Path) -> Result<Process> {
     command(words, network, log, Vec::new())
 }
 
-fn command(words: &[String], network: &Network, log: &Path, environment: Vec<(String, String)>) -> Result<Child> {
+fn command(words: &[String], network: &Network, log: &Path, environment: Vec<(String, String)>) -> Result<Process> {
     let Some((program, arguments)) = words.split_first() else {
         bail!("the container has no command: the test kubelet runs programs, not images");
     };
     let log = File::options().create(true).append(true).open(log).with_context(|| format!("open {}", log.display()))?;
-    let found = if program.contains('/') { Err(()) } else { sibling(program).map_err(drop) };
-    let mut command = found.map_or_else(|()| Command::new(program), Command::new);
-    command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(environment);
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().env("PATH", path()?).envs(environment);
     // A group of its own, so that what it started ends with it.
     command.process_group(0);
     command.stdin(Stdio::null()).stdout(log.try_clone().context("share a log")?).stderr(log);
     network.ns.settle(&mut command);
     let mut command = tokio::process::Command::from(command);
-    command.kill_on_drop(true).spawn().with_context(|| format!("start {program}"))
+    let child = command.kill_on_drop(true).spawn().with_context(|| format!("start {program}"))?;
+    let group = child.id().context("a process that was not waited for has an id")?;
+    Ok(Process { child, group: group as libc::pid_t })
 }
 
-/// Sends a signal to a container's process, or to all that it started as well.
-pub(super) fn signal(child: &Child, signal: libc::c_int, whole_group: bool) {
-    let Some(id) = child.id() else { return };
-    let id = id as libc::pid_t;
-    // SAFETY: kill has no memory preconditions; the child is not reaped yet, so the id and the group are its own.
-    unsafe { libc::kill(if whole_group { -id } else { id }, signal) };
+/// Programs that were built beside this one come first; a test's own lies one directory deeper, in `deps`.
+fn path() -> Result<OsString> {
+    let own = std::env::current_exe().context("find this program")?;
+    let beside = own.ancestors().skip(1).take(2).map(Path::to_owned);
+    let usual = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(beside.chain(std::env::split_paths(&usual))).context("make a PATH")
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.child.id().is_some() {
+            self.end_group();
+        }
+    }
 }
 
 fn value(variable: &EnvVar, pod: &Pod, node: &Node, network: &Network, before: &[(String, String)]) -> Result<String> {
