@@ -125,20 +125,21 @@ fn granted(world: &World) -> BTreeSet<Right> {
 fn certificates() -> String {
     let made = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).expect("a certificate");
     let (certificate, key) = (STANDARD.encode(made.cert.pem()), STANDARD.encode(made.signing_key.serialize_pem()));
-    let mut text = String::new();
+    let mut documents = Vec::new();
     let mut tls = Vec::new();
     for n in 0..CERTIFICATES {
-        text += &format!(
+        documents.push(format!(
             "apiVersion: v1\nkind: Secret\nmetadata: {{ name: tls-{n} }}\ntype: kubernetes.io/tls\n\
-             data: {{ tls.crt: {certificate}, tls.key: {key} }}\n---\n"
-        );
+             data: {{ tls.crt: {certificate}, tls.key: {key} }}\n"
+        ));
         tls.push(format!("{{ hosts: [h{n}.example], secretName: tls-{n} }}"));
     }
-    text + &format!(
+    documents.push(format!(
         "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{ name: many }}\n\
          spec: {{ ingressClassName: sluicegate, tls: [{}], \
          rules: [{{ host: h0.example, http: {{ paths: [{{ path: /, pathType: Prefix, \
          backend: {{ service: {{ name: echo, port: {{ name: http }} }} }} }}] }} }}] }}\n",
         tls.join(", ")
-    )
+    ));
+    documents.join("---\n")
 }
