@@ -100,7 +100,11 @@ fn labels(origin: &Origin) -> HashMap<String, String> {
     let mut labels = vec![
         (ANNOTATION_TITLE, "sluicegate"),
         (ANNOTATION_DESCRIPTION, "Edge load balancer for bare-metal Kubernetes"),
-        (ANNOTATION_LICENSES, "Apache-2.0 AND (MIT OR GPL-2.0)"),
+        // The agent's, its packet programs', and those of the C library and of libgcc.
+        (
+            ANNOTATION_LICENSES,
+            "Apache-2.0 AND (MIT OR GPL-2.0-only) AND LGPL-2.1-or-later AND GPL-3.0-or-later WITH GCC-exception-3.1",
+        ),
         (ANNOTATION_SOURCE, env!("CARGO_PKG_REPOSITORY")),
         (ANNOTATION_VERSION, origin.version.as_str()),
         (ANNOTATION_CREATED, origin.created.as_str()),
