@@ -31,7 +31,10 @@ const APP: &str = r#"
 apiVersion: v1
 kind: Service
 metadata: { name: echo, annotations: { sluicegate.io/vips: "10.3.0.100" } }
-spec: { type: LoadBalancer, ports: [{ name: tcp, port: 9000 }, { name: http, port: 80, targetPort: 8080 }] }
+spec:
+  type: LoadBalancer
+  loadBalancerClass: sluicegate.io/xdp
+  ports: [{ name: tcp, port: 9000 }, { name: http, port: 80, targetPort: 8080 }]
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
