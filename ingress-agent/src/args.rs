@@ -24,7 +24,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Ask the running agent what happens to a packet or a request, and why.
     Explain(ExplainArgs),
-    /// Detach the programs, remove the pinned maps and the virtual addresses. Traffic stops; no agent may be running.
+    /// Detach the programs, remove the pinned maps, the virtual addresses and what was saved. Traffic stops; no agent may be running.
     Uninstall(UninstallArgs),
     /// Print the version and that of the pinned maps.
     Version,
@@ -48,10 +48,11 @@ pub struct RunArgs {
     #[arg(long = "watch-namespace", env = "SLUICEGATE_WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAME")]
     pub watch_namespaces: Vec<String>,
     /// Directory where what the cluster said is kept for a start without its API server, or `off`. Holds private keys.
-    #[arg(long, env = "SLUICEGATE_STATE_DIR", default_value = "/var/lib/sluicegate", value_name = "DIR|off")]
+    #[arg(long, env = "SLUICEGATE_STATE_DIR", default_value = DEFAULT_STATE_DIR, value_name = "DIR|off")]
     pub state_dir: String,
-    /// Interface on which clients and backends are reached; repeat it or separate several by commas.
-    #[arg(long = "interface", env = "SLUICEGATE_INTERFACE", value_delimiter = ',', value_name = "NAME")]
+    /// Interface on which clients and backends are reached; repeat it or separate several by commas. `auto`: the interfaces of
+    /// the default routes.
+    #[arg(long = "interface", env = "SLUICEGATE_INTERFACE", value_delimiter = ',', value_name = "NAME|auto")]
     pub interfaces: Vec<String>,
     /// Name of this node in EndpointSlices [default: the host name].
     #[arg(long, env = "SLUICEGATE_NODE", value_name = "NAME")]
@@ -158,9 +159,13 @@ pub struct RunArgs {
     /// How long requests may take to end after SIGTERM.
     #[arg(long, env = "SLUICEGATE_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME")]
     pub drain_timeout: String,
+    /// Where kernel settings are written. In a container /proc/sys is read-only; the host's is then mounted elsewhere.
+    #[arg(long, env = "SLUICEGATE_PROC_SYS", default_value = "/proc/sys", value_name = "DIR")]
+    pub proc_sys: String,
 }
 
 pub const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/sluicegate";
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/sluicegate";
 pub const DEFAULT_ADMIN_SOCKET: &str = "/run/sluicegate/admin.sock";
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -204,6 +209,12 @@ pub struct UninstallArgs {
     /// Directory on bpffs given to `run`.
     #[arg(long, env = "SLUICEGATE_PIN_PATH", default_value = DEFAULT_PIN_PATH, value_name = "DIR")]
     pub pin_path: String,
+    /// Directory given to `run` where facts are saved.
+    #[arg(long, env = "SLUICEGATE_STATE_DIR", default_value = DEFAULT_STATE_DIR, value_name = "DIR")]
+    pub state_dir: String,
+    /// Then wait for SIGTERM, so that a DaemonSet can do it once on each node.
+    #[arg(long)]
+    pub wait: bool,
 }
 
 #[cfg(test)]

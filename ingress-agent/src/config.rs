@@ -1,6 +1,8 @@
 //! What is meant: every value parsed, no `Option` that has a default, and all mistakes at once. Reads no cluster and
 //! touches no kernel; whether an interface exists is found out by the room that needs it.
 
+mod uplink;
+
 mod value;
 
 use std::path::PathBuf;
@@ -71,7 +73,7 @@ impl Config {
             plan,
             dataplane: dataplane(&mut r, args, interfaces),
             proxy: proxy(&mut r, args),
-            vips: VipOptions { interface: vip_interface },
+            vips: VipOptions { interface: vip_interface, proc_sys: proc_sys(&mut r, args) },
             admin: admin(&mut r, args),
             drain_timeout: r.read("--drain-timeout", &args.drain_timeout, value::duration).unwrap_or_default(),
         };
@@ -141,7 +143,7 @@ fn interfaces(r: &mut Reader, typed: &[String]) -> Vec<String> {
         r.mistake("--interface", "is missing: the interface on which clients arrive");
     }
     let mut interfaces = Vec::new();
-    for name in typed {
+    for name in typed.iter().filter(|name| *name != "auto") {
         let Some(name) = r.read("--interface", name, value::interface) else { continue };
         if interfaces.contains(&name) {
             r.mistake("--interface", format!("{name}: is given twice"));
@@ -149,7 +151,17 @@ fn interfaces(r: &mut Reader, typed: &[String]) -> Vec<String> {
         }
         interfaces.push(name);
     }
+    if typed.iter().any(|name| name == "auto") {
+        match uplink::interfaces() {
+            Ok(found) => interfaces.extend(found.into_iter().filter(|name| !typed.contains(name))),
+            Err(why) => r.mistake("--interface", format!("auto: {why}")),
+        }
+    }
     interfaces
+}
+
+fn proc_sys(r: &mut Reader, args: &RunArgs) -> PathBuf {
+    r.read("--proc-sys", &args.proc_sys, value::absolute_path).unwrap_or_default()
 }
 
 fn node(r: &mut Reader, typed: Option<&str>) -> String {
@@ -227,6 +239,7 @@ fn dataplane(r: &mut Reader, args: &RunArgs, interfaces: Vec<String>) -> Datapla
     DataplaneOptions {
         interfaces,
         pin_path: r.read("--pin-path", &args.pin_path, value::absolute_path).unwrap_or_default(),
+        proc_sys: PathBuf::from(&args.proc_sys),
         xdp_mode: r.choose("--xdp-mode", &args.xdp_mode, &modes).unwrap_or_default(),
         max_flows,
         max_frontends,

@@ -91,7 +91,7 @@ fn remove(args: &UninstallArgs) -> ExitCode {
     if let Err(code) = need_root("uninstall") {
         return code;
     }
-    done(uninstall::run(Path::new(&args.pin_path)))
+    done(uninstall::run(Path::new(&args.pin_path), Path::new(&args.state_dir), args.wait))
 }
 
 /// Before anything else is tried: half-way through, the message would be about something else.

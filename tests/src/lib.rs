@@ -41,3 +41,7 @@ pub mod http;
 pub mod l4_model;
 
 pub mod cluster;
+
+pub mod container;
+
+pub mod deploy;

@@ -23,3 +23,15 @@ pub fn within<T>(patience: Duration, what: &str, mut condition: impl FnMut() -> 
         std::thread::sleep(Duration::from_millis(3));
     }
 }
+
+/// Whether `condition` came to hold in time, for a test that has more to say than [`within`] when it did not.
+pub fn holds(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + patience;
+    while !condition() {
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}

@@ -73,7 +73,7 @@ fn mistakes_in_the_environment_name_the_option() {
 fn missing_and_unknown_options() {
     let (code, _, err) = run(&mut sluicegate(&["run"]));
     assert_eq!(code, 2);
-    assert!(err.contains("--manifests is missing") && err.contains("--interface is missing"), "{err}");
+    assert!(err.contains("--kubeconfig is missing") && err.contains("--interface is missing"), "{err}");
     let (code, _, err) = run(&mut sluicegate(&["run", "--interfcae=eth0"]));
     assert_eq!(code, 2);
     assert!(err.contains("--interfcae") && err.contains("--interface"), "{err}");

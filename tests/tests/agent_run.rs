@@ -250,7 +250,7 @@ fn second_agent_is_refused() {
     check(&pins, &socket, "off", "another agent uses the pin path");
     check(&other_pins, &socket, "127.0.0.1:10254", "the admin address 127.0.0.1:10254 is taken");
     check(&other_pins, &agent.socket().display().to_string(), "off", "another agent answers on the admin socket");
-    let (code, _, err) = world.sluicegate(&["uninstall", "--pin-path", &pins]);
+    let (code, _, err) = world.sluicegate(&["uninstall", "--pin-path", &pins, "--state-dir", "/nonexistent"]);
     assert!(code == 1 && err.contains("another agent uses the pin path"), "{err}");
     // The first is none the worse for it.
     assert_eq!(agent.get("/readyz").expect("readyz").0, 200);
@@ -355,7 +355,7 @@ fn uninstall_leaves_nothing() {
     let mut agent = world.start();
     agent.kill().expect("kill -9");
     let pins = world.place.pins.display().to_string();
-    let (code, out, err) = world.sluicegate(&["uninstall", "--pin-path", &pins]);
+    let (code, out, err) = world.sluicegate(&["uninstall", "--pin-path", &pins, "--state-dir", "/nonexistent"]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     for part in [&pins, ECHO, ECHO6, WEB] {
         assert!(out.contains(part), "{out}");
@@ -367,7 +367,7 @@ fn uninstall_leaves_nothing() {
     });
     let addresses = world.edge.ip(&["address", "show", "dev", "eth0"]).expect("ip");
     assert!(!addresses.contains(&format!("{ECHO}/")) && addresses.contains("10.1.0.2/24"), "{addresses}");
-    let (code, out, _) = world.sluicegate(&["uninstall", "--pin-path", &pins]);
+    let (code, out, _) = world.sluicegate(&["uninstall", "--pin-path", &pins, "--state-dir", "/nonexistent"]);
     assert!(code == 0 && out.contains("nothing is pinned"), "a second time is no mistake: {out}");
     // And the next agent starts from nothing.
     agent.start_again().expect("start again");

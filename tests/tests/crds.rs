@@ -1,4 +1,5 @@
-//! The custom resource definitions in `deploy/crds` are what the agent's types say. `cargo xtask crds` writes them anew.
+//! The custom resource definitions in `deploy/crds`, and the chart's copies of them, are what the agent's types say. `cargo xtask
+//! crds` writes them anew.
 
 use std::path::Path;
 
@@ -10,13 +11,16 @@ const HEAD: &str = "# Generated from the agent's types by `cargo xtask crds`.\n"
 #[test]
 fn definitions_are_those_of_the_types() {
     let definition = virtual_ip_pool::definition();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/crds/virtualippools.yaml");
     let wanted = format!("{HEAD}{}", serde_saphyr::to_string(&definition).expect("a definition is plain data"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, &wanted).unwrap();
+    // Helm packs nothing from outside of the chart.
+    for directory in ["crds", "charts/sluicegate/crds"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(directory).join("virtualippools.yaml");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &wanted).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == wanted, "{} is not what the types say: run `cargo xtask crds`", path.display());
     }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == wanted, "{} is not what the types say: run `cargo xtask crds`", path.display());
 }
 
 /// What an API server asks of a structural schema: every field has a type, and nothing is left open.

@@ -14,7 +14,8 @@ const V4: &str = "10.1.0.100";
 const V6: &str = "fd01::100";
 
 fn start(host: &Host, interface: &str) -> Vips {
-    host.inside(|| Vips::start(VipOptions { interface: interface.into() })).expect("start the holder")
+    host.inside(|| Vips::start(VipOptions { interface: interface.into(), proc_sys: "/proc/sys".into() }))
+        .expect("start the holder")
 }
 
 fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {

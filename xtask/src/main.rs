@@ -7,6 +7,9 @@ mod build;
 mod control_plane;
 mod crds;
 mod demo;
+mod go_program;
+mod helm;
+mod image;
 mod licences;
 mod setup;
 mod steps;
@@ -37,6 +40,8 @@ enum Verb {
     Bench(bench::Options),
     /// Write the custom resource definitions in `deploy/crds` from the agent's types.
     Crds,
+    /// Pack the agent into an OCI archive, without a container engine.
+    Image(image::Options),
     /// Check the rules that the compiler does not know: imports per room, module docs, file length, names.
     Tidy,
 }
@@ -49,6 +54,7 @@ fn main() -> std::process::ExitCode {
         Verb::Test(options) => test::test(&options),
         Verb::Bench(options) => bench::bench(&options),
         Verb::Crds => crds::crds(),
+        Verb::Image(options) => image::image(&options),
         Verb::Tidy => tidy::tidy(),
     };
     match done {

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::{control_plane, steps};
+use crate::{control_plane, helm, steps};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -61,7 +61,8 @@ pub(crate) fn setup(options: &Options) -> Result<()> {
         return tools(For::Build);
     }
     tools(For::Bench)?;
-    control_plane::prepare()
+    control_plane::prepare()?;
+    helm::prepare()
 }
 
 /// Installs what is missing for a purpose.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::{build, control_plane, licences, setup, steps, tidy};
+use crate::{build, control_plane, helm, licences, setup, steps, tidy};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -44,6 +44,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     let started = Instant::now();
     setup::tools(setup::For::Test)?;
     control_plane::prepare()?;
+    helm::prepare()?;
     let mut tally = Tally::default();
     if options.names.is_empty() {
         checks(&mut tally)?;

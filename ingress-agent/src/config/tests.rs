@@ -67,6 +67,7 @@ fn everything_said() {
         "--access-log=/var/log/a",
         "--access-log-format=combined",
         "--drain-timeout=1500ms",
+        "--proc-sys=/host/proc/sys",
     ])
     .expect("valid");
     assert_eq!(c.dataplane.interfaces, ["eth0", "eth1", "eth2"]);
@@ -80,6 +81,10 @@ fn everything_said() {
     assert_eq!((c.vips.interface.as_str(), c.admin.address, c.proxy.workers), ("bond0", None, 3));
     assert_eq!(c.proxy.access_log, AccessLog::File("/var/log/a".into()));
     assert_eq!(c.drain_timeout, Duration::from_millis(1500));
+    assert_eq!(
+        (c.dataplane.proc_sys.to_str(), c.vips.proc_sys.to_str()),
+        (Some("/host/proc/sys"), Some("/host/proc/sys"))
+    );
 }
 
 #[test]

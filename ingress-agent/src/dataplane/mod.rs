@@ -103,7 +103,7 @@ impl Dataplane {
         claimed.sort();
         claimed.dedup();
         let claims = claim::take(pin_path, &claimed)?;
-        sysctl::prepare(&devices)?;
+        sysctl::prepare(&options.proc_sys, &devices)?;
 
         let pins = Pins::new(pin_path);
         pins.create()?;

@@ -13,6 +13,8 @@ pub struct DataplaneOptions {
     pub interfaces: Vec<String>,
     /// Directory on a bpffs, for this agent alone.
     pub pin_path: PathBuf,
+    /// Where kernel settings are written: `/proc/sys`, or where a container has the host's.
+    pub proc_sys: PathBuf,
     pub xdp_mode: XdpMode,
     pub max_flows: u32,
     pub max_frontends: u32,
@@ -36,6 +38,7 @@ impl Default for DataplaneOptions {
         Self {
             interfaces: Vec::new(),
             pin_path: "/sys/fs/bpf/sluicegate".into(),
+            proc_sys: "/proc/sys".into(),
             xdp_mode: XdpMode::Auto,
             max_flows: 1_000_000,
             max_frontends: 10_000,

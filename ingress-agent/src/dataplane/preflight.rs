@@ -36,6 +36,7 @@ pub(super) fn check(pin_path: &Path) -> Result<()> {
 fn privileges(status: &str) -> Result<()> {
     const NET_ADMIN: u32 = 12;
     const SYS_ADMIN: u32 = 21;
+    const PERFMON: u32 = 38;
     const BPF: u32 = 39;
     let effective = status
         .lines()
@@ -47,6 +48,10 @@ fn privileges(status: &str) -> Result<()> {
     if !has(BPF) && !has(SYS_ADMIN) {
         missing.push("CAP_BPF");
     }
+    // The verifier lets only such a program compare and store pointers, as any parser of packets does.
+    if !has(PERFMON) && !has(SYS_ADMIN) {
+        missing.push("CAP_PERFMON");
+    }
     if !has(NET_ADMIN) {
         missing.push("CAP_NET_ADMIN");
     }
@@ -54,7 +59,7 @@ fn privileges(status: &str) -> Result<()> {
         missing.is_empty(),
         "loading XDP programs needs {}: run as root, or grant the capabilities (AmbientCapabilities= in systemd, \
          securityContext.capabilities in Kubernetes)",
-        missing.join(" and ")
+        missing.join(", ")
     );
     Ok(())
 }
@@ -111,9 +116,9 @@ mod tests {
     fn missing_capabilities_are_named() {
         let status = |bits: u64| format!("Name:\tx\nCapEff:\t{bits:016x}\nCapBnd:\t0\n");
         assert!(privileges(&status(u64::MAX)).is_ok());
-        assert!(privileges(&status(1 << 39 | 1 << 12)).is_ok());
+        assert!(privileges(&status(1 << 39 | 1 << 38 | 1 << 12)).is_ok());
         let message = privileges(&status(0)).unwrap_err().to_string();
-        assert!(message.contains("CAP_BPF and CAP_NET_ADMIN") && message.contains("root"), "{message}");
+        assert!(message.contains("CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN") && message.contains("root"), "{message}");
         let message = privileges(&status(1 << 21)).unwrap_err().to_string();
         assert!(message.contains("CAP_NET_ADMIN") && !message.contains("CAP_BPF"), "{message}");
     }

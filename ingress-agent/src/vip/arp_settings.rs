@@ -2,6 +2,7 @@
 //! raised, never lowered: an operator's stricter choice stays.
 
 use std::fs;
+use std::path::Path;
 
 use tracing::{info, warn};
 
@@ -9,9 +10,9 @@ use tracing::{info, warn};
 /// asks with the address that fits the target's network, so that a VIP is not taught to the LAN by the way.
 const SETTINGS: [(&str, u8); 2] = [("arp_ignore", 1), ("arp_announce", 2)];
 
-pub(super) fn apply(interface: &str) {
+pub(super) fn apply(root: &Path, interface: &str) {
     for (name, wanted) in SETTINGS {
-        let path = format!("/proc/sys/net/ipv4/conf/{interface}/{name}");
+        let path = root.join(format!("net/ipv4/conf/{interface}/{name}"));
         let current = fs::read_to_string(&path).ok().and_then(|v| v.trim().parse::<u8>().ok());
         if current.is_some_and(|c| c >= wanted) {
             continue;
@@ -19,7 +20,10 @@ pub(super) fn apply(interface: &str) {
         match fs::write(&path, wanted.to_string()) {
             Ok(()) => info!("{interface}: {name} raised to {wanted}"),
             Err(e) => {
-                warn!("set {path} to {wanted}: {e}; with several interfaces the wrong one may answer ARP for a VIP");
+                warn!(
+                    "set {} to {wanted}: {e}; with several interfaces the wrong one may answer ARP for a VIP",
+                    path.display()
+                );
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use anyhow::Result;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+use super::VipOptions;
 use super::frame::Mac;
 use super::netlink::{Link, Netlink, on_interface};
 use super::schedule::{Action, Event, Schedule};
@@ -29,6 +31,7 @@ const LOOK_ANYWAY: Duration = Duration::from_secs(10);
 
 pub(super) struct Holder {
     interface: String,
+    proc_sys: PathBuf,
     netlink: Netlink,
     schedule: Schedule,
     link: Option<Link>,
@@ -44,12 +47,13 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    pub(super) fn open(interface: String, report: watch::Sender<Arc<Holding>>) -> Result<Self> {
+    pub(super) fn open(options: VipOptions, report: watch::Sender<Arc<Holding>>) -> Result<Self> {
         let now = Instant::now();
         let chance =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
         Ok(Self {
-            interface,
+            interface: options.interface,
+            proc_sys: options.proc_sys,
             netlink: Netlink::open()?,
             schedule: Schedule::new(now, chance),
             link: None,
@@ -145,7 +149,7 @@ impl Holder {
                     None
                 }
             };
-            super::arp_settings::apply(&self.interface);
+            super::arp_settings::apply(&self.proc_sys, &self.interface);
         }
         let (ours, others) = on_interface(&self.netlink.addresses().await?, link.index);
         Ok(vec![Event::Link(link.state, mac), Event::Kernel { ours, others }])

@@ -18,6 +18,7 @@ mod arp_settings;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -32,6 +33,8 @@ use holder::{Command, Holder};
 pub struct VipOptions {
     /// Where the addresses go. It may be missing or down; then they wait.
     pub interface: String,
+    /// Where kernel settings are written: `/proc/sys`, or where a container has the host's.
+    pub proc_sys: PathBuf,
 }
 
 /// The running holder. Dropping it without [`Vips::release`] leaves the addresses in place.
@@ -60,7 +63,7 @@ impl Vips {
                     Err(e) => return drop(ready.send(Err(anyhow!(e).context("start the runtime of the VIP thread")))),
                 };
                 runtime.block_on(async {
-                    match Holder::open(options.interface, sender) {
+                    match Holder::open(options, sender) {
                         Ok(holder) => {
                             // `start` waits for exactly this.
                             let _ = ready.send(Ok(()));

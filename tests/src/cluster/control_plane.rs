@@ -34,6 +34,8 @@ pub struct ControlPlane {
     pub address: SocketAddr,
     pub ns: Arc<Namespace>,
     program: PathBuf,
+    /// More flags of the API server, from its next start on: an audit log, a feature of older servers.
+    pub api_server_flags: Vec<String>,
     credentials: Credentials,
     admin: PathBuf,
     place: Place,
@@ -54,6 +56,7 @@ impl ControlPlane {
             address,
             ns: Arc::clone(ns),
             program: program()?,
+            api_server_flags: Vec::new(),
             admin: credentials.admin(address)?,
             credentials,
             place,
@@ -94,30 +97,30 @@ impl ControlPlane {
         if self.address.is_ipv6() {
             ranges.reverse();
         }
-        let running = self.spawn(
-            "kube-apiserver",
-            &[
-                &format!("--etcd-servers=http://{}", self.etcd_address),
-                &format!("--bind-address={}", self.address.ip()),
-                &format!("--advertise-address={}", self.address.ip()),
-                &format!("--secure-port={}", self.address.port()),
-                &format!("--cert-dir={}", self.place.directory.display()),
-                &format!("--tls-cert-file={}", file("serving.crt")),
-                &format!("--tls-private-key-file={}", file("serving.key")),
-                &format!("--token-auth-file={}", file("tokens.csv")),
-                "--service-account-issuer=https://kubernetes.default.svc",
-                &format!("--service-account-key-file={}", file("accounts.pub")),
-                &format!("--service-account-signing-key-file={}", file("accounts.key")),
-                "--authorization-mode=RBAC",
-                // It would have pods wait for a token that no kubelet mounts here.
-                "--disable-admission-plugins=ServiceAccount",
-                // The endpoints of the Service `kubernetes` may not be on a loopback address, and nobody here uses them.
-                "--endpoint-reconciler-type=none",
-                &format!("--service-cluster-ip-range={}", ranges.join(",")),
-                "--allow-privileged",
-                "--profiling=false",
-            ],
-        )?;
+        let mut flags = vec![
+            format!("--etcd-servers=http://{}", self.etcd_address),
+            format!("--bind-address={}", self.address.ip()),
+            format!("--advertise-address={}", self.address.ip()),
+            format!("--secure-port={}", self.address.port()),
+            format!("--cert-dir={}", self.place.directory.display()),
+            format!("--tls-cert-file={}", file("serving.crt")),
+            format!("--tls-private-key-file={}", file("serving.key")),
+            format!("--token-auth-file={}", file("tokens.csv")),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", file("accounts.pub")),
+            format!("--service-account-signing-key-file={}", file("accounts.key")),
+            "--authorization-mode=RBAC".to_owned(),
+            // It would have pods wait for a token that no kubelet mounts here.
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            // The endpoints of the Service `kubernetes` may not be on a loopback address, and nobody here uses them.
+            "--endpoint-reconciler-type=none".to_owned(),
+            format!("--service-cluster-ip-range={}", ranges.join(",")),
+            "--allow-privileged".to_owned(),
+            "--profiling=false".to_owned(),
+        ];
+        flags.extend(self.api_server_flags.iter().cloned());
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let running = self.spawn("kube-apiserver", &flags)?;
         self.api_server = Some(running);
         // The namespace `default` is made a moment after the server calls itself ready.
         self.wait_until("the API server is ready", async |client| {

@@ -13,7 +13,7 @@ pub mod endpoints;
 
 mod pod;
 mod probe;
-mod process;
+pub(crate) mod process;
 mod status;
 
 use std::time::Duration;

@@ -119,7 +119,7 @@ fn value(variable: &EnvVar, pod: &Pod, node: &Node, network: &Network, before: &
 }
 
 /// `$(NAME)` is the value of a variable that was defined before; of an unknown one it stays as it is, and `$$` is a dollar sign.
-fn expand(text: &str, environment: &[(String, String)]) -> String {
+pub(crate) fn expand(text: &str, environment: &[(String, String)]) -> String {
     let mut expanded = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {

@@ -5,6 +5,8 @@ mod given;
 
 mod parse;
 
+mod replies;
+
 mod icmp;
 
 mod rewrite;
@@ -259,9 +261,7 @@ impl Model {
         let h = tuple.hash(self.maps.config.seed);
         let bucket = (h as u32 & self.maps.config.flow_mask) as usize;
         let at = own.unwrap_or_else(|| (bucket, self.way(bucket, h)));
-        if let Some(left) = self.left.take() {
-            self.replies[left.0][left.1] = None;
-        }
+        self.free_left();
         let mut left = None;
         if let Some(old) = self.flows[at.0][at.1].take() {
             if own.is_some() {
@@ -301,9 +301,8 @@ impl Model {
             self.backend_traffic.entry(id).or_default().new_flows += 1;
             return Ok((source, port));
         }
-        if let Some(left) = left {
-            self.replies[left.0][left.1] = None;
-        }
+        self.left = left;
+        self.free_left();
         Err(Verdict::DropNoPort)
     }
 
@@ -314,36 +313,6 @@ impl Model {
         let order = (0..WAYS).map(|i| (hash::first_way(h) as usize + i) % WAYS);
         let rank = |r: &Option<Record>| r.as_ref().map_or(0, |r| 1 + flow_rank(meta::new(0, r.state, r.proto)));
         order.min_by_key(|way| rank(&ways[*way])).unwrap_or(0)
-    }
-
-    fn free_reply(&self, source: Addr, port: Port, backend: &Backend, proto: u8) -> Option<((usize, usize), u32)> {
-        let key = FrontendKey { addr: source, port, proto, pad: 0 };
-        if backend.forwarding == forwarding::NAT && self.maps.frontends.contains_key(&key) {
-            return None;
-        }
-        let reply = Tuple { src: backend.addr, dst: source, sport: backend.port, dport: port, proto };
-        let h = reply.hash(self.maps.config.seed.wrapping_add(hash::REPLY_SEED));
-        let bucket = (h as u32 & self.maps.config.reply_mask) as usize;
-        let entries = &self.replies[bucket];
-        if entries.iter().flatten().any(|(tag, _)| *tag == hash::tag(h)) {
-            return None;
-        }
-        Some(((bucket, entries.iter().position(Option::is_none)?), hash::tag(h)))
-    }
-
-    /// The flow whose backend sent this.
-    fn reply(&self, tuple: &Tuple) -> Option<(usize, usize)> {
-        let h = tuple.hash(self.maps.config.seed.wrapping_add(hash::REPLY_SEED));
-        let bucket = (h as u32 & self.maps.config.reply_mask) as usize;
-        let (_, at) = self.replies[bucket].iter().flatten().find(|(tag, _)| *tag == hash::tag(h)).copied()?;
-        let record = self.record(at).filter(|r| self.good(r))?;
-        let backend = self.backend(record.backend)?;
-        let same = record.source == tuple.dst
-            && record.port == tuple.dport
-            && backend.addr == tuple.src
-            && backend.port == tuple.sport
-            && record.proto == tuple.proto;
-        same.then_some(at)
     }
 
     fn backend_packet(&mut self, frame: &[u8], parsed: &Parsed, tuple: Tuple, flags: u8) -> Result<Outcome, Verdict> {

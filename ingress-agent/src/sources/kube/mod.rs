@@ -37,6 +37,7 @@ use crate::model::facts::Facts;
 use crate::model::snapshot::ObjectName;
 use crate::model::source::SourceState;
 use connect::connect;
+pub use saved::remove as remove_saved;
 use saver::Saver;
 use secrets::Secrets;
 use starter::Starter;

@@ -28,6 +28,8 @@ use crate::sources::parse::{Notes, secret};
 const VERSION: u32 = 1;
 
 const FILE: &str = "facts.json";
+/// Until it is whole.
+const NEW_FILE: &str = ".facts.json.new";
 
 /// Saved facts, and until when they were those of the cluster.
 #[derive(Debug)]
@@ -93,7 +95,7 @@ pub(super) fn save(directory: &Path, cluster: &str, facts: &Facts) -> anyhow::Re
         .mode(0o700)
         .create(directory)
         .with_context(|| format!("make the directory {shown} (--state-dir)"))?;
-    let (path, new) = (directory.join(FILE), directory.join(".facts.json.new"));
+    let (path, new) = (directory.join(FILE), directory.join(NEW_FILE));
     let write = || -> anyhow::Result<()> {
         // A leftover of a crash may have another mode.
         if let Err(e) = fs::remove_file(&new)
@@ -120,6 +122,21 @@ pub(super) fn save(directory: &Path, cluster: &str, facts: &Facts) -> anyhow::Re
 pub(super) fn still_true(directory: &Path, now: SystemTime) {
     // Without it they only seem older than they are.
     let _ = File::options().write(true).open(directory.join(FILE)).and_then(|f| f.set_modified(now));
+}
+
+/// Removes what is saved, and the directory if nothing else is in it. Whether there was anything.
+pub fn remove(directory: &Path) -> anyhow::Result<bool> {
+    let mut found = false;
+    for name in [FILE, NEW_FILE] {
+        match fs::remove_file(directory.join(name)) {
+            Ok(()) => found = true,
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e).with_context(|| format!("remove {}", directory.join(name).display())),
+        }
+    }
+    // Others' files stay, and a mount point cannot go.
+    let _ = fs::remove_dir(directory);
+    Ok(found)
 }
 
 /// `None`: nothing was saved yet.
