@@ -28,6 +28,8 @@ enum Which {
     Live,
     /// A cluster of 10,000 Ingresses behind a real API server: first sync, memory, changes, idle cost.
     Kube,
+    /// All pods of a Service are replaced under load, at L4 and at L7: failed requests.
+    Rollout,
 }
 
 impl Which {
@@ -38,6 +40,7 @@ impl Which {
             Self::L4 => "bench_l4",
             Self::Live => "bench_live",
             Self::Kube => "bench_kube",
+            Self::Rollout => "bench_rollout",
         }
     }
 }
@@ -46,7 +49,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     steps::need_root("bench", "it makes network namespaces and loads BPF programs")?;
     setup::tools(setup::For::Bench)?;
     let which = if options.which.is_empty() { Which::value_variants() } else { &options.which };
-    if which.contains(&Which::Kube) {
+    if which.contains(&Which::Kube) || which.contains(&Which::Rollout) {
         control_plane::prepare()?;
     }
     steps::title("Build");

@@ -36,7 +36,7 @@ enum Verb {
     Demo(demo::Options),
     /// Run every check and every test.
     Test(test::Options),
-    /// Measure: `xdp`, `proxy`, `l4`, `live`, or all of them.
+    /// Measure: `xdp`, `proxy`, `l4`, `live`, `kube`, `rollout`, or all of them.
     Bench(bench::Options),
     /// Write the custom resource definitions in `deploy/crds` from the agent's types.
     Crds,

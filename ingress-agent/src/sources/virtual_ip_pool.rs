@@ -55,6 +55,10 @@ pub struct VirtualIpPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 15))]
     pub interface: Option<String>,
+    /// What is not known here: misspelt, or of a newer definition.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
 fn yes() -> bool {

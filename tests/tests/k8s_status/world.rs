@@ -85,9 +85,14 @@ impl World {
 
     /// An agent that is not started yet, on `10.1.0.N`.
     pub(crate) fn edge(&self, name: &str, n: u8, arguments: &[&str]) -> Edge {
+        self.edge_as(name, name, n, arguments)
+    }
+
+    /// The same, of a host that calls itself `node`.
+    pub(crate) fn edge_as(&self, name: &str, node: &str, n: u8, arguments: &[&str]) -> Edge {
         let host = self.lan.host(name, &[&format!("10.1.0.{n}/24")]).expect("plug in a host");
         let place = Place::new(&format!("{}-{name}", self.label)).expect("a place");
-        let arguments = [&["--max-flows", "10000", "--workers", "1", "--node", name], arguments].concat();
+        let arguments = [&["--max-flows", "10000", "--workers", "1", "--node", node], arguments].concat();
         let agent = Agent::of_cluster(&host, &place.directory, &place.pins, &self.kubeconfig, &arguments);
         Edge { agent, host, _place: place }
     }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::guard::Guarded;
 use super::kinds::{Kind, Seen, read};
+use super::versions;
 use crate::apiserver::backoff::{Backoff, chance};
 use crate::apiserver::failure::{Failure, Resource};
 use crate::model::snapshot::ObjectName;
@@ -116,6 +117,9 @@ where
     /// Tells why it does not go on for the moment.
     pub(super) async fn failed(&self, verb: &'static str, failure: &Failure) -> Result<(), End> {
         if *failure == Failure::NotFound && self.kind.optional {
+            if let Some(text) = self.in_other_versions().await {
+                return self.tell(News::Fails(Trouble { text, forbidden: false })).await;
+            }
             self.tell(News::Answers).await?;
             self.tell(News::Begun).await?;
             return self.tell(News::Complete).await;
@@ -124,6 +128,19 @@ where
         match failure.words(verb, &self.resource) {
             Some(text) => self.tell(News::Fails(Trouble { text, forbidden })).await,
             None => Ok(()),
+        }
+    }
+
+    /// Why what the API server does not know may still be there.
+    async fn in_other_versions(&self) -> Option<String> {
+        let (words, ours) = (self.resource.words(), K::version(&()));
+        match versions::served(&self.api.clone().into_client(), &self.resource).await {
+            Ok(None) => None,
+            Ok(Some(served)) => Some(format!(
+                "cannot watch {words}: this agent knows {ours} of {}, and the API server serves {served}; what was read before stays",
+                self.resource.group
+            )),
+            Err(text) => Some(text),
         }
     }
 

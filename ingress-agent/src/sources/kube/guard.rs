@@ -38,6 +38,7 @@ fn broken<K: DeserializeOwned>(raw: &RawValue, e: &serde_json::Error) -> Broken 
         name: text("/metadata/name"),
         namespace: text("/metadata/namespace"),
         resource_version: text("/metadata/resourceVersion"),
+        uid: text("/metadata/uid"),
         ..ObjectMeta::default()
     };
     let message = e.to_string();

@@ -9,6 +9,8 @@ mod guard;
 
 mod kinds;
 
+mod versions;
+
 mod follow;
 
 mod secrets;

@@ -15,8 +15,12 @@ const LONGEST_INTERFACE: usize = 15;
 
 const MOST_RANGES: usize = 1000;
 
-pub fn parse(object: &VirtualIpPool, notes: &Notes) -> Result<VirtualIpPoolFacts, Rejection> {
+pub fn parse(object: &VirtualIpPool, notes: &mut Notes) -> Result<VirtualIpPoolFacts, Rejection> {
     let spec = &object.spec;
+    for field in spec.unknown.keys() {
+        // Not a rejection: during an upgrade of the definition older agents must go on serving.
+        notes.warn(format!("spec.{field}"), "is not known to this version of the agent, which does without it");
+    }
     let ranges = ranges(&spec.addresses, notes)?;
     let services = spec.service_selector.clone().unwrap_or_default();
     let mut requirements = equals(&services.match_labels);

@@ -34,7 +34,9 @@ pub(crate) struct Vips {
 pub(crate) fn everything(world: &mut World) -> Result<()> {
     let mut table = Table::default();
     step("A cluster: an API server with its controllers, nodes edge-1, edge-2, worker-1 and worker-2, and a client");
-    println!("   An agent on each edge, which logs in as the ServiceAccount sluicegate-system/sluicegate.");
+    println!(
+        "   kubectl apply -k deploy/kustomize/base; an agent on each edge, which logs in as that ServiceAccount, with its rights."
+    );
     println!(
         "   In this release an address is held by the nodes that its VirtualIPPool names, and does not move by itself:"
     );

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ingress_tests::cluster::{ControlPlane, Kubelet, Node};
+use ingress_tests::deploy;
 use ingress_tests::edge::{Agent, sibling};
 use ingress_tests::lan::{Host, Lan};
 
@@ -17,8 +18,6 @@ pub(crate) const CLIENT: &str = "192.0.2.21";
 /// The application's namespace, as in `tests/demo/cluster/*.yaml`.
 pub(crate) const NAMESPACE: &str = "shop";
 
-const DEFINITION: &str = include_str!("../../../../../deploy/crds/virtualippools.yaml");
-const RIGHTS: &str = include_str!("../../../../demo/cluster/rights.yaml");
 const OPERATOR: &str = include_str!("../../../../demo/cluster/operator.yaml");
 
 pub(crate) struct Edge {
@@ -68,9 +67,9 @@ impl World {
         }
         let cluster = ControlPlane::start(traces::CLUSTER, &control.ns, [192, 0, 2, 9].into())?;
         let kubelet = Kubelet::start(&cluster, nodes)?;
-        for manifest in [DEFINITION, RIGHTS] {
-            cluster.apply(manifest)?;
-        }
+        // All that is shipped. No node has the label that the DaemonSet asks for: the kubelet here knows no images, so the demo starts
+        // the agents itself, with the rights that the DaemonSet's would have.
+        cluster.kubectl(&["apply", "-k", &deploy::path("kustomize/base").to_string_lossy()], "")?;
         let crd = "customresourcedefinitions/virtualippools.sluicegate.io";
         cluster.kubectl(&["wait", "--for=condition=Established", crd, "--timeout=60s"], "")?;
         cluster.apply(OPERATOR)?;
