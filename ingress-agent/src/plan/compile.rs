@@ -70,6 +70,9 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, services: &Objects<ServiceFac
         pools: BTreeSet::new(),
         rejections: Vec::new(),
     };
+    for remark in &ingress.unheeded {
+        compiled.rejections.push(ingress.origin.warn("Ingress", &*remark.field, &*remark.reason));
+    }
     for rule in &ingress.rules {
         for path in &rule.paths {
             let (action, balance) = compiled.forward(&path.backend, services);

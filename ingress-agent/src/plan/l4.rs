@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::addresses::Addresses;
-use super::{PlanOptions, compile, http::Http, keep, served};
+use super::{PlanOptions, compile, http::Http, keep, kube_proxy, served};
 use crate::model::facts::{Facts, Origin, ServiceFacts, StreamFacts, VipFacts};
 use crate::model::objects::Objects;
 use crate::model::rejection::Rejection;
@@ -75,7 +75,10 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
         let before = old(&stream);
         keep(stream, before)
     });
-    L4 { frontends: kept.collect(), streams: streams.collect(), served, ..claims.l4 }
+    let (frontends, streams) = (kept.collect(), streams.collect());
+    let mut l4 = L4 { frontends, streams, served, ..claims.l4 };
+    l4.rejections.extend(kube_proxy::warnings(facts, http, &l4.streams));
+    l4
 }
 
 struct Claims<'a> {

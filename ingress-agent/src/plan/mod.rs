@@ -16,6 +16,8 @@ mod pools;
 
 mod l4;
 
+mod kube_proxy;
+
 mod http;
 
 mod compile;

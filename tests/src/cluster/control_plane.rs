@@ -33,7 +33,7 @@ pub struct ControlPlane {
     /// Where the API server listens.
     pub address: SocketAddr,
     pub ns: Arc<Namespace>,
-    program: PathBuf,
+    pub(super) program: PathBuf,
     /// More flags of the API server, from its next start on: an audit log, a feature of older servers.
     pub api_server_flags: Vec<String>,
     credentials: Credentials,

@@ -50,6 +50,21 @@ fn recorded(object: &Service, notes: &mut Notes) -> Vec<VipFacts> {
     addresses(written, notes)
 }
 
+/// Addresses in its status for which kube-proxy has rules: all of those whose mode is not Proxy (KEP-1860). Whatever its class, since
+/// kube-proxy does not look at that.
+pub(super) fn bound_elsewhere(object: &Service, notes: &mut Notes) -> Vec<VipFacts> {
+    if object.spec.as_ref().and_then(|spec| spec.type_.as_deref()) != Some("LoadBalancer") {
+        return Vec::new();
+    }
+    let status = object.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
+    let bound = status.into_iter().flatten().enumerate().filter(|(_, i)| i.ip_mode.as_deref() != Some("Proxy"));
+    let written = bound.filter_map(|(i, ingress)| {
+        Some((format!("status.loadBalancer.ingress[{i}].ip"), ingress.ip.as_deref().filter(|ip| !ip.is_empty())?))
+    });
+    // What cannot be read is told of by `recorded`, if the Service is ours, and else is not ours to judge.
+    addresses(written, &mut Notes { kind: notes.kind, origin: notes.origin.clone(), list: Vec::new() })
+}
+
 fn assigned(object: &Service, notes: &mut Notes) -> Vec<VipFacts> {
     let written = annotation(&object.metadata, ASSIGNED).unwrap_or_default().split(',').filter(|part| !part.is_empty());
     addresses(written.map(|text| (annotation_field(ASSIGNED), text)), notes)

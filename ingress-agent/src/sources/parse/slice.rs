@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
-use super::{Notes, WEIGHT, address, annotation, annotation_field, port_number, protocol, sibling};
+use super::{Notes, WEIGHT, address, annotation, annotation_field, annotations, port_number, protocol, sibling};
 use crate::model::facts::{DEFAULT_WEIGHT, EndpointFacts, MOST_WEIGHT, SliceFacts, SlicePort};
 use crate::model::rejection::Rejection;
 
@@ -40,6 +40,7 @@ pub fn parse(object: &EndpointSlice, notes: &mut Notes) -> Result<SliceFacts, Re
             notes.warn(field(), "has several addresses of one endpoint: the first is used");
         }
     }
+    notes.remarks(annotations::unknown(&object.metadata, "an EndpointSlice", &[WEIGHT]));
     Ok(SliceFacts {
         service: sibling(notes, service),
         ports: ports(object.ports.as_deref().unwrap_or_default(), notes),
