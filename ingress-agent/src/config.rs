@@ -2,6 +2,7 @@
 //! touches no kernel; whether an interface exists is found out by the room that needs it.
 
 mod value;
+mod webhook;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -112,6 +113,7 @@ fn source(r: &mut Reader, args: &RunArgs, default_certificate: Option<ObjectName
             text => r.read("--state-dir", text, value::absolute_path),
         },
         default_certificate,
+        claims_only: false,
     })
 }
 

@@ -3,6 +3,7 @@
 //! `Err` rejects the whole object; what is wrong with a part of it goes to [`Notes`] and only that part is left out.
 //! No clock is read and no other object is looked at.
 
+pub mod annotations;
 pub mod config_map;
 pub mod ingress;
 pub mod ingress_class;
