@@ -41,3 +41,5 @@ pub mod http;
 pub mod l4_model;
 
 pub mod cluster;
+
+pub mod webhook_site;

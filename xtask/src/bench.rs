@@ -28,6 +28,8 @@ enum Which {
     Live,
     /// A cluster of 10,000 Ingresses behind a real API server: first sync, memory, changes, idle cost.
     Kube,
+    /// The admission webhook at 10,000 Ingresses: a review by itself, and what it adds to a write through the API server.
+    Webhook,
 }
 
 impl Which {
@@ -38,6 +40,7 @@ impl Which {
             Self::L4 => "bench_l4",
             Self::Live => "bench_live",
             Self::Kube => "bench_kube",
+            Self::Webhook => "bench_webhook",
         }
     }
 }
@@ -46,7 +49,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     steps::need_root("bench", "it makes network namespaces and loads BPF programs")?;
     setup::tools(setup::For::Bench)?;
     let which = if options.which.is_empty() { Which::value_variants() } else { &options.which };
-    if which.contains(&Which::Kube) {
+    if which.contains(&Which::Kube) || which.contains(&Which::Webhook) {
         control_plane::prepare()?;
     }
     steps::title("Build");
