@@ -4,6 +4,7 @@
 mod uplink;
 
 mod value;
+mod webhook;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -114,6 +115,7 @@ fn source(r: &mut Reader, args: &RunArgs, default_certificate: Option<ObjectName
             text => r.read("--state-dir", text, value::absolute_path),
         },
         default_certificate,
+        claims_only: false,
     })
 }
 

@@ -228,6 +228,17 @@ fn class<'a>(
     }
 }
 
+/// Whether an Ingress that says this of its class is served here, as far as classes are concerned.
+pub fn is_ours(class: &ClassChoice, facts: &Facts, options: &PlanOptions) -> bool {
+    let ours = |c: &&Arc<IngressClassFacts>| c.controller == options.controller_class;
+    match class {
+        ClassChoice::Named(name) | ClassChoice::Annotation(name) => {
+            facts.classes.find(&ObjectName::new("", name.as_str())).as_ref().is_some_and(ours)
+        }
+        ClassChoice::None => options.watch_ingress_without_class || facts.classes.iter().any(|c| c.default && ours(&c)),
+    }
+}
+
 fn default_certificate(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Option<ObjectName> {
     let name = options.default_certificate.as_ref()?;
     let Some(found) = facts.certificates.find(name) else {
