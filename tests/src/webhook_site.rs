@@ -40,7 +40,7 @@ metadata: { name: shop }
 ---
 apiVersion: v1
 kind: Namespace
-metadata: { name: other }
+metadata: { name: tenant }
 ---
 apiVersion: networking.k8s.io/v1
 kind: IngressClass
@@ -59,7 +59,7 @@ spec: { ports: [{ port: 80 }] }
 ---
 apiVersion: v1
 kind: Service
-metadata: { name: web, namespace: other }
+metadata: { name: web, namespace: tenant }
 spec: { ports: [{ port: 80 }] }
 ---
 apiVersion: sluicegate.io/v1alpha1

@@ -96,12 +96,12 @@ fn host(turn: usize, arguments: &Arguments) -> String {
 /// Creations that nothing is stored of: admission is all the same.
 fn writes(site: &WebhookSite, arguments: &Arguments) -> Result<Vec<Duration>> {
     site.cluster.with_client(async |client| {
-        let api = Api::<Ingress>::namespaced(client, "other");
+        let api = Api::<Ingress>::namespaced(client, "tenant");
         let params = PostParams { dry_run: true, ..PostParams::default() };
         let mut times = Vec::new();
         for turn in 0..arguments.reviews {
             // Only fresh hosts: a denied write ends sooner than one that is made.
-            let object = serde_json::from_value(ingress("other", "new", &host(turn * 2, arguments)))?;
+            let object = serde_json::from_value(ingress("tenant", "new", &host(turn * 2, arguments)))?;
             let began = Instant::now();
             api.create(&params, &object).await.context("try an Ingress out")?;
             times.push(began.elapsed());
@@ -121,7 +121,7 @@ fn reviews(site: &WebhookSite, arguments: &Arguments) -> Result<Vec<Duration>> {
         let mut tls = rustls::StreamOwned::new(rustls::ClientConnection::new(client_config(&[]), name)?, stream);
         let mut times = Vec::new();
         for turn in 0..arguments.reviews {
-            let mut object = ingress("other", "new", &host(turn, arguments));
+            let mut object = ingress("tenant", "new", &host(turn, arguments));
             object["apiVersion"] = "networking.k8s.io/v1".into();
             object["kind"] = "Ingress".into();
             let body = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {

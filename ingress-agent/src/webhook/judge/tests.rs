@@ -115,6 +115,7 @@ fn a_new_object_is_told_what_is_wrong_with_it() {
     let lost = ingress("b", "new", NEW, &[("shop.example", "/", "Prefix"), ("b.example", "/", "Prefix")]);
     let lost = with(lost, "/spec/rules/1/http/paths/0/backend/service/name", "no".into());
     let lb = exposed("new", "203.0.113.6", 80);
+    let new_pool = |addresses: &str| with(pool("new", addresses), "/metadata/creationTimestamp", NEW.into());
     let rows: Vec<(&str, Value, &[&str], &[&str])> = vec![
         ("a good Ingress", good.clone(), &[], &[]),
         ("another class's", theirs, &[], &[]),
@@ -192,17 +193,17 @@ fn a_new_object_is_told_what_is_wrong_with_it() {
         ("a good Service", lb, &[], &[]),
         (
             "a pool over another",
-            pool("new", "203.0.113.8-203.0.113.40"),
+            new_pool("203.0.113.8-203.0.113.40"),
             &["spec.addresses: 203.0.113.8-203.0.113.40 overlaps 203.0.113.0-203.0.113.15 of VirtualIPPool "],
             &[],
         ),
         (
             "a pool with a node's address",
-            pool("new", "198.51.100.0/24"),
+            new_pool("198.51.100.0/24"),
             &["spec.addresses: holds 198.51.100.7, an address of Node n1"],
             &[],
         ),
-        ("a pool of nonsense", pool("new", "203.0.113.77/24"), &["spec.addresses[0]: `203.0.113.77/24` has bits"], &[]),
+        ("a pool of nonsense", new_pool("203.0.113.77/24"), &["spec.addresses[0]: `203.0.113.77/24` has bits"], &[]),
         (
             "ports of the wrong form",
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "sys", "name": "tcp"},
