@@ -45,3 +45,5 @@ pub mod cluster;
 pub mod container;
 
 pub mod deploy;
+
+pub mod dns;

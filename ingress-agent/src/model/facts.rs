@@ -22,7 +22,8 @@ use super::snapshot::{AppProtocol, Certificate, Forwarding, ObjectName, Protocol
 use super::stream::ProxyProtocol;
 
 pub use exposure::{
-    Exposure, Families, Family, LoadBalancerFacts, NodeFacts, NodeSelector, PoolRef, VipFacts, VirtualIpPoolFacts,
+    Exposure, ExternalNameFacts, Families, Family, LoadBalancerFacts, NodeFacts, NodeSelector, PoolRef, VipFacts,
+    VirtualIpPoolFacts,
 };
 
 /// All that the sources know.
@@ -103,6 +104,9 @@ pub struct ServiceFacts {
     pub ports: Vec<PortFacts>,
     /// `sessionAffinity: ClientIP`.
     pub client_ip_affinity: bool,
+    /// After how many seconds a client should be free to go elsewhere, where its owner chose that.
+    #[serde(default)]
+    pub affinity_timeout: Option<i32>,
     /// `loadBalancerSourceRanges`: the clients that its owner admits from outside. `None`: all.
     pub source_ranges: Option<Vec<IpNet>>,
     /// `externalTrafficPolicy: Local`: its owner wants only endpoints of the receiving node.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::addresses::Addresses;
-use super::compile::{Compiled, compile, host_text, plain_route, resolve};
+use super::compile::{Compiled, Names, compile, host_text, plain_route, resolve};
 use super::{PlanOptions, hosts, keep, served, tls, vips};
 use crate::model::facts::{
     BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef,
@@ -62,7 +62,7 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
         };
         let compiled = match before.filter(|c| c.holds(ingress, &facts.services)) {
             Some(compiled) => Arc::clone(compiled),
-            None => Arc::new(compile(ingress, &facts.services)),
+            None => Arc::new(compile(ingress, &facts.services, Names::of(options))),
         };
         chosen.push((class, compiled));
     }
@@ -247,7 +247,7 @@ fn default_backend(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Opt
     // A port that does not exist finds the right words for a Service that has none.
     let port = PortRef::Number(first.map_or(80, |p| p.port));
     let backend = BackendRef { field: String::new(), service: name.clone(), port };
-    let (service, pool) = match resolve(&backend, Protocol::Tcp, &facts.services) {
+    let (service, pool) = match resolve(&backend, Protocol::Tcp, &facts.services, Names::of(options)) {
         Ok(found) => found,
         Err(fault) => {
             let reason = format!("{}; unknown hosts and paths are answered with 404", fault.reason);

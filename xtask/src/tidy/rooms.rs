@@ -46,6 +46,7 @@ const CRATES: &[&str] = &[
     "aya_log",
     "bytes",
     "clap",
+    "domain",
     "futures_util",
     "http",
     "http_body",
