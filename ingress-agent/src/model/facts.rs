@@ -96,7 +96,6 @@ pub struct ServiceFacts {
     /// `spec.externalIPs`; the plan knows whether they count.
     pub external_ips: Vec<VipFacts>,
     /// Addresses in its status, whatever its class, that kube-proxy takes for the node's own: their `ipMode` is not `Proxy`.
-    #[serde(default)]
     pub bound_elsewhere: Vec<VipFacts>,
     /// `spec.selector`: Services of one selector have the same endpoints.
     pub selector: Labels,
@@ -105,7 +104,6 @@ pub struct ServiceFacts {
     /// `sessionAffinity: ClientIP`.
     pub client_ip_affinity: bool,
     /// After how many seconds a client should be free to go elsewhere, where its owner chose that.
-    #[serde(default)]
     pub affinity_timeout: Option<i32>,
     /// `loadBalancerSourceRanges`: the clients that its owner admits from outside. `None`: all.
     pub source_ranges: Option<Vec<IpNet>>,
@@ -185,7 +183,6 @@ pub struct IngressFacts {
     pub tls: Vec<TlsFacts>,
     pub balance: Option<Balance>,
     /// Of annotations that change nothing although their prefix says that they should.
-    #[serde(default)]
     pub unheeded: Vec<Remark>,
 }
 

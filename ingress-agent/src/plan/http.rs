@@ -1,5 +1,6 @@
 //! HTTP: which addresses listen, for which IngressClasses, and with which hosts and certificates.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -214,7 +215,8 @@ fn class<'a>(
         }
         ClassChoice::Annotation(name) => named(name),
         ClassChoice::None => {
-            let default = ours.iter().filter(|c| c.default).min_by_key(|c| c.origin.seniority());
+            // Of several, the API server's admission takes the newest.
+            let default = ours.iter().filter(|c| c.default).min_by_key(|c| (Reverse(c.origin.created), &c.origin.name));
             if let Some(default) = default {
                 return Some(Some(&default.origin.name));
             }
