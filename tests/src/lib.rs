@@ -47,3 +47,5 @@ pub mod container;
 pub mod deploy;
 
 pub mod webhook_site;
+
+pub mod dns;

@@ -22,7 +22,8 @@ use super::snapshot::{AppProtocol, Certificate, Forwarding, ObjectName, Protocol
 use super::stream::ProxyProtocol;
 
 pub use exposure::{
-    Exposure, Families, Family, LoadBalancerFacts, NodeFacts, NodeSelector, PoolRef, VipFacts, VirtualIpPoolFacts,
+    Exposure, ExternalNameFacts, Families, Family, LoadBalancerFacts, NodeFacts, NodeSelector, PoolRef, VipFacts,
+    VirtualIpPoolFacts,
 };
 
 /// All that the sources know.
@@ -96,7 +97,6 @@ pub struct ServiceFacts {
     /// `spec.externalIPs`; the plan knows whether they count.
     pub external_ips: Vec<VipFacts>,
     /// Addresses in its status, whatever its class, that kube-proxy takes for the node's own: their `ipMode` is not `Proxy`.
-    #[serde(default)]
     pub bound_elsewhere: Vec<VipFacts>,
     /// `spec.selector`: Services of one selector have the same endpoints.
     pub selector: Labels,
@@ -104,6 +104,8 @@ pub struct ServiceFacts {
     pub ports: Vec<PortFacts>,
     /// `sessionAffinity: ClientIP`.
     pub client_ip_affinity: bool,
+    /// After how many seconds a client should be free to go elsewhere, where its owner chose that.
+    pub affinity_timeout: Option<i32>,
     /// `loadBalancerSourceRanges`: the clients that its owner admits from outside. `None`: all.
     pub source_ranges: Option<Vec<IpNet>>,
     /// `externalTrafficPolicy: Local`: its owner wants only endpoints of the receiving node.
@@ -182,7 +184,6 @@ pub struct IngressFacts {
     pub tls: Vec<TlsFacts>,
     pub balance: Option<Balance>,
     /// Of annotations that change nothing although their prefix says that they should.
-    #[serde(default)]
     pub unheeded: Vec<Remark>,
 }
 

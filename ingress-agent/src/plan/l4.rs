@@ -101,6 +101,12 @@ struct Clients {
 impl Claims<'_> {
     fn service(&mut self, service: &ServiceFacts, given: &[VipFacts]) {
         let origin = &service.origin;
+        if let Some(seconds) = service.affinity_timeout {
+            let reason =
+                format!("{seconds} is not kept: a client stays with its endpoint while that is there, however long");
+            let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+            self.l4.rejections.push(origin.warn("Service", field, reason));
+        }
         for vip in given {
             let sources = self.sources(service, vip.address);
             for port in &service.ports {
@@ -134,7 +140,7 @@ impl Claims<'_> {
     fn streams(&mut self, streams: &StreamFacts, addresses: &BTreeSet<IpAddr>, services: &Objects<ServiceFacts>) {
         for stream in &streams.ports {
             let backend = &stream.backend;
-            let (service, pool) = match compile::resolve(backend, streams.protocol, services) {
+            let (service, pool) = match compile::resolve(backend, streams.protocol, services, compile::Names::NotHere) {
                 Ok(found) => found,
                 Err(fault) => {
                     self.l4.rejections.push(streams.origin.reject("ConfigMap", backend.field.as_str(), fault.reason));

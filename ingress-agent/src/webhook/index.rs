@@ -177,6 +177,7 @@ fn only(rival: &IngressFacts, claims: &BTreeSet<(&HostFacts, &str)>) -> IngressF
         rules,
         tls: Vec::new(),
         balance: None,
+        unheeded: Vec::new(),
     }
 }
 

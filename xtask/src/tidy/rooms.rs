@@ -48,6 +48,7 @@ const CRATES: &[&str] = &[
     "aya_log",
     "bytes",
     "clap",
+    "domain",
     "futures_util",
     "http",
     "http_body",

@@ -156,7 +156,7 @@ fn backend(written: &IngressBackend, field: &str, notes: &mut Notes) -> Option<B
 }
 
 /// RFC 1123 names, with `*` as the whole first label at most.
-fn host(text: &str) -> Result<HostFacts, String> {
+pub(super) fn host(text: &str) -> Result<HostFacts, String> {
     let lower = text.to_ascii_lowercase();
     let (wildcard, name) = match lower.strip_prefix("*.") {
         Some(rest) => (true, rest),

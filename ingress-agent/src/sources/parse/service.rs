@@ -28,6 +28,7 @@ pub fn parse(object: &Service, notes: &mut Notes) -> Result<ServiceFacts, Reject
         selector: spec.selector.clone().unwrap_or_default(),
         ports: ports(spec.ports.as_deref().unwrap_or_default(), notes),
         client_ip_affinity: affinity(spec, notes),
+        affinity_timeout: affinity_timeout(spec),
         source_ranges: source_ranges(object, spec, notes),
         external_traffic_local: spec.external_traffic_policy.as_deref() == Some("Local"),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
@@ -108,6 +109,13 @@ fn affinity(spec: &ServiceSpec, notes: &mut Notes) -> bool {
             false
         }
     }
+}
+
+/// The API server fills the default in, and then nobody chose it.
+fn affinity_timeout(spec: &ServiceSpec) -> Option<i32> {
+    const DEFAULT: i32 = 3 * 60 * 60;
+    let config = spec.session_affinity_config.as_ref().filter(|_| spec.session_affinity.as_deref() == Some("ClientIP"));
+    config.and_then(|c| c.client_ip.as_ref()?.timeout_seconds).filter(|seconds| *seconds != DEFAULT)
 }
 
 /// A range that cannot be read admits nobody, and does not open the Service to everybody either.

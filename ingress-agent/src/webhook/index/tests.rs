@@ -26,6 +26,7 @@ fn ingress(name: &str, created: i64, paths: &[(&str, &str)]) -> Arc<IngressFacts
         rules: paths.iter().map(rule).collect(),
         tls: Vec::new(),
         balance: None,
+        unheeded: Vec::new(),
     })
 }
 
@@ -41,6 +42,7 @@ fn service(name: &str, address: &str, key: &str) -> Arc<ServiceFacts> {
         labels: BTreeMap::new(),
         exposure: Exposure::LoadBalancer(Box::new(asks)),
         external_ips: Vec::new(),
+        bound_elsewhere: Vec::new(),
         selector: BTreeMap::new(),
         ports: Vec::new(),
         client_ip_affinity: false,
