@@ -220,7 +220,7 @@ const OUTSIDE: [&str; 3] = [
 fn exposed(service: &ServiceFacts, options: &PlanOptions) -> bool {
     match &service.exposure {
         Exposure::LoadBalancer(asks) => options.watch_services_without_class || !asks.classless,
-        Exposure::Internal | Exposure::OtherLoadBalancer | Exposure::ExternalName => false,
+        Exposure::Internal | Exposure::OtherLoadBalancer | Exposure::ExternalName(_) => false,
     }
 }
 

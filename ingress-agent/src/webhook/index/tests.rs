@@ -46,6 +46,7 @@ fn service(name: &str, address: &str, key: &str) -> Arc<ServiceFacts> {
         selector: BTreeMap::new(),
         ports: Vec::new(),
         client_ip_affinity: false,
+        affinity_timeout: None,
         source_ranges: None,
         external_traffic_local: false,
         publish_not_ready: false,
