@@ -102,7 +102,7 @@ impl WebhookSite {
         Self { webhook: None, cluster, ns, place, kubeconfig, address }
     }
 
-    /// Starts the webhook with the rights of its own ServiceAccount, and waits until it says that it is ready.
+    /// Starts the webhook with the rights of its own `ServiceAccount`, and waits until it says that it is ready.
     pub fn start(&mut self, arguments: &[&str]) {
         let running = self.launch(SocketAddr::new(self.address, 443), 8081, "webhook.log", arguments);
         self.webhook = Some(running);

@@ -16,6 +16,9 @@ pub trait Named {
 
 type Leaf<T> = Arc<Vec<Arc<T>>>;
 
+/// What an object was and what it is; never nothing twice.
+pub type Change<'a, T> = (Option<&'a Arc<T>>, Option<&'a Arc<T>>);
+
 /// Leaves are sorted and never empty.
 #[derive(Debug)]
 pub struct Objects<T> {
@@ -106,7 +109,7 @@ impl<T: Named> Objects<T> {
 
     /// What became another object since `before`, as pairs of what was and what is. Parts that both share are passed over
     /// unseen, so the cost is that of the change.
-    pub fn changes<'a>(&'a self, before: &'a Self) -> Vec<(Option<&'a Arc<T>>, Option<&'a Arc<T>>)> {
+    pub fn changes<'a>(&'a self, before: &'a Self) -> Vec<Change<'a, T>> {
         let (mut old, mut new) = (Place::new(before), Place::new(self));
         let mut changes = Vec::new();
         loop {

@@ -77,9 +77,10 @@ impl Health {
         if *known == trouble {
             return;
         }
-        match &trouble {
-            Some(text) => error!("certificate: {text}"),
-            None => info!("the certificate is in order"),
+        if let Some(text) = &trouble {
+            error!("certificate: {text}");
+        } else {
+            info!("the certificate is in order");
         }
         *known = trouble;
     }

@@ -14,6 +14,9 @@ const RIVALS_A_PATH: usize = 32;
 /// Rivals of one object. An Ingress of thousands of paths must not become a plan of thousands of Ingresses.
 const RIVALS: usize = 512;
 
+/// Hosts and paths that two want.
+type Contested<'a> = BTreeSet<(&'a HostFacts, &'a str)>;
+
 #[derive(Debug, Default)]
 pub(super) struct Index {
     facts: Arc<Facts>,
@@ -33,8 +36,8 @@ impl Index {
     }
 
     /// The cost is that of what changed.
-    pub(super) fn update(&mut self, facts: Arc<Facts>) {
-        let before = std::mem::replace(&mut self.facts, Arc::clone(&facts));
+    pub(super) fn update(&mut self, facts: &Arc<Facts>) {
+        let before = std::mem::replace(&mut self.facts, Arc::clone(facts));
         for (old, new) in facts.ingresses.changes(&before.ingresses) {
             if let Some(old) = old {
                 self.drop_ingress(old);
@@ -60,7 +63,7 @@ impl Index {
     /// the Ingresses that claim the same. Certificates play no part: nobody here may read a Secret.
     pub(super) fn around_ingress(&self, states: &[&IngressFacts]) -> Facts {
         let mut around = self.around_references(states.iter().flat_map(|s| ingress_backends(s)));
-        let mut contested: BTreeMap<ObjectName, (Arc<IngressFacts>, BTreeSet<(&HostFacts, &str)>)> = BTreeMap::new();
+        let mut contested: BTreeMap<ObjectName, (Arc<IngressFacts>, Contested<'_>)> = BTreeMap::new();
         for state in states {
             for rule in &state.rules {
                 let Some(host) = self.paths.get(&rule.host) else { continue };
@@ -163,7 +166,7 @@ fn key(path: &str) -> &str {
 }
 
 /// The part of a rival that is contested: the rest would cost time and change nothing.
-fn only(rival: &IngressFacts, claims: &BTreeSet<(&HostFacts, &str)>) -> IngressFacts {
+fn only(rival: &IngressFacts, claims: &Contested<'_>) -> IngressFacts {
     let rule = |rule: &RuleFacts| {
         let paths = rule.paths.iter().filter(|path| claims.contains(&(&rule.host, key(&path.path))));
         RuleFacts { field: rule.field.clone(), host: rule.host.clone(), paths: paths.cloned().collect() }

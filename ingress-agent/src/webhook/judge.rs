@@ -11,7 +11,7 @@
 
 use super::index::Index;
 use super::review::{Outline, Request, Verdict};
-use crate::model::facts::{Exposure, Facts, ServiceFacts};
+use crate::model::facts::{Exposure, Facts, IngressFacts, ServiceFacts};
 use crate::model::rejection::{Rejection, Severity};
 use crate::plan::{PlanOptions, is_ours, plan};
 use crate::sources::SourceOptions;
@@ -175,14 +175,8 @@ impl Change<'_> {
     fn around(&self, now: &Object, was: Option<&Object>) -> Option<Facts> {
         let states = || [Some(now), was].into_iter().flatten();
         Some(match now {
-            Object::Ingress(_) => {
-                let ingress = |o| if let &Object::Ingress(ref i) = o { Some(&**i) } else { None };
-                self.index.around_ingress(&states().filter_map(ingress).collect::<Vec<_>>())
-            }
-            Object::Service(_) => {
-                let service = |o| if let &Object::Service(ref s) = o { Some(&**s) } else { None };
-                self.index.around_service(&states().filter_map(service).collect::<Vec<_>>())
-            }
+            Object::Ingress(_) => self.index.around_ingress(&states().filter_map(ingress_of).collect::<Vec<_>>()),
+            Object::Service(_) => self.index.around_service(&states().filter_map(service_of).collect::<Vec<_>>()),
             Object::VirtualIpPool(pool) => self.index.around_pool(&pool.origin.name),
             Object::Streams(streams) => self.index.around_references(streams.ports.iter().map(|p| &p.backend)),
             Object::Class(_) | Object::Slice(_) | Object::Certificate(_) | Object::Node(_) => return None,
@@ -216,6 +210,20 @@ const OUTSIDE: [&str; 3] = [
     "spec.loadBalancerIP",
     "metadata.annotations[service.beta.kubernetes.io/load-balancer-source-ranges]",
 ];
+
+fn ingress_of(object: &Object) -> Option<&IngressFacts> {
+    match object {
+        Object::Ingress(ingress) => Some(ingress),
+        _ => None,
+    }
+}
+
+fn service_of(object: &Object) -> Option<&ServiceFacts> {
+    match object {
+        Object::Service(service) => Some(service),
+        _ => None,
+    }
+}
 
 fn exposed(service: &ServiceFacts, options: &PlanOptions) -> bool {
     match &service.exposure {

@@ -100,6 +100,6 @@ async fn follow(mut facts: watch::Receiver<Arc<Facts>>, shared: Arc<Shared>) {
     while facts.changed().await.is_ok() {
         let new = Arc::clone(&facts.borrow_and_update());
         shared.health.indexed(new.ingresses.len());
-        shared.index.write().unwrap_or_else(PoisonError::into_inner).update(new);
+        shared.index.write().unwrap_or_else(PoisonError::into_inner).update(&new);
     }
 }

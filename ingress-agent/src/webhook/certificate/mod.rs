@@ -31,7 +31,7 @@ pub struct OwnOptions {
     pub secret: String,
     /// By which the API server calls.
     pub service: String,
-    /// The ValidatingWebhookConfiguration that is told whom to trust.
+    /// The `ValidatingWebhookConfiguration` that is told whom to trust.
     pub configuration: String,
 }
 

@@ -1,5 +1,5 @@
 //! Our own certificate in the cluster: a Secret in our namespace, so that replicas agree, and the authority in the
-//! ValidatingWebhookConfiguration. No other Secret is ever read. Who writes first wins; the others read what he wrote.
+//! `ValidatingWebhookConfiguration`. No other Secret is ever read. Who writes first wins; the others read what he wrote.
 
 use std::collections::BTreeMap;
 use std::path::Path;

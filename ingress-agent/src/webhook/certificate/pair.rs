@@ -34,7 +34,10 @@ pub(super) struct Pair {
 /// Without the key.
 impl fmt::Debug for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pair").field("not_before", &self.not_before).field("not_after", &self.not_after).finish()
+        f.debug_struct("Pair")
+            .field("not_before", &self.not_before)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }
 

@@ -79,10 +79,10 @@ fn changes_leave_what_a_new_index_would_hold() {
             facts.services.insert(service(&name, &format!("10.0.0.{}", dice(9)), key));
         }
         facts.revision = step;
-        index.update(Arc::new(facts.clone()));
+        index.update(&Arc::new(facts.clone()));
         if step % 40 == 0 {
             let mut fresh = Index::default();
-            fresh.update(Arc::new(facts.clone()));
+            fresh.update(&Arc::new(facts.clone()));
             let names = |index: &Index| -> Vec<_> {
                 let hosts = index.paths.iter().flat_map(|(h, paths)| paths.iter().map(move |(p, c)| (h, p, c)));
                 let seniors = |c: &[Arc<IngressFacts>]| -> Vec<_> {
@@ -102,7 +102,7 @@ fn rivals_are_those_of_the_same_host_and_path_and_only_their_contested_part() {
     let many: Vec<(&str, &str)> = vec![("a", "/x/"), ("a", "/y"), ("b", "/x")];
     let ingresses: Objects<IngressFacts> =
         [ingress("one", 1, &many), ingress("two", 2, &[("b", "/y")])].into_iter().collect();
-    index.update(Arc::new(Facts { revision: 1, ingresses, ..Facts::default() }));
+    index.update(&Arc::new(Facts { revision: 1, ingresses, ..Facts::default() }));
     let around = index.around_ingress(&[&ingress("new", 3, &[("a", "/x"), ("c", "/")])]);
     let rivals: Vec<_> = around.ingresses.iter().map(|i| (i.origin.name.name.as_str(), i.rules.len())).collect();
     assert_eq!(rivals, [("one", 1)]);
@@ -114,7 +114,7 @@ fn rivals_are_those_of_the_same_host_and_path_and_only_their_contested_part() {
 fn the_number_of_rivals_is_bounded() {
     let mut index = Index::default();
     let ingresses = (0..3000).map(|i| ingress(&format!("i{i}"), i, &[("a", "/"), (&format!("h{i}"), "/")])).collect();
-    index.update(Arc::new(Facts { revision: 1, ingresses, ..Facts::default() }));
+    index.update(&Arc::new(Facts { revision: 1, ingresses, ..Facts::default() }));
     let around = index.around_ingress(&[&ingress("new", i64::MAX, &[("a", "/")])]);
     let created: Vec<_> = around.ingresses.iter().map(|i| i.origin.created).collect();
     assert_eq!(created.len(), RIVALS_A_PATH);
