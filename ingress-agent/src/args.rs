@@ -96,7 +96,7 @@ pub struct RunArgs {
     /// Answer for `externalIPs` of Services, too. Whoever may write a Service may then take any address of your network.
     #[arg(long, env = "SLUICEGATE_EXTERNAL_IPS", value_parser = clap::builder::BoolishValueParser::new())]
     pub external_ips: bool,
-    /// Do not resolve Services of type ExternalName: no Ingress can then send requests outside of the cluster by a name.
+    /// Do not resolve Services of type `ExternalName`: no Ingress can then send requests outside of the cluster by a name.
     #[arg(long, env = "SLUICEGATE_DISABLE_SVC_EXTERNAL_NAME", value_parser = clap::builder::BoolishValueParser::new())]
     pub disable_svc_external_name: bool,
     /// DNS server for those names; may be repeated [default: those of /etc/resolv.conf].

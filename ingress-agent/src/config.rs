@@ -29,7 +29,7 @@ pub struct Config {
     pub sources: SourceOptions,
     /// `None`: there is no cluster to report to.
     pub status: Option<StatusOptions>,
-    /// Who resolves Services of type ExternalName; empty: whom the machine asks. Nobody, where the plan's options say so.
+    /// Who resolves Services of type `ExternalName`; empty: whom the machine asks. Nobody, where the plan's options say so.
     pub dns_servers: Vec<SocketAddr>,
     pub plan: PlanOptions,
     /// At least one interface, without repetition.

@@ -1,4 +1,4 @@
-//! Services of type ExternalName behind Ingresses: the agent's binary, a DNS server whose answers change, and real requests.
+//! Services of type `ExternalName` behind Ingresses: the agent's binary, a DNS server whose answers change, and real requests.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Stdio};

@@ -53,7 +53,7 @@ pub(super) struct Fault {
     pub(super) reason: String,
 }
 
-/// What Services of type ExternalName are good for.
+/// What Services of type `ExternalName` are good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Names {
     Resolved,

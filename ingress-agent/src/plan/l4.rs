@@ -76,7 +76,7 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
         keep(stream, before)
     });
     let (frontends, streams) = (kept.collect(), streams.collect());
-    let mut l4 = L4 { frontends, streams, served, ..claims.l4 };
+    let mut l4 = L4 { frontends, served, streams, ..claims.l4 };
     l4.rejections.extend(kube_proxy::warnings(facts, http, &l4.streams));
     l4
 }

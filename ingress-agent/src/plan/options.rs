@@ -22,7 +22,7 @@ pub struct PlanOptions {
     /// Answer for the `externalIPs` of Services. Whoever may write a Service may then take any address of the network
     /// (CVE-2020-8554), so this is for clusters where the two may do the same.
     pub external_ips: bool,
-    /// Services of type ExternalName may be backends of Ingresses: somebody resolves them.
+    /// Services of type `ExternalName` may be backends of Ingresses: somebody resolves them.
     pub external_names: bool,
     /// What carries addresses on this node.
     pub vip_interface: String,

@@ -22,7 +22,7 @@ pub enum Exposure {
     ExternalName(Option<Box<ExternalNameFacts>>),
 }
 
-/// What a Service of type ExternalName stands for.
+/// What a Service of type `ExternalName` stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExternalNameFacts {
     /// A DNS name, absolute, lower case, without the final dot.

@@ -1,4 +1,4 @@
-//! Services of type ExternalName, resolved: a station between a source of facts and the plan. Where a Service has a name instead of
+//! Services of type `ExternalName`, resolved: a station between a source of facts and the plan. Where a Service has a name instead of
 //! endpoints, what the DNS says is put in the place of its slices. Nothing waits for it: facts go through at once, with what is known.
 //!
 //! Only names that an Ingress or the default backend could lead to are looked up, so a cluster's other aliases cost nothing.

@@ -147,9 +147,9 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn found(addresses: &[&str], ttl: u64) -> Result<Found, String> {
+    fn found(addresses: &[&str], ttl: u64) -> Found {
         let addresses = addresses.iter().map(|a| a.parse().expect("an address")).collect();
-        Ok(Found { addresses, ttl: Duration::from_secs(ttl) })
+        Found { addresses, ttl: Duration::from_secs(ttl) }
     }
 
     fn failed() -> Result<Found, String> {
@@ -180,17 +180,17 @@ mod tests {
         table.want(&BTreeSet::from(["a"]), now);
         let now = check(&mut table, now, &[failed(), failed()], &[], true, 5);
         let now = check(&mut table, now, &[failed(), failed()], &[], false, 10);
-        let now = check(&mut table, now, &[found(&["10.0.0.1"], 30), found(&[], 7)], &["10.0.0.1"], true, 7);
-        let now = check(&mut table, now, &[found(&["10.0.0.1"], 30), found(&[], 30)], &["10.0.0.1"], false, 30);
+        let now = check(&mut table, now, &[Ok(found(&["10.0.0.1"], 30)), Ok(found(&[], 7))], &["10.0.0.1"], true, 7);
+        let now = check(&mut table, now, &[Ok(found(&["10.0.0.1"], 30)), Ok(found(&[], 30))], &["10.0.0.1"], false, 30);
         let now = check(&mut table, now, &[failed(), failed()], &["10.0.0.1"], true, 5);
         // One family fails: its addresses stay, and the other's are followed.
-        let both = [found(&["10.0.0.2"], 0), found(&["fd00::1"], 86_400)];
+        let both = [Ok(found(&["10.0.0.2"], 0)), Ok(found(&["fd00::1"], 86_400))];
         let now = check(&mut table, now, &both, &["10.0.0.2", "fd00::1"], true, 5);
-        let one = [found(&["10.0.0.3"], 60), failed()];
+        let one = [Ok(found(&["10.0.0.3"], 60)), failed()];
         let now = check(&mut table, now, &one, &["10.0.0.3", "fd00::1"], true, 5);
         // It is certain that there is none.
-        let now = check(&mut table, now, &[found(&[], 86_400), found(&[], 86_400)], &[], true, 300);
-        let loopback = [found(&["127.0.0.1", "169.254.169.254", "10.0.0.4"], 86_400), found(&["::1"], 86_400)];
+        let now = check(&mut table, now, &[Ok(found(&[], 86_400)), Ok(found(&[], 86_400))], &[], true, 300);
+        let loopback = [Ok(found(&["127.0.0.1", "169.254.169.254", "10.0.0.4"], 86_400)), Ok(found(&["::1"], 86_400))];
         check(&mut table, now, &loopback, &["10.0.0.4"], true, 3600);
         assert!(table.known("a").and_then(|k| k.trouble.clone()).is_some_and(|t| t.contains("127.0.0.1")));
     }
