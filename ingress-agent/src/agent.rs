@@ -71,7 +71,8 @@ async fn serve(config: Config) -> Result<()> {
     let dataplane = Dataplane::open(config.dataplane.clone()).context("start the data plane")?;
     let proxy = Proxy::start(config.proxy.clone()).context("start the proxy")?;
     let vips = Vips::start(config.vips.clone()).context("start the holder of addresses")?;
-    let (publish, mut facts) = watch::channel(Arc::new(Facts::default()));
+    let (publish, facts) = watch::channel(Arc::new(Facts::default()));
+    let mut facts = source::resolved(&config, facts);
     let (say, source_state) = watch::channel(SourceState::default());
     let source = Source::start(&config, publish, say).context("start the source of facts")?;
     let (told, report) = watch::channel(Arc::new(Report::default()));

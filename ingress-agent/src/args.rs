@@ -24,6 +24,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Ask the running agent what happens to a packet or a request, and why.
     Explain(ExplainArgs),
+    /// Run the admission webhook, which tells authors of objects in a cluster what is wrong with them.
+    Webhook(Box<WebhookArgs>),
     /// Detach the programs, remove the pinned maps, the virtual addresses and what was saved. Traffic stops; no agent may be running.
     Uninstall(UninstallArgs),
     /// Print the version and that of the pinned maps.
@@ -94,6 +96,12 @@ pub struct RunArgs {
     /// Answer for `externalIPs` of Services, too. Whoever may write a Service may then take any address of your network.
     #[arg(long, env = "SLUICEGATE_EXTERNAL_IPS", value_parser = clap::builder::BoolishValueParser::new())]
     pub external_ips: bool,
+    /// Do not resolve Services of type `ExternalName`: no Ingress can then send requests outside of the cluster by a name.
+    #[arg(long, env = "SLUICEGATE_DISABLE_SVC_EXTERNAL_NAME", value_parser = clap::builder::BoolishValueParser::new())]
+    pub disable_svc_external_name: bool,
+    /// DNS server for those names; may be repeated [default: those of /etc/resolv.conf].
+    #[arg(long = "dns-server", env = "SLUICEGATE_DNS_SERVER", value_delimiter = ',', value_name = "ADDR:PORT")]
+    pub dns_servers: Vec<String>,
     /// ConfigMap of TCP ports on the ingress addresses: `"9000": "namespace/service:port[:PROXY[:PROXY]]"`.
     #[arg(long, env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
     pub tcp_services_configmap: Option<String>,
@@ -162,6 +170,94 @@ pub struct RunArgs {
     /// Where kernel settings are written. In a container /proc/sys is read-only; the host's is then mounted elsewhere.
     #[arg(long, env = "SLUICEGATE_PROC_SYS", default_value = "/proc/sys", value_name = "DIR")]
     pub proc_sys: String,
+}
+
+/// What both programs are told is named as in `run`, and the same variables of the environment mean the same.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct WebhookArgs {
+    /// Kubeconfig of the cluster [default: that of the pod it runs in].
+    #[arg(long, env = "SLUICEGATE_KUBECONFIG", value_name = "PATH")]
+    pub kubeconfig: Option<String>,
+    /// Kubernetes sets it in every pod.
+    #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
+    pub kubernetes_service_host: Option<String>,
+    /// The webhook's own namespace in the cluster.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "sluicegate-system", value_name = "NAME")]
+    pub namespace: String,
+    /// Where the API server asks, over HTTPS.
+    #[arg(long, env = "SLUICEGATE_WEBHOOK_ADDRESS", default_value = "[::]:8443", value_name = "ADDR:PORT")]
+    pub listen_address: String,
+    /// Where /metrics, /livez and /readyz are served.
+    #[arg(long, env = "SLUICEGATE_WEBHOOK_ADMIN_ADDRESS", default_value = "[::]:8081", value_name = "ADDR:PORT")]
+    pub admin_address: String,
+    /// Directory with tls.crt and tls.key that somebody else renews (cert-manager), and tells the API server to trust
+    /// [default: a certificate of its own, which it renews itself].
+    #[arg(long, env = "SLUICEGATE_WEBHOOK_CERTIFICATE_DIR", value_name = "DIR")]
+    pub certificate_dir: Option<String>,
+    /// Secret in its own namespace where the replicas keep that certificate.
+    #[arg(
+        long,
+        env = "SLUICEGATE_WEBHOOK_CERTIFICATE_SECRET",
+        default_value = "sluicegate-webhook-certificate",
+        value_name = "NAME"
+    )]
+    pub certificate_secret: String,
+    /// Service by which the API server finds it.
+    #[arg(long, env = "SLUICEGATE_WEBHOOK_SERVICE", default_value = "sluicegate-webhook", value_name = "NAME")]
+    pub service: String,
+    /// `ValidatingWebhookConfiguration` that is told to trust that certificate.
+    #[arg(long, env = "SLUICEGATE_WEBHOOK_CONFIGURATION", default_value = "sluicegate", value_name = "NAME")]
+    pub configuration: String,
+    /// An Ingress whose host and path another one is served on: deny it, or warn.
+    #[arg(long, env = "SLUICEGATE_WEBHOOK_CONFLICTS", default_value = "deny", value_name = "deny|warn")]
+    pub conflicts: String,
+
+    /// As for `run`.
+    #[arg(
+        long,
+        env = "SLUICEGATE_CONTROLLER_CLASS",
+        default_value = "sluicegate.io/ingress-controller",
+        value_name = "NAME"
+    )]
+    pub controller_class: String,
+    /// As for `run`.
+    #[arg(long, env = "SLUICEGATE_WATCH_INGRESS_WITHOUT_CLASS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub watch_ingress_without_class: bool,
+    /// As for `run`.
+    #[arg(
+        long,
+        env = "SLUICEGATE_WATCH_SERVICES_WITHOUT_CLASS",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub watch_services_without_class: Option<bool>,
+    /// As for `run`.
+    #[arg(long, env = "SLUICEGATE_EXTERNAL_IPS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub external_ips: bool,
+    /// As for `run`.
+    #[arg(long = "watch-namespace", env = "SLUICEGATE_WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAME")]
+    pub watch_namespaces: Vec<String>,
+    /// As for `run`.
+    #[arg(long = "ingress-vip", env = "SLUICEGATE_INGRESS_VIP", value_delimiter = ',', value_name = "ADDR")]
+    pub ingress_vips: Vec<String>,
+    /// As for `run`.
+    #[arg(long, env = "SLUICEGATE_INGRESS_POOL", value_name = "NAME")]
+    pub ingress_pool: Option<String>,
+    /// As for `run`.
+    #[arg(long, env = "SLUICEGATE_HTTP_PORT", default_value = "80", value_name = "PORT")]
+    pub http_port: String,
+    /// As for `run`.
+    #[arg(long, env = "SLUICEGATE_HTTPS_PORT", default_value = "443", value_name = "PORT")]
+    pub https_port: String,
+    /// As for `run`.
+    #[arg(long, env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
+    pub tcp_services_configmap: Option<String>,
+    /// As for `run`.
+    #[arg(long, env = "SLUICEGATE_UDP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
+    pub udp_services_configmap: Option<String>,
 }
 
 pub const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/sluicegate";

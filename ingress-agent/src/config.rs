@@ -4,7 +4,9 @@
 mod uplink;
 
 mod value;
+mod webhook;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ pub struct Config {
     pub sources: SourceOptions,
     /// `None`: there is no cluster to report to.
     pub status: Option<StatusOptions>,
+    /// Who resolves Services of type `ExternalName`; empty: whom the machine asks. Nobody, where the plan's options say so.
+    pub dns_servers: Vec<SocketAddr>,
     pub plan: PlanOptions,
     /// At least one interface, without repetition.
     pub dataplane: DataplaneOptions,
@@ -70,6 +74,7 @@ impl Config {
             status: status(&source, &plan.node),
             source,
             sources,
+            dns_servers: r.list("--dns-server", &args.dns_servers, value::socket_address),
             plan,
             dataplane: dataplane(&mut r, args, interfaces),
             proxy: proxy(&mut r, args),
@@ -114,6 +119,7 @@ fn source(r: &mut Reader, args: &RunArgs, default_certificate: Option<ObjectName
             text => r.read("--state-dir", text, value::absolute_path),
         },
         default_certificate,
+        claims_only: false,
     })
 }
 
@@ -203,6 +209,7 @@ fn plan(r: &mut Reader, args: &RunArgs, vip_interface: &str) -> PlanOptions {
         // for one Service fight over its status.
         watch_services_without_class: args.watch_services_without_class.unwrap_or(args.manifests.is_some()),
         external_ips: args.external_ips,
+        external_names: !args.disable_svc_external_name,
         vip_interface: vip_interface.to_owned(),
         http_port,
         https_port,

@@ -19,6 +19,8 @@ pub mod vip;
 
 pub mod status;
 
+pub mod webhook;
+
 pub mod admin;
 
 pub mod args;

@@ -10,8 +10,9 @@ use anyhow::Result;
 use clap::Parser;
 use ingress_agent::admin::query::Question;
 use ingress_agent::admin::{ask, table};
-use ingress_agent::args::{Args, Command, ExplainArgs, RunArgs, StatusArgs, UninstallArgs};
+use ingress_agent::args::{Args, Command, ExplainArgs, RunArgs, StatusArgs, UninstallArgs, WebhookArgs};
 use ingress_agent::config::{self, Config, Format};
+use ingress_agent::webhook::{self, WebhookConfig};
 use ingress_agent::{agent, uninstall};
 use tracing_subscriber::EnvFilter;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Command::Run(run_args) => run(&run_args),
         Command::Status(a) => status(&a),
         Command::Explain(a) => explain(&a),
+        Command::Webhook(webhook_args) => review(&webhook_args),
         Command::Uninstall(a) => remove(&a),
         Command::Version => {
             println!("sluicegate {}, pinned maps of schema {}", env!("CARGO_PKG_VERSION"), xdp_ebpf::SCHEMA);
@@ -45,6 +47,14 @@ fn run(args: &RunArgs) -> ExitCode {
         return code;
     }
     done(agent::run(config))
+}
+
+/// Needs no root and no capability.
+fn review(args: &WebhookArgs) -> ExitCode {
+    match WebhookConfig::parse(args) {
+        Ok(config) => done(webhook::run(config)),
+        Err(mistakes) => usage(&mistakes),
+    }
 }
 
 fn status(args: &StatusArgs) -> ExitCode {

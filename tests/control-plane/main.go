@@ -1,7 +1,8 @@
 // One binary with all that a Kubernetes control plane needs: the first argument says which program it is.
 //
-// The tests start it once as etcd, once as kube-apiserver, once as kube-controller-manager, and as kubectl for each command.
-// One binary, since the four share most of their code: linked apart they would take four times the time and the disk.
+// The tests start it once as etcd, once as kube-apiserver, once as kube-controller-manager, as kube-proxy on each node that shall
+// have one, and as kubectl for each command. One binary, since they share most of their code: linked apart they would take several
+// times the time and the disk.
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 )
 
 func main() {
@@ -31,6 +33,8 @@ func main() {
 		os.Exit(run(apiserver.NewAPIServerCommand()))
 	case "kube-controller-manager":
 		os.Exit(run(controllers.NewControllerManagerCommand()))
+	case "kube-proxy":
+		os.Exit(run(proxy.NewProxyCommand()))
 	case "kubectl":
 		os.Exit(run(kubectl.NewDefaultKubectlCommand()))
 	default:
@@ -43,6 +47,6 @@ func run(command *cobra.Command) int {
 }
 
 func refuse(why string) {
-	fmt.Fprintf(os.Stderr, "%s; usage: control-plane etcd|kube-apiserver|kube-controller-manager|kubectl ARGUMENTS\n", why)
+	fmt.Fprintf(os.Stderr, "%s; usage: control-plane etcd|kube-apiserver|kube-controller-manager|kube-proxy|kubectl ARGUMENTS\n", why)
 	os.Exit(2)
 }

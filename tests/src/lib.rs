@@ -45,3 +45,7 @@ pub mod cluster;
 pub mod container;
 
 pub mod deploy;
+
+pub mod webhook_site;
+
+pub mod dns;

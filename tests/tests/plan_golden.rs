@@ -75,6 +75,7 @@ fn options(text: &str) -> (SourceOptions, PlanOptions) {
             "ingress-pool" => plan.ingress_pool = Some(ObjectName::new("", value)),
             "watch-services-without-class" => plan.watch_services_without_class = value == "true",
             "external-ips" => plan.external_ips = true,
+            "disable-svc-external-name" => plan.external_names = false,
             "vip-interface" => value.clone_into(&mut plan.vip_interface),
             "node" => value.clone_into(&mut plan.node),
             "snat-address" => plan.snat.push(value.parse().expect("an address")),

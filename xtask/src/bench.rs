@@ -30,6 +30,8 @@ enum Which {
     Kube,
     /// All pods of a Service are replaced under load, at L4 and at L7: failed requests.
     Rollout,
+    /// The admission webhook at 10,000 Ingresses: a review by itself, and what it adds to a write through the API server.
+    Webhook,
 }
 
 impl Which {
@@ -41,6 +43,7 @@ impl Which {
             Self::Live => "bench_live",
             Self::Kube => "bench_kube",
             Self::Rollout => "bench_rollout",
+            Self::Webhook => "bench_webhook",
         }
     }
 }
@@ -49,7 +52,8 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     steps::need_root("bench", "it makes network namespaces and loads BPF programs")?;
     setup::tools(setup::For::Bench)?;
     let which = if options.which.is_empty() { Which::value_variants() } else { &options.which };
-    if which.contains(&Which::Kube) || which.contains(&Which::Rollout) {
+    let of_cluster = [Which::Kube, Which::Rollout, Which::Webhook];
+    if which.iter().any(|one| of_cluster.contains(one)) {
         control_plane::prepare()?;
     }
     steps::title("Build");

@@ -1,5 +1,5 @@
 //! The Kubernetes control plane that the tests run against: one Go binary (`tests/control-plane`) with etcd, kube-apiserver,
-//! kube-controller-manager and kubectl.
+//! kube-controller-manager, kube-proxy and kubectl.
 
 use anyhow::{Context, Result};
 
@@ -7,7 +7,7 @@ use crate::go_program::{GoProgram, word_after};
 
 const CONTROL_PLANE: GoProgram = GoProgram {
     name: "control-plane",
-    what: "Kubernetes (etcd, API server, controllers, kubectl)",
+    what: "Kubernetes (etcd, API server, controllers, kube-proxy, kubectl)",
     note: "the tests' Kubernetes control plane is compiled once, from Go modules: 5 to 10 minutes on two cores",
     sources: &["main.go", "go.mod", "go.sum"],
     package: ".",

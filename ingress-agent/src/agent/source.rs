@@ -13,7 +13,7 @@ use crate::config::{Config, SourceConfig};
 use crate::model::facts::Facts;
 use crate::model::source::SourceState;
 use crate::sources::kube::Kube;
-use crate::sources::{SourceOptions, manifests};
+use crate::sources::{SourceOptions, manifests, names};
 
 /// Between two attempts to watch a directory that went away.
 const WATCH_AGAIN: Duration = Duration::from_secs(5);
@@ -50,6 +50,17 @@ impl Source {
             Self::Cluster(kube) => kube.stop().await,
         }
     }
+}
+
+/// The facts with the names in them resolved, where they are.
+pub(super) fn resolved(config: &Config, facts: watch::Receiver<Arc<Facts>>) -> watch::Receiver<Arc<Facts>> {
+    if !config.plan.external_names {
+        return facts;
+    }
+    let (publish, resolved) = watch::channel(Arc::new(Facts::default()));
+    // It ends with the source.
+    tokio::spawn(names::follow(facts, publish, config.dns_servers.clone(), config.plan.default_backend.clone()));
+    resolved
 }
 
 /// Keeps the watch going: a directory that is unmounted and comes back is read again.

@@ -146,7 +146,7 @@ pub(super) fn namespace(text: &str) -> Result<String, String> {
     if label(text, 63) { Ok(text.to_owned()) } else { Err("is not the name of a namespace".into()) }
 }
 
-fn subdomain(text: &str) -> Result<String, String> {
+pub(super) fn subdomain(text: &str) -> Result<String, String> {
     node_name(text).map_err(|_| "is not an object's name (lower-case letters, digits, dashes and dots)".to_owned())
 }
 

@@ -15,14 +15,15 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::objects::{Named, Objects};
-use super::rejection::{Rejection, Severity, one_line};
+use super::rejection::{Finding, Rejection, Severity, one_line};
 use super::route::Balance;
 use super::selector::Labels;
 use super::snapshot::{AppProtocol, Certificate, Forwarding, ObjectName, Protocol};
 use super::stream::ProxyProtocol;
 
 pub use exposure::{
-    Exposure, Families, Family, LoadBalancerFacts, NodeFacts, NodeSelector, PoolRef, VipFacts, VirtualIpPoolFacts,
+    Exposure, ExternalNameFacts, Families, Family, LoadBalancerFacts, NodeFacts, NodeSelector, PoolRef, VipFacts,
+    VirtualIpPoolFacts,
 };
 
 /// All that the sources know.
@@ -84,7 +85,7 @@ impl Origin {
     fn finding(&self, kind: &str, field: String, reason: String, severity: Severity) -> Rejection {
         let (kind, name, place) = (kind.to_owned(), self.name.clone(), self.place.clone());
         let (field, reason) = (one_line(field), one_line(reason));
-        Rejection { kind, name, place, field, reason, severity, uid: self.uid.clone() }
+        Finding { kind, name, place, field, reason, severity, uid: self.uid.clone() }.into()
     }
 }
 
@@ -95,12 +96,16 @@ pub struct ServiceFacts {
     pub exposure: Exposure,
     /// `spec.externalIPs`; the plan knows whether they count.
     pub external_ips: Vec<VipFacts>,
+    /// Addresses in its status, whatever its class, that kube-proxy takes for the node's own: their `ipMode` is not `Proxy`.
+    pub bound_elsewhere: Vec<VipFacts>,
     /// `spec.selector`: Services of one selector have the same endpoints.
     pub selector: Labels,
     /// Without those that were rejected. Port numbers are never 0.
     pub ports: Vec<PortFacts>,
     /// `sessionAffinity: ClientIP`.
     pub client_ip_affinity: bool,
+    /// After how many seconds a client should be free to go elsewhere, where its owner chose that.
+    pub affinity_timeout: Option<i32>,
     /// `loadBalancerSourceRanges`: the clients that its owner admits from outside. `None`: all.
     pub source_ranges: Option<Vec<IpNet>>,
     /// `externalTrafficPolicy: Local`: its owner wants only endpoints of the receiving node.
@@ -178,6 +183,15 @@ pub struct IngressFacts {
     pub rules: Vec<RuleFacts>,
     pub tls: Vec<TlsFacts>,
     pub balance: Option<Balance>,
+    /// Of annotations that change nothing although their prefix says that they should.
+    pub unheeded: Vec<Remark>,
+}
+
+/// Something that the owner of an object should know if the object turns out to be ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remark {
+    pub field: Box<str>,
+    pub reason: Box<str>,
 }
 
 /// How an Ingress says whose it is.

@@ -1,6 +1,7 @@
 //! A sorted set of named objects that shares all but the changed part with its clones, so that one change among many
 //! objects costs neither a copy of all nor a comparison of all. Not a general map: the name is inside the object.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::snapshot::ObjectName;
@@ -14,6 +15,9 @@ pub trait Named {
 }
 
 type Leaf<T> = Arc<Vec<Arc<T>>>;
+
+/// What an object was and what it is; never nothing twice.
+pub type Change<'a, T> = (Option<&'a Arc<T>>, Option<&'a Arc<T>>);
 
 /// Leaves are sorted and never empty.
 #[derive(Debug)]
@@ -103,10 +107,78 @@ impl<T: Named> Objects<T> {
         Some(removed)
     }
 
+    /// What became another object since `before`, as pairs of what was and what is. Parts that both share are passed over
+    /// unseen, so the cost is that of the change.
+    pub fn changes<'a>(&'a self, before: &'a Self) -> Vec<Change<'a, T>> {
+        let (mut old, mut new) = (Place::new(before), Place::new(self));
+        let mut changes = Vec::new();
+        loop {
+            if let (Some(a), Some(b)) = (old.whole_leaf(), new.whole_leaf())
+                && Arc::ptr_eq(a, b)
+            {
+                old.pass_leaf();
+                new.pass_leaf();
+                continue;
+            }
+            let (a, b) = (old.object(), new.object());
+            let order = match (a, b) {
+                (None, None) => return changes,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(a), Some(b)) => a.name().cmp(b.name()),
+            };
+            match order {
+                Ordering::Less => changes.push((a, None)),
+                Ordering::Greater => changes.push((None, b)),
+                Ordering::Equal if a.map(Arc::as_ptr) != b.map(Arc::as_ptr) => changes.push((a, b)),
+                Ordering::Equal => {}
+            }
+            if order.is_le() {
+                old.pass();
+            }
+            if order.is_ge() {
+                new.pass();
+            }
+        }
+    }
+
     /// Index of the leaf that holds `name`, or would.
     fn leaf_of(&self, name: &ObjectName) -> usize {
         let above = self.leaves.partition_point(|leaf| leaf.first().is_some_and(|first| first.name() <= name));
         above.saturating_sub(1)
+    }
+}
+
+/// How far a walk over all objects has come.
+struct Place<'a, T> {
+    leaves: &'a [Leaf<T>],
+    leaf: usize,
+    at: usize,
+}
+
+impl<'a, T> Place<'a, T> {
+    fn new(objects: &'a Objects<T>) -> Self {
+        Self { leaves: &objects.leaves, leaf: 0, at: 0 }
+    }
+
+    fn object(&self) -> Option<&'a Arc<T>> {
+        self.leaves.get(self.leaf)?.get(self.at)
+    }
+
+    /// The leaf that the walk is about to begin.
+    fn whole_leaf(&self) -> Option<&'a Leaf<T>> {
+        self.leaves.get(self.leaf).filter(|_| self.at == 0)
+    }
+
+    fn pass_leaf(&mut self) {
+        (self.leaf, self.at) = (self.leaf + 1, 0);
+    }
+
+    fn pass(&mut self) {
+        self.at += 1;
+        if self.leaves.get(self.leaf).is_some_and(|leaf| leaf.len() <= self.at) {
+            self.pass_leaf();
+        }
     }
 }
 
@@ -155,6 +227,14 @@ mod tests {
             }
         }
         before.push((set, model));
+        for pair in before.windows(2) {
+            let ((old_set, old), (new_set, new)) = (&pair[0], &pair[1]);
+            let found: Vec<_> =
+                new_set.changes(old_set).iter().map(|(a, b)| (a.map(|i| i.1), b.map(|i| i.1))).collect();
+            let names: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
+            let both = names.into_iter().map(|name| (old.get(name).copied(), new.get(name).copied()));
+            assert_eq!(found, both.filter(|(a, b)| a != b).collect::<Vec<_>>());
+        }
         for (set, model) in before {
             assert!(set.iter().map(|i| (&i.0, &i.1)).eq(model.iter()));
             assert!(model.iter().all(|(name, v)| set.find(name).is_some_and(|i| i.1 == *v)));

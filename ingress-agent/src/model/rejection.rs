@@ -2,15 +2,22 @@
 //! it what to change, and where.
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use super::snapshot::ObjectName;
 
 /// Bytes of a field or a reason. An Event's note takes 1,024, and nobody reads more.
 const LONGEST: usize = 700;
 
+/// A [`Finding`] that is shared: it goes from the facts through the parts of the plan into every snapshot, and there may be as many as
+/// objects.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rejection(Arc<Finding>);
+
 /// Ordered by what an operator looks for first: kind, name, place, field.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rejection {
+pub struct Finding {
     /// `Service`, `Ingress`, … as in the manifest; `File` where not even that could be read.
     pub kind: String,
     pub name: ObjectName,
@@ -31,6 +38,27 @@ pub enum Severity {
     Rejected,
     /// It serves, but somebody should know (an expired certificate).
     Warning,
+}
+
+impl From<Finding> for Rejection {
+    fn from(finding: Finding) -> Self {
+        Self(Arc::new(finding))
+    }
+}
+
+impl Deref for Rejection {
+    type Target = Finding;
+
+    fn deref(&self) -> &Finding {
+        &self.0
+    }
+}
+
+impl Rejection {
+    /// Says more in the reason.
+    pub fn add(&mut self, words: &str) {
+        Arc::make_mut(&mut self.0).reason += words;
+    }
 }
 
 impl fmt::Display for Rejection {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::PlanOptions;
 use super::l4::wanted;
 use crate::model::facts::{BackendRef, Exposure, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, ServiceFacts};
 use crate::model::objects::Objects;
@@ -52,6 +53,21 @@ pub(super) struct Fault {
     pub(super) reason: String,
 }
 
+/// What Services of type `ExternalName` are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    Resolved,
+    Off,
+    /// Packets are forwarded to endpoints, which are known before; a name is looked up for the proxy.
+    NotHere,
+}
+
+impl Names {
+    pub(super) fn of(options: &PlanOptions) -> Self {
+        if options.external_names { Self::Resolved } else { Self::Off }
+    }
+}
+
 impl Compiled {
     /// Whether compiling it again would give the same.
     pub(super) fn holds(&self, ingress: &Arc<IngressFacts>, services: &Objects<ServiceFacts>) -> bool {
@@ -62,7 +78,7 @@ impl Compiled {
     }
 }
 
-pub(super) fn compile(ingress: &Arc<IngressFacts>, services: &Objects<ServiceFacts>) -> Compiled {
+pub(super) fn compile(ingress: &Arc<IngressFacts>, services: &Objects<ServiceFacts>, names: Names) -> Compiled {
     let mut compiled = Compiled {
         ingress: Arc::clone(ingress),
         services: Vec::new(),
@@ -70,9 +86,12 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, services: &Objects<ServiceFac
         pools: BTreeSet::new(),
         rejections: Vec::new(),
     };
+    for remark in &ingress.unheeded {
+        compiled.rejections.push(ingress.origin.warn("Ingress", &*remark.field, &*remark.reason));
+    }
     for rule in &ingress.rules {
         for path in &rule.paths {
-            let (action, balance) = compiled.forward(&path.backend, services);
+            let (action, balance) = compiled.forward(&path.backend, services, names);
             let rule_text = format!("{}{} ({})", host_text(&rule.host), path.path, kind_text(path.kind));
             let unslashed = slash_redirect(ingress, path, &rule_text);
             let route = route(ingress, rule_text, path_match(path), action, balance);
@@ -81,7 +100,7 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, services: &Objects<ServiceFac
         }
     }
     if let Some(backend) = &ingress.default_backend {
-        let (action, balance) = compiled.forward(backend, services);
+        let (action, balance) = compiled.forward(backend, services, names);
         // With rules it is the default of their hosts; an Ingress of nothing else takes the unknown hosts (observed in
         // ingress-nginx: golden cases 014 and 015).
         let hosts: BTreeSet<HostFacts> = if ingress.catch_all {
@@ -102,13 +121,13 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, services: &Objects<ServiceFac
 
 impl Compiled {
     /// A backend that leads nowhere answers 503 on its own path (golden case 021) and harms no other.
-    fn forward(&mut self, backend: &BackendRef, services: &Objects<ServiceFacts>) -> (Action, Balance) {
+    fn forward(&mut self, backend: &BackendRef, services: &Objects<ServiceFacts>, names: Names) -> (Action, Balance) {
         let found = services.find(&backend.service).cloned();
         if !self.services.iter().any(|(name, _)| *name == backend.service) {
             self.services.push((backend.service.clone(), found));
         }
         let origin = &self.ingress.origin;
-        match resolve(backend, Protocol::Tcp, services) {
+        match resolve(backend, Protocol::Tcp, services, names) {
             Ok((service, pool)) => {
                 self.pools.insert(pool.clone());
                 let balance = self.ingress.balance.or(service.balance).unwrap_or_default();
@@ -129,14 +148,26 @@ pub(super) fn resolve<'a>(
     backend: &BackendRef,
     protocol: Protocol,
     services: &'a Objects<ServiceFacts>,
+    names: Names,
 ) -> Result<(&'a Arc<ServiceFacts>, PoolName), Fault> {
     let name = &backend.service;
     let Some(service) = services.find(name) else {
         return Err(Fault { part: ".name", reason: format!("there is no Service {name}") });
     };
-    if service.exposure == Exposure::ExternalName {
-        let reason = format!("Service {name} is of type ExternalName, which has no endpoints");
-        return Err(Fault { part: ".name", reason });
+    if let Exposure::ExternalName(_) = service.exposure {
+        let refused = match names {
+            Names::Resolved => None,
+            Names::Off => Some("and names are not resolved here (`--disable-svc-external-name`)"),
+            Names::NotHere => Some("which only an Ingress may name"),
+        };
+        if let Some(why) = refused {
+            let reason = format!("Service {name} is of type ExternalName, {why}");
+            return Err(Fault { part: ".name", reason });
+        }
+        // As in ingress-nginx: it need not say which ports there are.
+        if let PortRef::Number(port) = backend.port {
+            return Ok((service, PoolName { service: name.clone(), port, protocol, local: false }));
+        }
     }
     let named = |p: &&crate::model::facts::PortFacts| {
         p.protocol == protocol

@@ -17,7 +17,8 @@ use crate::model::snapshot::ObjectName;
 #[derive(Default)]
 struct Host<'a> {
     rules: BTreeMap<Key<'a>, Winner<'a>>,
-    fallbacks: Vec<&'a Arc<Route>>,
+    /// The default backend of those paths that no rule takes.
+    fallback: Option<Winner<'a>>,
 }
 
 /// What a path matches: nothing else tells two routes of an Ingress apart.
@@ -51,7 +52,10 @@ pub(super) fn table(
         for claim in &compiled.claims {
             let host = hosts.entry(&claim.host).or_default();
             match (claim.rank, host.rules.entry(key(&claim.route.matches.path))) {
-                (Rank::Fallback, _) => host.fallbacks.push(&claim.route),
+                (Rank::Fallback, _) => match &host.fallback {
+                    None => host.fallback = Some(Winner { origin, claim }),
+                    Some(winner) => rejections.push(lost(origin, claim, winner)),
+                },
                 (Rank::Rule, Entry::Vacant(place)) => drop(place.insert(Winner { origin, claim })),
                 (Rank::Rule, Entry::Occupied(taken)) => rejections.push(lost(origin, claim, taken.get())),
             }
@@ -95,10 +99,8 @@ impl Host<'_> {
                 key => drop(routes.entry(key).or_insert(route)),
             }
         }
-        for route in self.fallbacks {
-            routes.entry(key(&route.matches.path)).or_insert(route);
-        }
-        for route in built_in.into_iter().flatten() {
+        let fallback = self.fallback.map(|winner| &winner.claim.route);
+        for route in fallback.into_iter().chain(built_in.into_iter().flatten()) {
             routes.entry(key(&route.matches.path)).or_insert(route);
         }
         VirtualHost::new(routes.into_values().map(Arc::clone).collect())

@@ -1,11 +1,12 @@
 //! HTTP: which addresses listen, for which IngressClasses, and with which hosts and certificates.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::addresses::Addresses;
-use super::compile::{Compiled, compile, host_text, plain_route, resolve};
+use super::compile::{Compiled, Names, compile, host_text, plain_route, resolve};
 use super::{PlanOptions, hosts, keep, served, tls, vips};
 use crate::model::facts::{
     BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef,
@@ -62,7 +63,7 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
         };
         let compiled = match before.filter(|c| c.holds(ingress, &facts.services)) {
             Some(compiled) => Arc::clone(compiled),
-            None => Arc::new(compile(ingress, &facts.services)),
+            None => Arc::new(compile(ingress, &facts.services, Names::of(options))),
         };
         chosen.push((class, compiled));
     }
@@ -214,7 +215,8 @@ fn class<'a>(
         }
         ClassChoice::Annotation(name) => named(name),
         ClassChoice::None => {
-            let default = ours.iter().filter(|c| c.default).min_by_key(|c| c.origin.seniority());
+            // Of several, the API server's admission takes the newest.
+            let default = ours.iter().filter(|c| c.default).min_by_key(|c| (Reverse(c.origin.created), &c.origin.name));
             if let Some(default) = default {
                 return Some(Some(&default.origin.name));
             }
@@ -225,6 +227,17 @@ fn class<'a>(
             rejections.push(ingress.origin.warn("Ingress", "spec.ingressClassName", reason));
             None
         }
+    }
+}
+
+/// Whether an Ingress that says this of its class is served here, as far as classes are concerned.
+pub fn is_ours(class: &ClassChoice, facts: &Facts, options: &PlanOptions) -> bool {
+    let ours = |c: &&Arc<IngressClassFacts>| c.controller == options.controller_class;
+    match class {
+        ClassChoice::Named(name) | ClassChoice::Annotation(name) => {
+            facts.classes.find(&ObjectName::new("", name.as_str())).as_ref().is_some_and(ours)
+        }
+        ClassChoice::None => options.watch_ingress_without_class || facts.classes.iter().any(|c| c.default && ours(&c)),
     }
 }
 
@@ -247,7 +260,7 @@ fn default_backend(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Opt
     // A port that does not exist finds the right words for a Service that has none.
     let port = PortRef::Number(first.map_or(80, |p| p.port));
     let backend = BackendRef { field: String::new(), service: name.clone(), port };
-    let (service, pool) = match resolve(&backend, Protocol::Tcp, &facts.services) {
+    let (service, pool) = match resolve(&backend, Protocol::Tcp, &facts.services, Names::of(options)) {
         Ok(found) => found,
         Err(fault) => {
             let reason = format!("{}; unknown hosts and paths are answered with 404", fault.reason);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::addresses::Addresses;
-use super::{PlanOptions, compile, http::Http, keep, served};
+use super::{PlanOptions, compile, http::Http, keep, kube_proxy, served};
 use crate::model::facts::{Facts, Origin, ServiceFacts, StreamFacts, VipFacts};
 use crate::model::objects::Objects;
 use crate::model::rejection::Rejection;
@@ -75,7 +75,10 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
         let before = old(&stream);
         keep(stream, before)
     });
-    L4 { frontends: kept.collect(), streams: streams.collect(), served, ..claims.l4 }
+    let (frontends, streams) = (kept.collect(), streams.collect());
+    let mut l4 = L4 { frontends, served, streams, ..claims.l4 };
+    l4.rejections.extend(kube_proxy::warnings(facts, http, &l4.streams));
+    l4
 }
 
 struct Claims<'a> {
@@ -98,6 +101,12 @@ struct Clients {
 impl Claims<'_> {
     fn service(&mut self, service: &ServiceFacts, given: &[VipFacts]) {
         let origin = &service.origin;
+        if let Some(seconds) = service.affinity_timeout {
+            let reason =
+                format!("{seconds} is not kept: a client stays with its endpoint while that is there, however long");
+            let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+            self.l4.rejections.push(origin.warn("Service", field, reason));
+        }
         for vip in given {
             let sources = self.sources(service, vip.address);
             for port in &service.ports {
@@ -131,7 +140,7 @@ impl Claims<'_> {
     fn streams(&mut self, streams: &StreamFacts, addresses: &BTreeSet<IpAddr>, services: &Objects<ServiceFacts>) {
         for stream in &streams.ports {
             let backend = &stream.backend;
-            let (service, pool) = match compile::resolve(backend, streams.protocol, services) {
+            let (service, pool) = match compile::resolve(backend, streams.protocol, services, compile::Names::NotHere) {
                 Ok(found) => found,
                 Err(fault) => {
                     self.l4.rejections.push(streams.origin.reject("ConfigMap", backend.field.as_str(), fault.reason));

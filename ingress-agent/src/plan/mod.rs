@@ -16,6 +16,8 @@ mod pools;
 
 mod l4;
 
+mod kube_proxy;
+
 mod http;
 
 mod compile;
@@ -30,6 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use http::is_ours;
 pub use options::{Hold, PlanOptions};
 
 use crate::model::facts::Facts;

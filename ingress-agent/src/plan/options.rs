@@ -22,6 +22,8 @@ pub struct PlanOptions {
     /// Answer for the `externalIPs` of Services. Whoever may write a Service may then take any address of the network
     /// (CVE-2020-8554), so this is for clusters where the two may do the same.
     pub external_ips: bool,
+    /// Services of type `ExternalName` may be backends of Ingresses: somebody resolves them.
+    pub external_names: bool,
     /// What carries addresses on this node.
     pub vip_interface: String,
     /// 0: no HTTP listener.
@@ -65,6 +67,7 @@ impl Default for PlanOptions {
             ingress_pool: None,
             watch_services_without_class: true,
             external_ips: false,
+            external_names: true,
             vip_interface: String::new(),
             http_port: 80,
             https_port: 443,

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use xdp_ebpf::maglev;
 
 use super::{PlanOptions, keep};
-use crate::model::facts::{EndpointFacts, Facts, PortFacts, ServiceFacts, ServiceSlices, SliceFacts};
+use crate::model::facts::{
+    DEFAULT_WEIGHT, EndpointFacts, Exposure, ExternalNameFacts, Facts, PortFacts, ServiceFacts, ServiceSlices,
+    SliceFacts,
+};
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{AppProtocol, Backend, BackendState, Forwarding, Pool, PoolName, Vip};
 
@@ -76,6 +79,9 @@ fn make(
     vips: &BTreeMap<IpAddr, Vip>,
     rejections: &mut Vec<Rejection>,
 ) -> Pool {
+    if let Some((service, Exposure::ExternalName(external))) = service.map(|s| (s, &s.exposure)) {
+        return external_name(name, service, external.as_deref(), slices, vips, rejections);
+    }
     let port = service.and_then(|s| s.ports.iter().find(|p| p.port == name.port && p.protocol == name.protocol));
     let (Some(service), Some(port)) = (service, port) else {
         let (backends, table_size) = (Vec::new(), maglev::size_for(0));
@@ -116,6 +122,43 @@ fn make(
         backends: backends(merged, name, service, options),
         table_size,
         app_protocol: port.app_protocol,
+    }
+}
+
+/// What a name was resolved to: the source of facts has put that in the place of slices. Only the proxy sends there.
+fn external_name(
+    name: &PoolName,
+    service: &ServiceFacts,
+    external: Option<&ExternalNameFacts>,
+    slices: Option<&Arc<ServiceSlices>>,
+    vips: &BTreeMap<IpAddr, Vip>,
+    rejections: &mut Vec<Rejection>,
+) -> Pool {
+    let port = service.ports.iter().find(|p| p.port == name.port && p.protocol == name.protocol);
+    let endpoints = slices.into_iter().flat_map(|s| &s.slices).flat_map(|slice| &slice.endpoints);
+    let mut backends = Vec::new();
+    for (external, endpoint) in endpoints.filter_map(|endpoint| Some((external?, endpoint))) {
+        if vips.contains_key(&endpoint.address) {
+            let reason = format!(
+                "{} is {}, an address that we answer for: its requests would loop",
+                external.host, endpoint.address
+            );
+            rejections.push(service.origin.reject("Service", "spec.externalName", reason));
+            continue;
+        }
+        backends.push(Backend {
+            address: SocketAddr::new(endpoint.address, external.target(name.port)),
+            weight: DEFAULT_WEIGHT,
+            state: BackendState::Ready,
+            forwarding: Forwarding::Nat,
+            node: None,
+        });
+    }
+    Pool {
+        name: name.clone(),
+        table_size: maglev::size_for(backends.len()),
+        backends,
+        app_protocol: port.map_or(AppProtocol::Http1, |port| port.app_protocol),
     }
 }
 

@@ -19,6 +19,8 @@ pub mod manifests;
 
 pub mod kube;
 
+pub mod names;
+
 use crate::model::snapshot::ObjectName;
 
 /// What a source has to know beforehand.

@@ -193,7 +193,7 @@ impl File {
             let note = kept_note(kept.iter().map(|(identity, _)| identity));
             self.entries.extend(kept);
             if let Some(fault) = faults.iter_mut().find(|f| f.kind == "File") {
-                fault.reason += &note;
+                fault.add(&note);
             } else if !note.is_empty() {
                 faults.push(file_fault(name, format!("an object in it has no name{note}")));
             }
@@ -213,10 +213,10 @@ impl File {
             Err(rejection) => {
                 let mut rejection = rejection.clone();
                 if last_good.is_some() {
-                    rejection.reason += "; its last good state keeps serving";
+                    rejection.add("; its last good state keeps serving");
                 }
                 self.rejections.push(rejection.clone());
-                (rejection.place, last_good)
+                (rejection.place.clone(), last_good)
             }
         };
         if let Some(first) = self.entries.get(&read.identity) {

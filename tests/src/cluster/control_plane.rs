@@ -33,7 +33,7 @@ pub struct ControlPlane {
     /// Where the API server listens.
     pub address: SocketAddr,
     pub ns: Arc<Namespace>,
-    program: PathBuf,
+    pub(super) program: PathBuf,
     /// More flags of the API server, from its next start on: an audit log, a feature of older servers.
     pub api_server_flags: Vec<String>,
     credentials: Credentials,
@@ -235,6 +235,11 @@ impl ControlPlane {
 
     /// kubectl with a kubeconfig such as [`ControlPlane::service_account_kubeconfig`] writes.
     pub fn kubectl_as(&self, kubeconfig: &Path, arguments: &[&str], input: &str) -> Result<String> {
+        self.kubectl_told(kubeconfig, arguments, input).map(|(said, _)| said)
+    }
+
+    /// The same, with what it printed to standard error although it succeeded: warnings.
+    pub fn kubectl_told(&self, kubeconfig: &Path, arguments: &[&str], input: &str) -> Result<(String, String)> {
         let mut command = self.ns.command(&self.program);
         command.arg("kubectl").arg("--kubeconfig").arg(kubeconfig).args(arguments);
         // What it learns about the API is kept between calls, and away from the user's own.
@@ -253,7 +258,7 @@ impl ControlPlane {
         let out = out.context("wait for kubectl")?;
         let (said, complaint) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         ensure!(out.status.success(), "kubectl {} failed ({}): {said}{complaint}", arguments.join(" "), out.status);
-        Ok(said.into_owned())
+        Ok((said.into_owned(), complaint.into_owned()))
     }
 
     /// `kubectl apply` of a manifest.

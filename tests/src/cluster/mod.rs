@@ -9,6 +9,8 @@ pub mod node;
 
 pub mod kubelet;
 
+pub mod kube_proxy;
+
 pub mod endpoints;
 
 mod pod;

@@ -36,6 +36,8 @@ const ROOMS: &[Room] = &[
         pure: false,
     },
     Room { name: "status", never: Never::These(&["aya", "aya_log", "hyper", "hyper_util"]), pure: false },
+    // A program of its own, like `agent`: it asks `sources` and `plan`, which are pure, and nobody who serves.
+    Room { name: "webhook", never: Never::These(&["aya", "aya_log", "rtnetlink", "socket2", "xdp_ebpf"]), pure: false },
     Room { name: "admin", never: Never::These(&["aya", "aya_log", "kube", KUBERNETES]), pure: false },
 ];
 
@@ -46,6 +48,7 @@ const CRATES: &[&str] = &[
     "aya_log",
     "bytes",
     "clap",
+    "domain",
     "futures_util",
     "http",
     "http_body",
@@ -114,7 +117,11 @@ fn forbidden(room: &Room, inside: &str, named: &Named) -> Option<String> {
     }
     let other = room_named(inside, named)?;
     let known = ROOMS.iter().any(|room| room.name == other) || other == "agent";
-    let shared = other == "apiserver" && ["sources", "status"].contains(&room.name);
+    let shared = match room.name {
+        "sources" | "status" => other == "apiserver",
+        "webhook" => ["apiserver", "sources", "plan"].contains(&other.as_str()),
+        _ => false,
+    };
     (known && other != room.name && other != "model" && !shared)
         .then(|| format!("the room `{}` must not call `{other}`: rooms meet in `model`", room.name))
 }
@@ -184,6 +191,10 @@ mod tests {
             assert_eq!(faults("ingress-agent/src/dataplane/a.rs", text).len(), 1, "{text}");
         }
         assert_eq!(faults("ingress-agent/src/dataplane/a.rs", "use crate::agent::start;").len(), 1);
+        assert!(faults("ingress-agent/src/webhook/a.rs", "use crate::{apiserver, plan, sources};").is_empty());
+        assert_eq!(faults("ingress-agent/src/webhook/a.rs", "use crate::proxy;").len(), 1);
+        assert_eq!(faults("ingress-agent/src/agent/a.rs", "use crate::webhook;").len(), 0);
+        assert_eq!(faults("ingress-agent/src/admin/a.rs", "use crate::webhook;").len(), 1);
     }
 
     #[test]

@@ -18,8 +18,24 @@ pub enum Exposure {
     LoadBalancer(Box<LoadBalancerFacts>),
     /// By somebody else: the `loadBalancerClass` is not ours. Still a backend of routes.
     OtherLoadBalancer,
-    /// A DNS alias without endpoints.
-    ExternalName,
+    /// A DNS name instead of endpoints. `None`: what it names was rejected.
+    ExternalName(Option<Box<ExternalNameFacts>>),
+}
+
+/// What a Service of type `ExternalName` stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalNameFacts {
+    /// A DNS name, absolute, lower case, without the final dot.
+    pub host: String,
+    /// TCP ports of the Service, each with the one that it means there. Any other port means itself.
+    pub targets: Vec<(u16, u16)>,
+}
+
+impl ExternalNameFacts {
+    /// The port to connect to.
+    pub fn target(&self, port: u16) -> u16 {
+        self.targets.iter().find(|(own, _)| *own == port).map_or(port, |(_, target)| *target)
+    }
 }
 
 /// What a Service of type LoadBalancer asks for.

@@ -7,7 +7,7 @@ use crate::plan::vips;
 impl<'a> Giving<'a> {
     /// `spec.externalIPs`: whatever its type and class. Never an address that is somebody's to give.
     pub(super) fn external_ips(&mut self, facts: &'a Facts) {
-        for service in facts.services.iter().filter(|s| s.exposure != Exposure::ExternalName) {
+        for service in facts.services.iter().filter(|s| !matches!(s.exposure, Exposure::ExternalName(_))) {
             for vip in &service.external_ips {
                 let fault = vips::fault(vip.address).map(|fault| format!("it {fault}"));
                 let refused = fault.or_else(|| match self.pools.name_of(vip.address) {

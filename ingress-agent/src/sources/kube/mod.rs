@@ -70,6 +70,8 @@ pub struct KubeOptions {
     pub state_dir: Option<PathBuf>,
     /// The certificate of the options, which is read although no Ingress names it.
     pub default_certificate: Option<ObjectName>,
+    /// Only who wants what, without what serves it: no EndpointSlice and no Secret is asked for.
+    pub claims_only: bool,
 }
 
 /// The running source.
@@ -154,7 +156,11 @@ async fn source(
     let mut batch = Vec::new();
     let mut waiting: Option<Instant> = None;
     loop {
-        secrets.settle_all(&mut starter, &mut tables);
+        if options.claims_only {
+            drop(tables.touched_secrets());
+        } else {
+            secrets.settle_all(&mut starter, &mut tables);
+        }
         waiting = if tables.is_complete() { None } else { waiting.or_else(|| Some(Instant::now() + TOGETHER)) };
         let hold = waiting.filter(|until| *until > Instant::now());
         if hold.is_none()

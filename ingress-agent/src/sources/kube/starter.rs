@@ -53,7 +53,9 @@ impl Starter {
         for namespace in namespaces {
             let scope = Scope { namespace: namespace.clone(), object: String::new() };
             spawn(self.namespaced::<Service>(&kinds::SERVICE, &scope, tables));
-            spawn(self.namespaced::<EndpointSlice>(&kinds::SLICE, &scope, tables));
+            if !options.claims_only {
+                spawn(self.namespaced::<EndpointSlice>(&kinds::SLICE, &scope, tables));
+            }
             spawn(self.namespaced::<Ingress>(&kinds::INGRESS, &scope, tables));
         }
         spawn(self.global::<IngressClass>(&kinds::CLASS, tables));

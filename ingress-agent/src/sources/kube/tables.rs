@@ -264,7 +264,7 @@ impl Tables {
             Ok(object) => Some(before.clone().filter(|b| *b == object).unwrap_or(object)),
             Err(mut rejection) => {
                 if before.is_some() {
-                    rejection.reason += "; its last good state keeps serving";
+                    rejection.add("; its last good state keeps serving");
                 }
                 notes.push(rejection);
                 before.clone()

@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressTLS};
 
-use super::{Notes, annotation, balance, port_number, sibling};
+use super::{BALANCE, Notes, annotation, annotations, balance, port_number, sibling};
 use crate::model::facts::{
-    BackendRef, ClassChoice, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, RuleFacts, TlsFacts,
+    BackendRef, ClassChoice, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, Remark, RuleFacts, TlsFacts,
 };
 use crate::model::rejection::Rejection;
 
@@ -49,6 +49,7 @@ pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Reject
         rules,
         tls,
         balance: balance(&object.metadata, notes),
+        unheeded: unheeded(object),
         origin: notes.origin.clone(),
     })
 }
@@ -63,6 +64,12 @@ fn class(object: &Ingress) -> ClassChoice {
         Some(name) if !name.is_empty() => ClassChoice::Annotation(name.to_owned()),
         _ => ClassChoice::None,
     }
+}
+
+/// Only the plan knows whether it is ours; another controller may well honour these.
+fn unheeded(object: &Ingress) -> Vec<Remark> {
+    let unknown = annotations::unknown(&object.metadata, "an Ingress", &[BALANCE]);
+    unknown.into_iter().chain(annotations::of_nginx(&object.metadata)).collect()
 }
 
 fn path(written: &HTTPIngressPath, field: String, notes: &mut Notes) -> Option<PathFacts> {
@@ -149,7 +156,7 @@ fn backend(written: &IngressBackend, field: &str, notes: &mut Notes) -> Option<B
 }
 
 /// RFC 1123 names, with `*` as the whole first label at most.
-fn host(text: &str) -> Result<HostFacts, String> {
+pub(super) fn host(text: &str) -> Result<HostFacts, String> {
     let lower = text.to_ascii_lowercase();
     let (wildcard, name) = match lower.strip_prefix("*.") {
         Some(rest) => (true, rest),

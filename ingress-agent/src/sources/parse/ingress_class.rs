@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::networking::v1::IngressClass;
 
-use super::{Notes, annotation, pool, vips};
+use super::{Notes, POOL, VIPS, annotation, annotations, pool, vips};
 use crate::model::facts::{IngressClassFacts, PoolRef};
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::ObjectName;
@@ -12,6 +12,7 @@ pub fn parse(object: &IngressClass, notes: &mut Notes) -> Result<IngressClassFac
     let Some(controller) = controller else {
         return Err(notes.error("spec.controller", "is missing: it says whose Ingresses they are"));
     };
+    notes.remarks(annotations::unknown(&object.metadata, "an IngressClass", &[VIPS, POOL]));
     Ok(IngressClassFacts {
         controller,
         default: annotation(&object.metadata, "ingressclass.kubernetes.io/is-default-class") == Some("true"),

@@ -2,9 +2,14 @@
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
-use super::{ALLOW_SHARED_IP, ASSIGNED, Notes, address, annotation, annotation_field, pool, vips};
-use crate::model::facts::{Exposure, Families, Family, LoadBalancerFacts, VipFacts};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{
+    ALLOW_SHARED_IP, ASSIGNED, Notes, address, annotation, annotation_field, ingress, pool, port_number, protocol, vips,
+};
+use crate::model::facts::{Exposure, ExternalNameFacts, Families, Family, HostFacts, LoadBalancerFacts, VipFacts};
 use crate::model::rejection::Rejection;
+use crate::model::snapshot::Protocol;
 
 /// The `loadBalancerClass` that is ours.
 const OUR_CLASS: &str = "sluicegate.io/xdp";
@@ -12,7 +17,7 @@ const OUR_CLASS: &str = "sluicegate.io/xdp";
 pub(super) fn exposure(object: &Service, spec: &ServiceSpec, notes: &mut Notes) -> Result<Exposure, Rejection> {
     match spec.type_.as_deref() {
         None | Some("ClusterIP" | "NodePort" | "") => return Ok(Exposure::Internal),
-        Some("ExternalName") => return Ok(Exposure::ExternalName),
+        Some("ExternalName") => return Ok(Exposure::ExternalName(external_name(spec, notes))),
         Some("LoadBalancer") => {}
         Some(other) => return Err(notes.error("spec.type", format!("`{other}` is not a type of Service"))),
     }
@@ -32,6 +37,40 @@ pub(super) fn exposure(object: &Service, spec: &ServiceSpec, notes: &mut Notes) 
     })))
 }
 
+fn external_name(spec: &ServiceSpec, notes: &mut Notes) -> Option<Box<ExternalNameFacts>> {
+    let written = spec.external_name.as_deref().unwrap_or_default();
+    let host = match ingress::host(written.strip_suffix('.').unwrap_or(written)) {
+        Ok(HostFacts::Exact(host)) => host,
+        Ok(_) => {
+            notes.reject("spec.externalName", format!("`{written}` is a pattern, not a name"));
+            return None;
+        }
+        Err(reason) => {
+            notes.reject("spec.externalName", reason);
+            return None;
+        }
+    };
+    let mut targets = Vec::new();
+    for (i, port) in spec.ports.iter().flatten().enumerate() {
+        // What is wrong with `port` and `protocol` is told where all ports are read.
+        let (Ok(own), Ok(Protocol::Tcp)) = (port_number(port.port), protocol(port.protocol.as_deref())) else {
+            continue;
+        };
+        match &port.target_port {
+            None | Some(IntOrString::Int(0)) => {}
+            Some(IntOrString::Int(target)) => match port_number(*target) {
+                Ok(target) => targets.push((own, target)),
+                Err(reason) => notes.reject(format!("spec.ports[{i}].targetPort"), reason),
+            },
+            Some(IntOrString::String(name)) => {
+                let reason = format!("`{name}` is a name, which only pods give a port: {own} is used");
+                notes.reject(format!("spec.ports[{i}].targetPort"), reason);
+            }
+        }
+    }
+    Some(Box::new(ExternalNameFacts { host, targets }))
+}
+
 /// The annotation can name one of each family, so it comes before the field.
 fn wanted(object: &Service, spec: &ServiceSpec, notes: &mut Notes) -> Option<Vec<VipFacts>> {
     if let Some(vips) = vips(&object.metadata, notes) {
@@ -48,6 +87,21 @@ fn recorded(object: &Service, notes: &mut Notes) -> Vec<VipFacts> {
         Some((format!("status.loadBalancer.ingress[{i}].ip"), ingress.ip.as_deref().filter(|ip| !ip.is_empty())?))
     });
     addresses(written, notes)
+}
+
+/// Addresses in its status for which kube-proxy has rules: all of those whose mode is not Proxy (KEP-1860). Whatever its class, since
+/// kube-proxy does not look at that.
+pub(super) fn bound_elsewhere(object: &Service, notes: &mut Notes) -> Vec<VipFacts> {
+    if object.spec.as_ref().and_then(|spec| spec.type_.as_deref()) != Some("LoadBalancer") {
+        return Vec::new();
+    }
+    let status = object.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
+    let bound = status.into_iter().flatten().enumerate().filter(|(_, i)| i.ip_mode.as_deref() != Some("Proxy"));
+    let written = bound.filter_map(|(i, ingress)| {
+        Some((format!("status.loadBalancer.ingress[{i}].ip"), ingress.ip.as_deref().filter(|ip| !ip.is_empty())?))
+    });
+    // What cannot be read is told of by `recorded`, if the Service is ours, and else is not ours to judge.
+    addresses(written, &mut Notes { kind: notes.kind, origin: notes.origin.clone(), list: Vec::new() })
 }
 
 fn assigned(object: &Service, notes: &mut Notes) -> Vec<VipFacts> {

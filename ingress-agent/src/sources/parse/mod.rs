@@ -3,6 +3,7 @@
 //! `Err` rejects the whole object; what is wrong with a part of it goes to [`Notes`] and only that part is left out.
 //! No clock is read and no other object is looked at.
 
+mod annotations;
 pub mod config_map;
 pub mod ingress;
 pub mod ingress_class;
@@ -18,7 +19,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::model::facts::{Origin, PoolRef, UNDATED, VipFacts};
+use crate::model::facts::{Origin, PoolRef, Remark, UNDATED, VipFacts};
 use crate::model::rejection::Rejection;
 use crate::model::route::Balance;
 use crate::model::snapshot::{ObjectName, Protocol};
@@ -79,6 +80,13 @@ impl Notes {
 
     pub fn warn(&mut self, field: impl Into<String>, reason: impl Into<String>) {
         self.list.push(self.origin.warn(self.kind, field, reason));
+    }
+
+    /// What is wrong at the door, whoever's the object is.
+    fn remarks(&mut self, remarks: impl IntoIterator<Item = Remark>) {
+        for remark in remarks {
+            self.warn(remark.field, remark.reason);
+        }
     }
 }
 

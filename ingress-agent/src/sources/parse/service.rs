@@ -3,8 +3,11 @@
 use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 
-use super::load_balancer::{exposure, external_ips};
-use super::{FORWARDING, Notes, TABLE_SIZE, annotation, annotation_field, balance, port_number, protocol};
+use super::load_balancer::{bound_elsewhere, exposure, external_ips};
+use super::{
+    ALLOW_SHARED_IP, ASSIGNED, BALANCE, FORWARDING, Notes, POOL, TABLE_SIZE, VIPS, annotation, annotation_field,
+    annotations, balance, port_number, protocol,
+};
 use crate::model::facts::{PortFacts, ServiceFacts};
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{AppProtocol, Forwarding};
@@ -16,13 +19,16 @@ pub fn parse(object: &Service, notes: &mut Notes) -> Result<ServiceFacts, Reject
     let Some(spec) = &object.spec else {
         return Err(notes.error("spec", "is missing"));
     };
+    unheeded(object, notes);
     Ok(ServiceFacts {
         labels: object.metadata.labels.clone().unwrap_or_default(),
         exposure: exposure(object, spec, notes)?,
         external_ips: external_ips(spec, notes),
+        bound_elsewhere: bound_elsewhere(object, notes),
         selector: spec.selector.clone().unwrap_or_default(),
         ports: ports(spec.ports.as_deref().unwrap_or_default(), notes),
         client_ip_affinity: affinity(spec, notes),
+        affinity_timeout: affinity_timeout(spec),
         source_ranges: source_ranges(object, spec, notes),
         external_traffic_local: spec.external_traffic_policy.as_deref() == Some("Local"),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
@@ -31,6 +37,20 @@ pub fn parse(object: &Service, notes: &mut Notes) -> Result<ServiceFacts, Reject
         balance: balance(&object.metadata, notes),
         origin: notes.origin.clone(),
     })
+}
+
+/// Annotations that do nothing here, by their name or by the type of the Service.
+fn unheeded(object: &Service, notes: &mut Notes) {
+    let known = [VIPS, POOL, ALLOW_SHARED_IP, FORWARDING, TABLE_SIZE, BALANCE, ASSIGNED];
+    notes.remarks(annotations::unknown(&object.metadata, "a Service", &known));
+    if object.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer") {
+        return;
+    }
+    for name in [VIPS, POOL, ALLOW_SHARED_IP] {
+        if annotation(&object.metadata, name).is_some() {
+            notes.warn(annotation_field(name), "changes nothing: the Service is not of type LoadBalancer");
+        }
+    }
 }
 
 fn ports(ports: &[ServicePort], notes: &mut Notes) -> Vec<PortFacts> {
@@ -89,6 +109,13 @@ fn affinity(spec: &ServiceSpec, notes: &mut Notes) -> bool {
             false
         }
     }
+}
+
+/// The API server fills the default in, and then nobody chose it.
+fn affinity_timeout(spec: &ServiceSpec) -> Option<i32> {
+    const DEFAULT: i32 = 3 * 60 * 60;
+    let config = spec.session_affinity_config.as_ref().filter(|_| spec.session_affinity.as_deref() == Some("ClientIP"));
+    config.and_then(|c| c.client_ip.as_ref()?.timeout_seconds).filter(|seconds| *seconds != DEFAULT)
 }
 
 /// A range that cannot be read admits nobody, and does not open the Service to everybody either.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
-use super::{Notes, WEIGHT, address, annotation, annotation_field, port_number, protocol, sibling};
+use super::{Notes, WEIGHT, address, annotation, annotation_field, annotations, port_number, protocol, sibling};
 use crate::model::facts::{DEFAULT_WEIGHT, EndpointFacts, MOST_WEIGHT, SliceFacts, SlicePort};
 use crate::model::rejection::Rejection;
 
@@ -40,6 +40,7 @@ pub fn parse(object: &EndpointSlice, notes: &mut Notes) -> Result<SliceFacts, Re
             notes.warn(field(), "has several addresses of one endpoint: the first is used");
         }
     }
+    notes.remarks(annotations::unknown(&object.metadata, "an EndpointSlice", &[WEIGHT]));
     Ok(SliceFacts {
         service: sibling(notes, service),
         ports: ports(object.ports.as_deref().unwrap_or_default(), notes),
@@ -54,15 +55,20 @@ fn endpoint_address(text: &str, v6: bool) -> Result<IpAddr, String> {
     if address.is_ipv6() != v6 {
         return Err(format!("{address} is not of the slice's addressType"));
     }
-    // The API server refuses these, too: no packet could be sent there from another machine.
+    if unfit(address) {
+        return Err(format!("{address} is no address of an endpoint (unspecified, loopback, link-local or multicast)"));
+    }
+    Ok(address)
+}
+
+/// The API server refuses these, too: no packet could be sent there from another machine. For a name that leads there it is more: what
+/// listens on the node's loopback, and a cloud's metadata service, are nobody's to reach from outside.
+pub(in crate::sources) fn unfit(address: IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(a) => a.is_link_local() || a.is_broadcast(),
         IpAddr::V6(a) => a.is_unicast_link_local(),
     };
-    if address.is_unspecified() || address.is_loopback() || address.is_multicast() || link_local {
-        return Err(format!("{address} is no address of an endpoint (unspecified, loopback, link-local or multicast)"));
-    }
-    Ok(address)
+    address.is_unspecified() || address.is_loopback() || address.is_multicast() || link_local
 }
 
 /// Kubernetes has no weight of an endpoint; who writes slices by hand, or runs two slice controllers, gives one to the slice.

@@ -1,9 +1,10 @@
 //! Tables of the notices: what is told when, and how often.
 
 use super::*;
+use crate::model::rejection::Finding;
 
 fn rejection(name: &str, reason: &str) -> Rejection {
-    Rejection {
+    Finding {
         kind: "Ingress".into(),
         name: ObjectName::new("shop", name),
         place: String::new(),
@@ -12,6 +13,7 @@ fn rejection(name: &str, reason: &str) -> Rejection {
         severity: Severity::Rejected,
         uid: "1234".into(),
     }
+    .into()
 }
 
 /// Everything that is due at `now`, told.

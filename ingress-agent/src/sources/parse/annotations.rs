@@ -1,0 +1,104 @@
+//! Annotations that change nothing although their prefix says that they should: they are told, not swallowed. A misspelt name would
+//! otherwise look like a setting.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::annotation_field;
+use crate::model::facts::Remark;
+
+const OURS: &str = "sluicegate.io/";
+const NGINX: &str = "nginx.ingress.kubernetes.io/";
+/// Names that one remark lists, and bytes that it spends on them: an object may have 256 KiB of annotations.
+const MOST_NAMES: usize = 8;
+const MOST_BYTES: usize = 240;
+
+/// Those of our prefix that this kind of object does not have. `known` are whole names.
+pub(super) fn unknown(metadata: &ObjectMeta, kind: &str, known: &[&str]) -> Option<Remark> {
+    let of_prefix = with_prefix(metadata, OURS);
+    let unknown: Vec<&str> = of_prefix.filter(|name| !known.contains(name)).collect();
+    let first = unknown.first()?;
+    let (verb, effect) = if unknown.len() > 1 { ("are", "they change") } else { ("is", "it changes") };
+    let known = match known {
+        [] => format!("{kind} has no annotations of this prefix"),
+        known => format!("{kind} has {}", known.join(", ")),
+    };
+    Some(Remark {
+        field: annotation_field(&shorten(first)).into(),
+        reason: format!("{} {verb} unknown, so {effect} nothing: {known}", listed(&unknown, "")).into(),
+    })
+}
+
+/// Those of ingress-nginx. None is honoured so far.
+pub(super) fn of_nginx(metadata: &ObjectMeta) -> Option<Remark> {
+    let names: Vec<&str> = with_prefix(metadata, NGINX).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let reason = format!("{NGINX}* is not honoured yet, so it is served without: {}", listed(&names, NGINX));
+    Some(Remark { field: "metadata.annotations".into(), reason: reason.into() })
+}
+
+fn with_prefix<'a>(metadata: &'a ObjectMeta, prefix: &'static str) -> impl Iterator<Item = &'a str> {
+    let annotations = metadata.annotations.iter().flatten();
+    annotations.map(|(name, _)| name.as_str()).filter(move |name| name.starts_with(prefix))
+}
+
+/// `a, b and 3 more`, each without `prefix`.
+fn listed(names: &[&str], prefix: &str) -> String {
+    let mut text = String::new();
+    let mut told = 0;
+    for name in names.iter().take(MOST_NAMES) {
+        let name = shorten(name.strip_prefix(prefix).unwrap_or(name));
+        if told > 0 && text.len() + name.len() > MOST_BYTES {
+            break;
+        }
+        if told > 0 {
+            text += ", ";
+        }
+        text += &name;
+        told += 1;
+    }
+    match names.len() - told {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
+/// A name from a manifest may be of any length and hold anything.
+fn shorten(name: &str) -> String {
+    let clean = |c: char| if c.is_ascii_graphic() { c } else { '?' };
+    let short: String = name.chars().take(80).map(clean).collect();
+    if short.len() < name.len() { short + "…" } else { short }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(names: impl IntoIterator<Item = String>) -> ObjectMeta {
+        let annotations = names.into_iter().map(|name| (name, String::new())).collect();
+        ObjectMeta { annotations: Some(annotations), ..ObjectMeta::default() }
+    }
+
+    #[test]
+    fn remarks_are_bounded_whatever_the_annotations() {
+        let many = (0..5000).flat_map(|i| {
+            let long = "\n".repeat(i % 300);
+            [format!("{OURS}{i}-{long}"), format!("{NGINX}{i}-{long}")]
+        });
+        let metadata = with(many);
+        for remark in [unknown(&metadata, "an Ingress", &["sluicegate.io/balance"]), of_nginx(&metadata)] {
+            let remark = remark.expect("a remark");
+            assert!(remark.field.len() + remark.reason.len() < 800, "{remark:?}");
+            assert!(!remark.reason.contains('\n') && !remark.field.contains('\n'), "{remark:?}");
+            assert!(remark.reason.contains(" more"), "{remark:?}");
+        }
+    }
+
+    #[test]
+    fn known_and_foreign_names_are_no_matter() {
+        let metadata = with(["sluicegate.io/vips", "example.com/x", "kubernetes.io/ingress.class"].map(str::to_owned));
+        assert_eq!(unknown(&metadata, "a Service", &["sluicegate.io/vips"]), None);
+        assert_eq!(of_nginx(&metadata), None);
+    }
+}
