@@ -210,7 +210,7 @@ fn a_new_object_is_told_what_is_wrong_with_it() {
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "sys", "name": "tcp"},
                 "data": {"9000": "a/web:80", "9001": "a/no:80", "x": "a/web:80"}}),
             &["data[x]: `x` is not a port number"],
-            &["data[9001].name: there is no Service a/no"],
+            &["data[9001]: there is no Service a/no"],
         ),
         (
             "any other ConfigMap",
