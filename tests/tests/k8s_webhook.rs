@@ -81,7 +81,10 @@ fn authors_are_told_before_anything_is_stored() {
         w.try_out(&service("db2", ours)).ok()?.contains("Warning").then_some(())
     });
     admitted(w.apply(&service("db2", ours)), &[clash]);
-    admitted(w.apply(&service("plain", "type: ClusterIP")), &["metadata.annotations[sluicegate.io/vips] is ignored"]);
+    admitted(
+        w.apply(&service("plain", "type: ClusterIP")),
+        &["metadata.annotations[sluicegate.io/vips]: changes nothing"],
+    );
 
     let ports = |namespace: &str, value: &str| {
         format!(

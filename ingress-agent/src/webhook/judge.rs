@@ -17,7 +17,6 @@ use crate::plan::{PlanOptions, is_ours, plan};
 use crate::sources::SourceOptions;
 use crate::sources::document::{Contents, Document, Object, Read, parse};
 use crate::sources::fold::fold;
-use crate::sources::parse::{ALLOW_SHARED_IP, POOL, VIPS};
 
 /// What the operator decided: the same as for the agents.
 #[derive(Clone, Debug, Default)]
@@ -56,15 +55,6 @@ pub(super) fn judge(request: &Request<'_>, index: &Index, rules: &Rules) -> Verd
     let Some(scope) = change.scope() else { return verdict };
     change.own(scope, &mut verdict);
     change.others(scope, &mut verdict);
-    if scope == Scope::Partly {
-        // Those that nobody knows are among what the parser notes.
-        let names = outline.metadata.annotations.iter().flatten().map(|(name, _)| name.as_str());
-        for name in names.filter(|name| EXPOSING.contains(name)) {
-            verdict.warnings.push(format!(
-                "metadata.annotations[{name}] is ignored: the Service is not of type LoadBalancer, or of another class"
-            ));
-        }
-    }
     verdict
 }
 
@@ -200,9 +190,6 @@ impl Change<'_> {
         plan(&facts, &self.rules.plan, None).snapshot.rejections.clone()
     }
 }
-
-/// Annotations that only mean something to whoever serves the Service to the outside.
-const EXPOSING: [&str; 3] = [VIPS, POOL, ALLOW_SHARED_IP];
 
 /// Fields of a Service that only mean something to whoever serves it to the outside.
 const OUTSIDE: [&str; 3] = [

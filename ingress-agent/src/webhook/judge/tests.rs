@@ -177,7 +177,7 @@ fn a_new_object_is_told_what_is_wrong_with_it() {
             "its annotations",
             service("plain", json!({"sluicegate.io/vips": "203.0.113.7", "sluicegate.io/forwarding": "x"})),
             &["metadata.annotations[sluicegate.io/forwarding]: `x` is neither"],
-            &["metadata.annotations[sluicegate.io/vips] is ignored: the Service is not of type LoadBalancer"],
+            &["metadata.annotations[sluicegate.io/vips]: changes nothing: the Service is not of type LoadBalancer"],
         ),
         (
             "an address that is taken",
