@@ -95,6 +95,9 @@ fn applied(world: &World, table: &mut Table) -> Result<Vips> {
     Ok(vips)
 }
 
+/// The controllers gather changes of pods for about a second.
+const ENDPOINTS_WITHIN: Duration = Duration::from_secs(20);
+
 /// Through each edge to pods on each node; a pod behind the edge itself sees the client.
 fn l4(world: &World, vips: &Vips, table: &mut Table) -> Result<()> {
     step("L4: XDP on each edge spreads connections over all four pods, `local` behind itself and `nat` elsewhere");
@@ -102,7 +105,14 @@ fn l4(world: &World, vips: &Vips, table: &mut Table) -> Result<()> {
     for (edge, vip) in [("edge-1", &vips.orders), ("edge-2", &vips.stock)] {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         let mut right = true;
-        for _ in 0..100 {
+        let mut sent = 0;
+        // A pod is ready some moments before the slice of endpoints says so.
+        let latest = Instant::now() + ENDPOINTS_WITHIN;
+        while sent < 100 || counts.len() < 4 && Instant::now() < latest {
+            if sent == 100 {
+                (sent, counts) = (0, BTreeMap::new());
+            }
+            sent += 1;
             let line = greeting(&world.client, at(vip, 9000)?)?;
             let (pod, client) = line.split_once(' ').context("a pod's name and whom it sees")?;
             let client: SocketAddr = client.parse().context("whom the pod sees")?;
