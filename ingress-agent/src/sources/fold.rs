@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::document::Object;
 use crate::model::facts::{Facts, ServiceSlices, SliceFacts};
 use crate::model::objects::{Named, Objects};
+use crate::model::rejection::Rejection;
 use crate::model::snapshot::{ObjectName, Protocol};
 
 /// The object `name` was `before` and is `after`. Both are of one kind; `before` is what was folded in last. Returns whether
@@ -47,6 +48,17 @@ pub fn fold(facts: &mut Facts, name: &ObjectName, before: Option<&Object>, after
         (Some(Object::Streams(old)), None) => streams(facts, old.protocol).take().is_some(),
         (None, None) => false,
     }
+}
+
+/// What could not be read or parsed is this now, in any order. Returns whether anything changed.
+pub fn tell(facts: &mut Facts, mut rejections: Vec<Rejection>) -> bool {
+    rejections.sort();
+    rejections.dedup();
+    let changed = *facts.rejections != rejections;
+    if changed {
+        facts.rejections = Arc::new(rejections);
+    }
+    changed
 }
 
 fn put<T: Named>(objects: &mut Objects<T>, object: &Arc<T>) -> bool {

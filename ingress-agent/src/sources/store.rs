@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use super::SourceOptions;
 use super::document::{self, Contents, Identity, Object, file_fault, split};
-use super::fold::fold;
+use super::fold::{self, fold};
 use super::parse::secret::date_warning;
 use crate::model::facts::{Facts, Origin};
 use crate::model::rejection::Rejection;
@@ -96,12 +96,7 @@ impl Store {
         rejections.extend(self.files.values().flat_map(|f| &f.rejections).cloned());
         rejections.extend(self.disputed.iter().flat_map(|identity| self.duplicates(identity)));
         rejections.extend(self.facts.certificates.iter().filter_map(|c| date_warning(c, now)));
-        rejections.sort();
-        rejections.dedup();
-        if *self.facts.rejections != rejections {
-            self.facts.rejections = Arc::new(rejections);
-            self.changed = true;
-        }
+        self.changed |= fold::tell(&mut self.facts, rejections);
         if !std::mem::take(&mut self.changed) && self.facts.revision > 0 {
             return None;
         }

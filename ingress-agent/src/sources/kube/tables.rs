@@ -14,7 +14,7 @@ use crate::model::facts::{Facts, IngressFacts};
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::ObjectName;
 use crate::sources::document::{Identity, Object, Read};
-use crate::sources::fold::fold;
+use crate::sources::fold::{self, fold};
 use crate::sources::parse::secret::date_warning;
 
 /// Of ten thousand Secrets that may not be read, people are shown so many.
@@ -145,12 +145,7 @@ impl Tables {
         if std::mem::take(&mut self.rejections_changed) {
             let mut rejections: Vec<Rejection> = self.notes.values().flatten().cloned().collect();
             rejections.extend(self.facts.certificates.iter().filter_map(|c| date_warning(c, now)));
-            rejections.sort();
-            rejections.dedup();
-            if *self.facts.rejections != rejections {
-                self.facts.rejections = Arc::new(rejections);
-                self.changed = true;
-            }
+            self.changed |= fold::tell(&mut self.facts, rejections);
         }
         if !std::mem::take(&mut self.changed) && self.facts.revision > 0 {
             return None;
