@@ -1,10 +1,12 @@
-//! What everybody who asks an API server has to know: how to reach it, how long to wait after a failure, and how to say what
-//! failed to the one who can mend it. For `sources` and `status`, and for nobody else: no other room knows Kubernetes.
+//! What everybody who asks an API server has to know: how to reach it, how long to wait after a failure, how to say what
+//! failed to the one who can mend it, and where such work runs. For `sources` and `status`, and for nobody else: no other room knows Kubernetes.
 #![forbid(unsafe_code)]
 
 pub mod failure;
 
 pub mod backoff;
+
+pub mod background;
 
 use std::path::Path;
 use std::time::Duration;

@@ -42,11 +42,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use kube::Client;
 use tokio::sync::{oneshot, watch};
 
 use crate::apiserver;
+use crate::apiserver::background::Background;
 use crate::apiserver::backoff::{Backoff, chance};
 use crate::model::report::Report;
 use elector::Elector;
@@ -71,31 +71,17 @@ pub struct StatusOptions {
 /// The running reporter.
 #[derive(Debug)]
 pub struct Status {
-    stop: Option<oneshot::Sender<()>>,
-    ended: Option<oneshot::Receiver<()>>,
+    work: Background,
     troubles: watch::Receiver<Vec<String>>,
 }
 
 impl Status {
     /// Reports what `report` says from now on.
     pub fn start(options: StatusOptions, report: watch::Receiver<Arc<Report>>) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("start the runtime that reports to the cluster")?;
-        let (stop, stopped) = oneshot::channel();
-        let (ending, ended) = oneshot::channel();
         let (tell, troubles) = watch::channel(Vec::new());
-        std::thread::Builder::new()
-            .name("status".to_owned())
-            .spawn(move || {
-                let local = tokio::task::LocalSet::new();
-                local.block_on(&runtime, run(options, report, stopped, Troubles::new(tell)));
-                // Nobody waits any more where the agent was told to stop twice.
-                let _ = ending.send(());
-            })
-            .context("start the thread that reports to the cluster")?;
-        Ok(Self { stop: Some(stop), ended: Some(ended), troubles })
+        let work = async move |stopped| run(options, report, stopped, Troubles::new(tell)).await;
+        let work = Background::start("status", "reports to the cluster", work)?;
+        Ok(Self { work, troubles })
     }
 
     /// What is in the way, in words.
@@ -105,14 +91,8 @@ impl Status {
 
     /// Ends it, within some seconds. The last report was that this node announces nothing: then, if this node is the writer,
     /// what that means is written before another one takes over.
-    pub async fn stop(mut self) {
-        if let Some(stop) = self.stop.take() {
-            // It has ended already when nobody receives.
-            let _ = stop.send(());
-        }
-        if let Some(ended) = self.ended.take() {
-            let _ = ended.await;
-        }
+    pub async fn stop(self) {
+        self.work.stop().await;
     }
 }
 

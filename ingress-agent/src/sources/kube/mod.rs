@@ -29,12 +29,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::SourceOptions;
+use crate::apiserver::background::Background;
 use crate::model::facts::Facts;
 use crate::model::snapshot::ObjectName;
 use crate::model::source::SourceState;
@@ -76,10 +76,7 @@ pub struct KubeOptions {
 
 /// The running source.
 #[derive(Debug)]
-pub struct Kube {
-    stop: Option<oneshot::Sender<()>>,
-    ended: Option<oneshot::Receiver<()>>,
-}
+pub struct Kube(Background);
 
 impl Kube {
     /// Begins to publish on a thread of its own. Nothing that the API server does or fails to do ends it.
@@ -89,33 +86,13 @@ impl Kube {
         facts: watch::Sender<Arc<Facts>>,
         state: watch::Sender<SourceState>,
     ) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("start the runtime that watches the cluster")?;
-        let (stop, stopped) = oneshot::channel();
-        let (ending, ended) = oneshot::channel();
-        std::thread::Builder::new()
-            .name("kube".to_owned())
-            .spawn(move || {
-                let local = tokio::task::LocalSet::new();
-                local.block_on(&runtime, run(options, sources, facts, state, stopped));
-                // Nobody waits any more where the agent was told to stop twice.
-                let _ = ending.send(());
-            })
-            .context("start the thread that watches the cluster")?;
-        Ok(Self { stop: Some(stop), ended: Some(ended) })
+        let work = async move |stopped| run(options, sources, facts, state, stopped).await;
+        Background::start("kube", "watches the cluster", work).map(Self)
     }
 
     /// Ends it, with what has changed saved.
-    pub async fn stop(mut self) {
-        if let Some(stop) = self.stop.take() {
-            // It has ended already when nobody receives.
-            let _ = stop.send(());
-        }
-        if let Some(ended) = self.ended.take() {
-            let _ = ended.await;
-        }
+    pub async fn stop(self) {
+        self.0.stop().await;
     }
 }
 
