@@ -1,5 +1,6 @@
 //! Waiting for a condition with a deadline. Tests never sleep for a fixed time and hope.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longest wait of a test for anything: generous, since CI machines are busy; a condition that holds ends it at once.
@@ -34,4 +35,13 @@ pub fn holds(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
         std::thread::sleep(Duration::from_millis(20));
     }
     true
+}
+
+/// Tells the threads of a scope to stop, also when an assertion beside them fails: the scope waits for them either way.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -1,12 +1,14 @@
 //! Changes under traffic: who keeps a flow, who gets new ones, and how soon.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ingress_agent::model::snapshot::{Backend, FrontendKind, Protocol, Protocol::Tcp, Protocol::Udp};
 use ingress_tests::echo::Asker;
 use ingress_tests::l4::{Snapshots, draining, key, nat, verdicts};
 use ingress_tests::l4_lan::L4Lan;
+use ingress_tests::wait::SetOnDrop;
 
 const VIP: &str = "203.0.113.10:80";
 
@@ -132,12 +134,12 @@ fn constant_change_fails_no_connection() {
     let mut dataplane = lan.open_with(|o| o.previous_table = Duration::from_millis(50)).expect("open");
     let mut world = Snapshots::default().service("s", Tcp, VIP, &endpoints(&[1, 2, 3]));
     dataplane.apply(&world.build()).expect("apply");
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let stopping = SetOnDrop(&stop);
         let load = scope.spawn(|| {
             let mut answered = 0;
-            while !stop.load(relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 // An endpoint that drains keeps the flow until it has answered.
                 lan.ask(Tcp, 0, VIP).expect("connect").ask().expect("an answer");
                 answered += 1;
@@ -151,7 +153,7 @@ fn constant_change_fails_no_connection() {
             assert_eq!(dataplane.apply(&world.build()).expect("apply").problems, [""; 0]);
             dataplane.tick().expect("tick");
         }
-        stop.store(true, relaxed);
+        drop(stopping);
         let answered: u32 = load.join().expect("no connection failed");
         assert!(answered > 50, "only {answered} connections under 300 changes");
     });

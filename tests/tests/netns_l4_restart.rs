@@ -2,6 +2,9 @@
 //! `kill -9` does; the demo kills the real process.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ingress_agent::dataplane::{self, XdpMode};
 use ingress_agent::model::snapshot::{Backend, Protocol::Tcp, Protocol::Udp};
@@ -9,6 +12,7 @@ use ingress_agent::model::traffic::AttachMode;
 use ingress_tests::echo::Asker;
 use ingress_tests::l4::{PinPath, Snapshots, nat, options};
 use ingress_tests::l4_lan::L4Lan;
+use ingress_tests::wait::SetOnDrop;
 use xdp_ebpf::SCHEMA;
 
 const VIP: &str = "203.0.113.10:80";
@@ -57,20 +61,45 @@ fn flows_old_and_new_outlive_the_agent_and_the_next_one_adopts_them() {
     assert_eq!(second.read().expect("read").flows, 48);
 }
 
+/// A child that was forked and has not yet exec'ed shares every descriptor of the agent, so its claims as well.
+#[test]
+fn a_claim_that_a_forked_child_still_shares_is_waited_for() {
+    let lan = L4Lan::new("rsfork").expect("make the LAN");
+    let agent = lan.open();
+    let (mut forked, tell) = std::io::pipe().expect("a pipe");
+    let mut command = std::process::Command::new("true");
+    // SAFETY: write(2) and usleep(3) are async-signal-safe, and the pipe outlives the call.
+    unsafe {
+        command.pre_exec(move || {
+            (&tell).write_all(b"!")?;
+            libc::usleep(150_000);
+            Ok(())
+        });
+    }
+    std::thread::scope(|scope| {
+        let child = scope.spawn(move || command.status());
+        forked.read_exact(&mut [0]).expect("the child is there");
+        drop(agent);
+        drop(lan.open());
+        assert!(child.join().expect("join").expect("start").success());
+    });
+}
+
 /// Starts and stops an agent again and again, with a client that never stops asking.
 #[test]
 fn replacing_the_program_loses_no_packet() {
     let lan = L4Lan::new("rsloop").expect("make the LAN");
     let mut agent = lan.open();
     agent.apply(&world().build()).expect("apply");
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // Set as well when an assertion below fails: the scope waits for the load.
+        let stopping = SetOnDrop(&stop);
         let load = scope.spawn(|| {
             // UDP, so that a single lost packet is a lost answer.
             let mut asker = lan.ask(Udp, 0, VIP).expect("connect");
             let mut asked = 0;
-            while !stop.load(relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 asker.ask().expect("every datagram is answered");
                 lan.ask(Tcp, 0, VIP).expect("connect").ask().expect("an answer");
                 asked += 1;
@@ -82,7 +111,7 @@ fn replacing_the_program_loses_no_packet() {
             agent = lan.open();
             agent.apply(&world().build()).expect("apply");
         }
-        stop.store(true, relaxed);
+        drop(stopping);
         let asked: u32 = load.join().expect("nothing was lost");
         assert!(asked > 50, "only {asked} rounds");
     });

@@ -67,7 +67,7 @@ pub(crate) fn ask(command: &mut Command) -> Result<String> {
 
 /// Runs a step to its end: a line while it runs, a line when it is done, its output only if it failed.
 pub(crate) fn run(what: &str, command: &mut Command) -> Result<()> {
-    watch(what, command, |_| None)?.or_fail()
+    watch(what, command, None, |_| None)?.or_fail()
 }
 
 /// How a watched command ended.
@@ -92,9 +92,12 @@ impl Ended {
 }
 
 /// Runs a command with both outputs merged, each line given to `on_line`; what that returns is printed at once.
+/// Where a `patience` is given and nothing was printed for so long, the programs that the command started are ended, and
+/// a line says so; the command itself goes on.
 pub(crate) fn watch(
     what: &str,
     command: &mut Command,
+    patience: Option<Duration>,
     mut on_line: impl FnMut(&str) -> Option<String>,
 ) -> Result<Ended> {
     let directory = target().join("xtask");
@@ -123,9 +126,16 @@ pub(crate) fn watch(
 
     let mut progress = Progress::new(what);
     let mut last = VecDeque::new();
+    let mut heard = Instant::now();
     loop {
-        match lines.recv_timeout(Duration::from_millis(500)) {
+        let mut next = lines.recv_timeout(Duration::from_millis(500));
+        if next == Err(RecvTimeoutError::Timeout) && patience.is_some_and(|patience| heard.elapsed() > patience) {
+            end_children(child.id());
+            next = Ok(format!("{SILENT} {}", elapsed(heard)));
+        }
+        match next {
             Ok(line) => {
+                heard = Instant::now();
                 writeln!(log, "{line}").with_context(|| format!("write {}", log_path.display()))?;
                 if let Some(text) = on_line(&line) {
                     progress.print(&text);
@@ -145,6 +155,18 @@ pub(crate) fn watch(
     let ok = child.wait().context("wait for a command")?.success();
     progress.done(ok);
     Ok(Ended { what: what.to_owned(), ok, log: log_path, last })
+}
+
+/// What a line begins with that tells of programs ended for their silence.
+pub(crate) const SILENT: &str = "ended: it had printed nothing for";
+
+/// Asks the programs that a process started to end. Those that cannot be found any more have ended by themselves.
+fn end_children(parent: u32) {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+        // SAFETY: kill(2) takes no pointer.
+        unsafe { libc::kill(child, libc::SIGTERM) };
+    }
 }
 
 /// Becomes another program, which then owns the terminal and its signals. Returns only if that failed.

@@ -1,12 +1,16 @@
 //! `cargo xtask test`: every check and every test, to the end even if an early one fails, closed by one line that sums
 //! them all. Nothing is skipped: what lacks root or a tool fails and says so.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{build, control_plane, helm, licences, setup, steps, tidy};
+
+/// A test program that prints nothing for so long hangs: it is ended, and the others still run. The slowest test takes
+/// two minutes on two cores.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -84,7 +88,7 @@ fn tests(names: &[String], tally: &mut Tally) -> Result<()> {
     command.args(names);
     let mut program = Program::default();
     let before = tally.failed;
-    let ended = steps::watch("cargo test", &mut command, |line| program.read(line, tally))?;
+    let ended = steps::watch("cargo test", &mut command, Some(PATIENCE), |line| program.read(line, tally))?;
     // A test program that was killed has no closing line; cargo's exit status still tells.
     if !ended.ok && tally.failed == before {
         tally.fail("a test program ended without a result");
@@ -98,6 +102,8 @@ fn tests(names: &[String], tally: &mut Tally) -> Result<()> {
 struct Program {
     name: String,
     said: Vec<String>,
+    /// Tests that libtest has called slow and that have not ended since.
+    slow: Vec<String>,
 }
 
 impl Program {
@@ -107,7 +113,18 @@ impl Program {
         if let Some(started) = trimmed.strip_prefix("Running ").or_else(|| trimmed.strip_prefix("Doc-tests ")) {
             self.name = program_name(started);
             self.said.clear();
+            self.slow.clear();
             return None;
+        }
+        if line.starts_with(steps::SILENT) {
+            let slow = self.slow.join(", ");
+            tally.fail(&format!("{}: {line}; what hangs: {slow}", self.name));
+            return Some(format!("  ✗ {} · {line}; what hangs: {slow}", self.name));
+        }
+        if let Some(test) = line.strip_suffix(" has been running for over 60 seconds") {
+            self.slow.push(test.trim_start_matches("test ").to_owned());
+        } else if let Some((test, _)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ... ")) {
+            self.slow.retain(|slow| slow != test);
         }
         let Some(result) = line.strip_prefix("test result: ") else {
             // A program that a test started may write before `test x ... FAILED`, so look at the end only.
@@ -176,6 +193,21 @@ mod tests {
         let shown = program.read("test result: FAILED. 1 passed; 2 failed; 0 ignored; finished in 0.1s", &mut tally);
         assert!(shown.is_some_and(|text| text.contains("| failures:\n    |     why") && !text.contains("noise")));
         assert_eq!((tally.passed, tally.failed, tally.failures.len()), (1, 2, 1));
+    }
+
+    #[test]
+    fn a_program_ended_for_its_silence_names_the_test_that_hangs() {
+        let mut tally = Tally::default();
+        let mut program = Program::default();
+        let silent = format!("{} 10 min 00 s", steps::SILENT);
+        program.read("     Running tests/a.rs (target/debug/deps/a-1)", &mut tally);
+        for slow in ["one", "two"] {
+            program.read(&format!("test {slow} has been running for over 60 seconds"), &mut tally);
+        }
+        program.read("test one ... ok", &mut tally);
+        let shown = program.read(&silent, &mut tally).expect("it is shown");
+        assert!(shown.ends_with("what hangs: two"), "{shown}");
+        assert_eq!((tally.failed, tally.failures), (1, vec![format!("a: {silent}; what hangs: two")]));
     }
 
     #[test]
