@@ -305,6 +305,23 @@ fn a_full_bucket_gives_up_closing_and_new_flows_first_and_the_oldest_of_them() {
 }
 
 #[test]
+fn of_flows_that_are_about_equally_old_the_one_at_the_hashs_first_way_goes() {
+    for (older_by, first) in [(rules::IDLE_UNIT - 1, true), (rules::IDLE_UNIT, false)] {
+        let mut w = site("evictunit", 16);
+        let ports = neighbours(&w, WAYS + 1);
+        for port in &ports[..WAYS] {
+            assert_eq!(rose(&w, &web(*port, SYN)), [ForwardNat, FlowNew]);
+        }
+        let first_way = hash::first_way(hash_of(IPPROTO_TCP, client(ports[WAYS]), at(WEB))) as usize;
+        let older = (first_way + 3) % WAYS;
+        w.age(5 * WAYS + older, older_by);
+        assert_eq!(rose(&w, &web(ports[WAYS], SYN)), [ForwardNat, FlowNew, FlowEvicted]);
+        let taken = w.seen().iter().find(|s| u16::from_be_bytes(s.flow.client_port) == ports[WAYS]).map(|s| s.index);
+        assert_eq!(taken, Some(5 * WAYS + if first { first_way } else { older }), "older by {older_by} ticks");
+    }
+}
+
+#[test]
 fn the_index_of_replies_holds_the_records_and_one_left_behind_after_a_thousand_flows_in_a_small_table() {
     let w = site("index", 16);
     for port in 1..=1000 {

@@ -35,8 +35,9 @@
 //!
 //! # Making a record
 //! - The way: the own record's if there is one; else, counted from [`first_way`](crate::hash::first_way) on and round, the first
-//!   `FREE` one; else the first [`dead`] one; else, of the lowest [`flow_rank`], the one idle for longest (the first of equals): note `FlowEvicted`, and `FlowEvictedEstablished` too if it was
-//!   `ESTABLISHED`. A way that another CPU is writing is passed over; if none is left or the compare-and-swap is lost:
+//!   `FREE` one; else the first [`dead`] one; else, of the lowest [`flow_rank`], the one idle for longest in units of
+//!   [`IDLE_UNIT`] ticks (the first of equals): note `FlowEvicted`, and `FlowEvictedEstablished` too if it was `ESTABLISHED`.
+//!   A way that another CPU is writing is passed over; if none is left or the compare-and-swap is lost:
 //!   `DropContended`. The own record's old entry in `REPLY_INDEX` is freed at once; that of another flow, which is *left
 //!   behind*, when the next record is made on this CPU, before its port is sought, or when this one finds no port.
 //! - The source: the frontend's `snat` (`nat`) or the client (`local`). The port: [`PORT_PROBES`] candidates
@@ -105,6 +106,10 @@ pub const DEAD_CLOSING: u32 = 60;
 /// A closing flow's port may be used again this early if there is no other.
 pub const CLOSING_REUSE: u32 = 2;
 
+/// Eviction tells idle flows apart by this many ticks, a power of two. Of flows that are about equally old it so takes the one
+/// whose record is on its way from memory already; to take another for a second's difference costs 30 ns in each insertion.
+pub const IDLE_UNIT: u32 = 4;
+
 /// The kernel's answer about a next hop is kept for at most two units of 2^-4 of a tick: a quarter of a second.
 pub const HOP_AGE: u32 = 4;
 
@@ -117,28 +122,27 @@ pub const MTU_MIN_V4: u16 = 68;
 /// RFC 8201 §4: smaller reports are discarded.
 pub const MTU_MIN_V6: u32 = 1280;
 
+/// The limits of the four states, each in 16 bits at its number: a shift is quicker than the branches of a `match`, and eviction
+/// asks eight times.
+const DEAD: u64 = {
+    let mut all = (DEAD_NEW as u64) << (16 * flow_state::NEW);
+    all |= (DEAD_REPLIED as u64) << (16 * flow_state::REPLIED);
+    all |= (DEAD_ESTABLISHED as u64) << (16 * flow_state::ESTABLISHED);
+    all | (DEAD_CLOSING as u64) << (16 * flow_state::CLOSING)
+};
+
 /// Whether a flow with this [`meta`] word may be forgotten at `now` (ticks).
 #[inline(always)]
 pub const fn dead(word: u32, now: u32, udp_idle: u32) -> bool {
-    let age = meta::age(word, now);
-    if meta::proto(word) == IPPROTO_UDP {
-        return age > udp_idle;
-    }
-    age > match meta::state(word) {
-        flow_state::NEW => DEAD_NEW,
-        flow_state::REPLIED => DEAD_REPLIED,
-        flow_state::CLOSING => DEAD_CLOSING,
-        _ => DEAD_ESTABLISHED,
-    }
+    let limit = (DEAD >> (16 * (meta::state(word) & 3))) as u32 & 0xffff;
+    meta::age(word, now) > if meta::proto(word) == IPPROTO_UDP { udp_idle } else { limit }
 }
 
 /// What eviction takes first: the lowest. A flood of new flows recycles its own records before it touches an established one.
+/// `CLOSING` 0, `NEW` 1, `REPLIED` 2, `ESTABLISHED` 3.
 #[inline(always)]
 pub const fn flow_rank(word: u32) -> u32 {
-    match meta::state(word) {
-        flow_state::CLOSING => 0,
-        flow_state::NEW => 1,
-        flow_state::REPLIED => 2,
-        _ => 3,
-    }
+    (meta::state(word) as u32 + 1) & 3
 }
+const _: () = assert!(flow_state::NEW == 0 && flow_state::REPLIED == 1);
+const _: () = assert!(flow_state::ESTABLISHED == 2 && flow_state::CLOSING == 3);

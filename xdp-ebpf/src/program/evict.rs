@@ -1,6 +1,6 @@
 //! The way that a new record takes, and what becomes of the record that has it.
 
-use xdp_ebpf::rules::{dead, flow_rank};
+use xdp_ebpf::rules::{IDLE_UNIT, dead, flow_rank};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{WAYS, flow_state, hash, meta, tag};
 
@@ -40,7 +40,7 @@ pub extern "C" fn sluicegate_victim() -> u32 {
         let score = if dead(word, o.now, config.udp_idle) {
             1
         } else {
-            (flow_rank(word) + 1) << 16 | (0xffff - meta::age(word, o.now))
+            (flow_rank(word) + 1) << 16 | (0xffff - meta::age(word, o.now) / IDLE_UNIT)
         };
         if score < lowest && bucket.tag[way].load() != tag::BUSY {
             (best, lowest) = (way as u32, score);
