@@ -1,7 +1,7 @@
 //! Changes under traffic: who keeps a flow, who gets new ones, and how soon.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use ingress_agent::model::snapshot::{Backend, FrontendKind, Protocol, Protocol::Tcp, Protocol::Udp};
@@ -134,19 +134,19 @@ fn constant_change_fails_no_connection() {
     let mut dataplane = lan.open_with(|o| o.previous_table = Duration::from_millis(50)).expect("open");
     let mut world = Snapshots::default().service("s", Tcp, VIP, &endpoints(&[1, 2, 3]));
     dataplane.apply(&world.build()).expect("apply");
-    let stop = AtomicBool::new(false);
+    let (stop, answered) = (AtomicBool::new(false), AtomicU32::new(0));
     std::thread::scope(|scope| {
         let stopping = SetOnDrop(&stop);
         let load = scope.spawn(|| {
-            let mut answered = 0;
             while !stop.load(Ordering::Relaxed) {
                 // An endpoint that drains keeps the flow until it has answered.
                 lan.ask(Tcp, 0, VIP).expect("connect").ask().expect("an answer");
-                answered += 1;
+                answered.fetch_add(1, Ordering::Relaxed);
             }
-            answered
         });
-        for round in 0..300 {
+        // On a busy machine the connections need more changes to come to something.
+        let enough = |round| round >= 300 && answered.load(Ordering::Relaxed) > 50;
+        for round in (0..).take_while(|round| !enough(*round) && !load.is_finished()) {
             let one = nat(&L4Lan::endpoint(round % 3 + 1, false));
             let rest: Vec<_> = endpoints(&[1, 2, 3]).into_iter().filter(|b| b.address != one.address).collect();
             world.set("s", Tcp, VIP, &[rest, vec![draining(one)]].concat());
@@ -154,8 +154,7 @@ fn constant_change_fails_no_connection() {
             dataplane.tick().expect("tick");
         }
         drop(stopping);
-        let answered: u32 = load.join().expect("no connection failed");
-        assert!(answered > 50, "only {answered} connections under 300 changes");
+        load.join().expect("no connection failed");
     });
 }
 
