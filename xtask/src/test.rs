@@ -10,7 +10,7 @@ use crate::{build, control_plane, helm, licences, setup, steps, tidy};
 
 /// A test program that prints nothing for so long hangs: it is ended, and the others still run. The slowest test takes
 /// two minutes on two cores.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 #[derive(Args)]
 pub(crate) struct Options {
