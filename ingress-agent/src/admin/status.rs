@@ -291,7 +291,7 @@ fn pool_backends(
                 Forwarding::Local => "local".into(),
                 Forwarding::Nat => "nat".into(),
             },
-            node: b.node.clone(),
+            node: b.node.as_deref().map(str::to_owned),
             // What XDP counted for the same pool under another frontend is not this one's.
             traffic: counts
                 .get(&(&pool.name, b.address))

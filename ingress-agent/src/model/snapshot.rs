@@ -208,7 +208,7 @@ pub struct Backend {
     pub state: BackendState,
     pub forwarding: Forwarding,
     /// `nodeName` of the endpoint, if any.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

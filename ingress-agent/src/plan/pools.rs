@@ -221,7 +221,7 @@ fn backends(
             weight: endpoint.weight,
             state: if endpoint.ready || last_resort { BackendState::Ready } else { BackendState::Draining },
             forwarding: if name.local { Forwarding::Local } else { service.forwarding.unwrap_or(by_node) },
-            node: endpoint.node.map(ToString::to_string),
+            node: endpoint.node.cloned(),
         }
     };
     merged.into_iter().map(backend).collect()
