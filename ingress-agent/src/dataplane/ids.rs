@@ -14,24 +14,30 @@ pub(super) struct Ids {
     fresh: u32,
     limit: u32,
     rest: Duration,
+    /// In the order in which they were given back.
     resting: VecDeque<(u32, Instant)>,
+    /// So many of the first ones need no rest any more.
+    awake: usize,
 }
 
 impl Ids {
     pub(super) fn new(limit: u32, rest: Duration) -> Self {
-        Self { fresh: 1, limit, rest, resting: VecDeque::new() }
+        Self { fresh: 1, limit, rest, resting: VecDeque::new(), awake: 0 }
     }
 
     /// Takes note of the numbers found in use (sorted, without repetition). The others below them begin their rest.
     pub(super) fn adopt(&mut self, taken: &[u32], now: Instant) {
         self.fresh = taken.last().map_or(1, |last| last + 1);
         let mut used = taken.iter().copied().peekable();
+        self.awake = 0;
         self.resting = (1..self.fresh).filter(|id| used.next_if_eq(id).is_none()).map(|id| (id, now)).collect();
     }
 
     /// A rested number, else a fresh one.
     pub(super) fn take(&mut self, now: Instant) -> Option<u32> {
-        if self.resting.front().is_some_and(|(_, since)| now.saturating_duration_since(*since) >= self.rest) {
+        let rested = |since: Instant| now.saturating_duration_since(since) >= self.rest;
+        if self.awake > 0 || self.resting.front().is_some_and(|(_, since)| rested(*since)) {
+            self.awake = self.awake.saturating_sub(1);
             return self.resting.pop_front().map(|(id, _)| id);
         }
         if self.fresh == self.limit {
@@ -41,9 +47,13 @@ impl Ids {
         Some(self.fresh - 1)
     }
 
-    /// The number that rested longest, however short. The caller has made sure that nothing meets its next owner.
-    pub(super) fn take_tired(&mut self) -> Option<u32> {
-        self.resting.pop_front().map(|(id, _)| id)
+    /// Ends every rest before its time. The caller has made sure that nothing meets the next owner of any of them.
+    pub(super) fn wake(&mut self) {
+        self.awake = self.resting.len();
+    }
+
+    pub(super) fn nobody_rests(&self) -> bool {
+        self.resting.is_empty()
     }
 
     pub(super) fn give(&mut self, id: u32, now: Instant) {
@@ -63,10 +73,14 @@ mod tests {
         ids.give(1, t);
         assert_eq!(ids.take(t), Some(3), "1 still rests");
         assert_eq!(ids.take(t), None, "nothing else is left");
-        assert_eq!(ids.take_tired(), Some(1));
-        assert_eq!(ids.take_tired(), None);
         ids.give(2, t);
-        assert_eq!(ids.take(t + REST), Some(2));
+        ids.wake();
+        ids.give(3, t);
+        assert_eq!([ids.take(t), ids.take(t)], [Some(1), Some(2)]);
+        assert_eq!(ids.take(t), None, "3 came back after the others were woken");
+        assert!(!ids.nobody_rests());
+        assert_eq!(ids.take(t + REST), Some(3));
+        assert!(ids.nobody_rests());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod addresses;
 mod adopt;
 mod apply;
 mod frontends;
+mod leaving;
 mod pools;
 mod sources;
 mod sweep;
@@ -12,7 +13,7 @@ mod sweep;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use ipnet::IpNet;
@@ -20,10 +21,12 @@ use xdp_ebpf::Addr;
 
 use self::addresses::AddressUse;
 use self::adopt::Adopted;
+use self::leaving::Leaving;
 use self::sweep::Sweep;
 use super::filter::FilterCounts;
 use super::ids::{Ids, REST};
 use super::maps::Maps;
+use super::options::DataplaneOptions;
 use super::pool::{PoolKey, PoolState};
 use super::tables::Tables;
 use crate::model::snapshot::{Frontend, FrontendKey};
@@ -45,6 +48,7 @@ pub(super) struct Image {
     frontend_ids: Ids,
     pool_ids: Ids,
     backend_ids: Ids,
+    leaving: Leaving,
     /// Endpoints in all pools, at most `max_backends`.
     backends: usize,
     max_backends: usize,
@@ -64,7 +68,8 @@ pub(super) struct FrontendState {
 
 impl Image {
     /// Reads what adopted maps hold; empty ones hold nothing.
-    pub(super) fn read(maps: Maps, seed: u64, keep: Duration, max_backends: u32, now: Instant) -> Result<Self> {
+    pub(super) fn read(maps: Maps, seed: u64, options: &DataplaneOptions, now: Instant) -> Result<Self> {
+        let keep = options.previous_table;
         let tables = Tables::new(maps.ring_slots(), keep);
         let sweep = Sweep::new(maps.flow_buckets());
         let mut image = Self {
@@ -83,7 +88,8 @@ impl Image {
             adopted: None,
             filter: FilterCounts::new(),
             backends: 0,
-            max_backends: max_backends as usize,
+            leaving: Leaving::new(options.leave),
+            max_backends: options.max_backends as usize,
             sweep,
             scratch: Vec::new(),
         };
@@ -94,6 +100,7 @@ impl Image {
     /// Periodic work, a bounded amount a call.
     pub(super) fn tick(&mut self, now: Instant, tick: u32) -> Result<()> {
         self.tables.tick(&self.maps, now);
+        self.end_leave(now);
         self.forget_lingering(now)?;
         self.sweep_some(now, tick)
     }

@@ -112,13 +112,12 @@ impl Dataplane {
         let maps = Maps::open(&pins, &specs)?;
         let config = configure(&maps, &options)?;
         let clock = Clock::new(config.tick_shift)?;
-        let image =
-            Image::read(maps, config.seed, options.previous_table, options.max_backends, now).with_context(|| {
-                format!(
-                    "adopt the maps under {0}; `sluicegate uninstall --pin-path {0}` removes them, flows are lost",
-                    pin_path.display()
-                )
-            })?;
+        let image = Image::read(maps, config.seed, &options, now).with_context(|| {
+            format!(
+                "adopt the maps under {0}; `sluicegate uninstall --pin-path {0}` removes them, flows are lost",
+                pin_path.display()
+            )
+        })?;
         tracing::info!(
             adopted,
             frontends = image.frontends.len(),

@@ -31,6 +31,8 @@ pub struct DataplaneOptions {
     pub udp_idle: Duration,
     /// How long packets without a flow record go by the table before a change.
     pub previous_table: Duration,
+    /// How long connections to a TCP endpoint that left its pool may go on. Then a client that sends something is reset.
+    pub leave: Duration,
 }
 
 impl Default for DataplaneOptions {
@@ -48,6 +50,7 @@ impl Default for DataplaneOptions {
             snat_ports: 1024..=65535,
             udp_idle: Duration::from_secs(30),
             previous_table: Duration::from_mins(1),
+            leave: Duration::from_secs(10),
         }
     }
 }

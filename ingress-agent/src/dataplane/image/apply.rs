@@ -17,6 +17,7 @@ impl Image {
     pub(in crate::dataplane) fn apply(&mut self, snapshot: &Snapshot, now: Instant) -> Result<Vec<String>> {
         let mut problems = Vec::new();
         self.tables.tick(&self.maps, now);
+        self.end_leave(now);
         let (changed, removed) = self.changed_frontends(snapshot);
         let (new_vips, old_vips) = self.changed_vips(snapshot);
         self.claim_adopted(&changed);

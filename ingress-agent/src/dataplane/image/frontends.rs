@@ -118,7 +118,8 @@ impl Image {
         let mut id = self.frontend_ids.take(now);
         if id.is_none() {
             self.sweep_all(now)?;
-            id = self.frontend_ids.take_tired();
+            self.frontend_ids.wake();
+            id = self.frontend_ids.take(now);
         }
         if let Some(id) = id {
             self.maps.frontend_traffic.set(id, zeroes()?, 0).context("reset FRONTEND_TRAFFIC")?;

@@ -1,5 +1,5 @@
-//! Pools: endpoints into `BACKENDS`, then a Maglev table into `RINGS`, then the swap in `POOLS`, and only then are the endpoints
-//! that left forgotten. No packet ever picks an entry that is not written yet.
+//! Pools: endpoints into `BACKENDS`, then a Maglev table into `RINGS`, then the swap in `POOLS`, and only then do the endpoints
+//! leave that are not named any more (`leaving.rs`). No packet ever picks an entry that is not written yet.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,7 +60,7 @@ impl Image {
         let mut slots = change.kept;
         let mut surplus = 0;
         for slot in change.added {
-            match self.add_backend(slot, now)? {
+            match self.add_backend(key, state.id, slot, now)? {
                 Some(slot) => slots.push(slot),
                 None => surplus += 1,
             }
@@ -77,21 +77,24 @@ impl Image {
         state.slots = slots;
         self.retable(key, pool, state, now, problems)?;
         for slot in change.gone {
-            self.remove_backend(&slot, now);
+            self.leave(key, state.id, slot, now);
         }
         state.source = (problems.len() == before).then(|| Arc::clone(pool));
         Ok(())
     }
 
     /// Gives an endpoint an entry. `None` when the limit is reached.
-    fn add_backend(&mut self, mut slot: Slot, now: Instant) -> Result<Option<Slot>> {
+    fn add_backend(&mut self, key: &PoolKey, pool: u32, mut slot: Slot, now: Instant) -> Result<Option<Slot>> {
         if let Some((id, epoch)) = self.claim_orphan(&slot) {
             // Adopted while it was draining, so no table named it.
             (slot.id, slot.epoch) = (id, epoch);
+        } else if self.backends >= self.max_backends {
+            return Ok(None);
+        } else if let Some((id, epoch)) = self.leaving.claim(key, pool, &slot) {
+            // It came back before its flows ended.
+            (slot.id, slot.epoch) = (id, epoch);
+            self.backends += 1;
         } else {
-            if self.backends >= self.max_backends {
-                return Ok(None);
-            }
             let Some(id) = self.new_backend_id(now) else { return Ok(None) };
             let before = self.maps.backends.load(id as usize).epoch;
             if before != 0 {
@@ -110,26 +113,37 @@ impl Image {
 
     fn new_backend_id(&mut self, now: Instant) -> Option<u32> {
         self.backend_ids.take(now).or_else(|| {
+            if self.backend_ids.nobody_rests() {
+                self.end_leave_early(now);
+            }
+            // That waits for packets, which takes milliseconds; so it is for many.
             self.tables.end_all_graces(&self.maps);
-            self.backend_ids.take_tired()
+            self.backend_ids.wake();
+            self.backend_ids.take(now)
         })
     }
 
     fn new_pool_id(&mut self, now: Instant) -> Option<u32> {
         self.pool_ids.take(now).or_else(|| {
             wait_for_packets();
-            self.pool_ids.take_tired()
+            self.pool_ids.wake();
+            self.pool_ids.take(now)
         })
     }
 
-    /// One 8-byte store makes every flow to it a miss. No table names it any more.
+    /// No table names it any more.
     pub(super) fn remove_backend(&mut self, slot: &Slot, now: Instant) {
+        self.backends -= 1;
+        self.end_backend(slot, now);
+    }
+
+    /// One 8-byte store makes every flow to it a miss.
+    pub(super) fn end_backend(&mut self, slot: &Slot, now: Instant) {
         let gone = Slot { state: backend_state::GONE, epoch: slot.epoch.wrapping_add(1).max(1), ..*slot };
         self.maps.backends.store(slot.id as usize, &backend(&gone));
         if slot.forwarding == forwarding::LOCAL {
             self.unwatch(Bit::of_address(&addr(slot.address.ip())));
         }
-        self.backends -= 1;
         self.backend_ids.give(slot.id, now);
     }
 
@@ -240,8 +254,8 @@ impl Image {
     pub(super) fn remove_pool(&mut self, key: &PoolKey, now: Instant) {
         let Some(state) = self.pools.remove(key) else { return };
         self.tables.remove(&self.maps, state.id, now);
-        for slot in &state.slots {
-            self.remove_backend(slot, now);
+        for slot in state.slots {
+            self.leave(key, state.id, slot, now);
         }
         self.pool_ids.give(state.id, now);
     }
@@ -252,7 +266,7 @@ fn wanted_size(asked: u32, backends: usize) -> u32 {
     if maglev::SIZES.contains(&asked) { asked } else { maglev::size_for(backends) }
 }
 
-fn backend(slot: &Slot) -> Backend {
+pub(super) fn backend(slot: &Slot) -> Backend {
     let (addr, port) = pool::wire(slot.address);
     Backend { addr, port, forwarding: slot.forwarding, state: slot.state, epoch: slot.epoch }
 }
