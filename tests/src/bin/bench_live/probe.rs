@@ -1,5 +1,5 @@
 //! When a change is there, as a client sees it: at L4, a new connection from one port goes to another endpoint than the one
-//! that went (the time at which that connection began; one that was being opened as its endpoint went is lost with it); in the
+//! that went (the time at which that connection began; one that was being opened as its endpoint went is served by it); in the
 //! proxy, another endpoint answers, or a path that was not found does. It is asked again and again from the moment of the
 //! rename. Runs inside the client's namespace.
 
@@ -14,8 +14,6 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::cluster::{self, Endpoints};
 
 const PATIENCE: Duration = Duration::from_secs(5);
-/// While a change is awaited: an answer takes a tenth of it, and one that never comes must not hide when the next would.
-const GLANCE: Duration = Duration::from_millis(2);
 
 /// Takes one of a hundred endpoints away; how long until a flow that belonged to it goes elsewhere.
 pub(crate) fn endpoint_in_xdp(agent: &Agent, service: usize) -> Result<Duration> {
@@ -26,7 +24,7 @@ pub(crate) fn endpoint_in_xdp(agent: &Agent, service: usize) -> Result<Duration>
     let renamed = agent.write(&cluster::slice_file(service), &text)?;
     loop {
         let began = renamed.elapsed();
-        if backend(vip, port, GLANCE).is_ok_and(|name| name != "one") {
+        if backend(vip, port)? != "one" {
             return Ok(began);
         }
         ensure!(began < PATIENCE, "new connections still go to the endpoint that went");
@@ -66,7 +64,7 @@ pub(crate) fn path_in_proxy(agent: &Agent, service: usize) -> Result<Duration> {
 /// A source port from which new connections go to the last endpoint: one in a hundred.
 fn port_of_the_last(vip: SocketAddr) -> Result<u16> {
     for port in 20_000..24_000 {
-        if backend(vip, port, PATIENCE)? == "one" {
+        if backend(vip, port)? == "one" {
             return Ok(port);
         }
     }
@@ -74,14 +72,14 @@ fn port_of_the_last(vip: SocketAddr) -> Result<u16> {
 }
 
 /// Who answers a new connection from this source port. It is reset at once, so that the port is free again.
-fn backend(vip: SocketAddr, port: u16, patience: Duration) -> Result<String> {
+fn backend(vip: SocketAddr, port: u16) -> Result<String> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).context("make a socket")?;
     socket.set_reuse_address(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
-    socket.set_read_timeout(Some(patience))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
     socket.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))).context("bind the source port")?;
     socket
-        .connect_timeout(&SockAddr::from(vip), patience)
+        .connect_timeout(&SockAddr::from(vip), PATIENCE)
         .with_context(|| format!("connect to {vip} from port {port}"))?;
     let mut socket = &socket;
     socket.write_all(b"GET / HTTP/1.1\r\nHost: any.example\r\n\r\n")?;
