@@ -15,7 +15,7 @@ use ingress_tests::cluster::{ControlPlane, Kubelet, Node};
 use ingress_tests::deploy;
 use ingress_tests::edge::Agent;
 use ingress_tests::lan::{Host, Lan};
-use ingress_tests::load::web::{self, Pace, Site};
+use ingress_tests::load::web::{self, Site};
 use ingress_tests::load::{self, Outcome, Stop};
 use ingress_tests::place::Place;
 use ingress_tests::table::Table;
@@ -161,13 +161,12 @@ struct Load {
 impl Load {
     fn start(client: &Host, site: &Site, arguments: &Arguments) -> Self {
         let (stop, stopped) = Stop::by_hand();
-        // A little sooner than the rate asks for, since an answer takes its time, too.
-        let pause = Duration::from_secs_f64(0.9 * arguments.connections as f64 / f64::from(arguments.rate));
-        let pace = Pace { workers: arguments.connections, requests_a_connection: usize::MAX, pause };
+        // A little faster than the rate that is wanted, which the first moments fall short of.
+        let (connections, rate) = (arguments.connections, 1.02 * f64::from(arguments.rate));
         let (ns, site) = (client.ns.clone(), site.clone());
         let thread = std::thread::spawn(move || {
             ns.enter_thread()?;
-            Ok(runtime()?.block_on(web::load(&site, pace, stopped)))
+            Ok(runtime()?.block_on(web::steady(&site, connections, rate, stopped)))
         });
         Self { stop, began: Instant::now(), thread }
     }

@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::{Outcome, PATIENCE, Stop, now_ms};
@@ -129,37 +129,79 @@ impl Connection {
     }
 }
 
+/// When a worker asks next.
+#[derive(Clone, Copy)]
+enum Next {
+    /// So long after an answer.
+    After(Duration),
+    /// Then, and once a period from then on, however long answers take.
+    Due(Instant, Duration),
+}
+
+impl Next {
+    async fn wait(&mut self) {
+        match self {
+            Self::After(pause) if pause.is_zero() => {}
+            Self::After(pause) => sleep(*pause).await,
+            Self::Due(due, period) => {
+                *due += *period;
+                // Whoever is late asks at once. What was missed before that is not made up for.
+                *due = Instant::now().checked_sub(*period).map_or(*due, |earliest| earliest.max(*due));
+                sleep_until(*due).await;
+            }
+        }
+    }
+}
+
 /// Requests from several workers until stopped.
 pub async fn load(site: &Site, pace: Pace, stop: Stop) -> Outcome {
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..pace.workers {
+    let worker = |_| worker(site.clone(), pace.requests_a_connection, Next::After(pace.pause), stop.clone());
+    all((0..pace.workers).map(worker)).await
+}
+
+/// So many requests a second on so many connections, evenly, until stopped. A connection is replaced when it says that it is over.
+pub async fn steady(site: &Site, connections: usize, rate: f64, stop: Stop) -> Outcome {
+    let (began, period) = (Instant::now(), Duration::from_secs_f64(connections as f64 / rate));
+    let worker = |i| {
         let (site, stop) = (site.clone(), stop.clone());
-        tasks.spawn(async move {
-            let mut outcome = Outcome::default();
-            while !stop.now() {
-                let began = now_ms();
-                let mut connection = match Connection::open(&site).await {
-                    Ok(connection) => connection,
-                    Err(error) => {
-                        outcome.note(began, Err::<(), _>(error));
-                        continue;
-                    }
-                };
-                for _ in 0..pace.requests_a_connection {
-                    let began = now_ms();
-                    let result = connection.get().await;
-                    let broken = result.is_err();
-                    outcome.note(began, result);
-                    if broken || connection.is_over() || stop.now() {
-                        break;
-                    }
-                    if !pace.pause.is_zero() {
-                        tokio::time::sleep(pace.pause).await;
-                    }
-                }
+        async move {
+            let first = began + period.mul_f64(i as f64 / connections as f64);
+            sleep_until(first).await;
+            worker(site, usize::MAX, Next::Due(first, period), stop).await
+        }
+    };
+    all((0..connections).map(worker)).await
+}
+
+async fn worker(site: Site, requests_a_connection: usize, mut next: Next, stop: Stop) -> Outcome {
+    let mut outcome = Outcome::default();
+    while !stop.now() {
+        let began = now_ms();
+        let mut connection = match Connection::open(&site).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                outcome.note(began, Err::<(), _>(error));
+                continue;
             }
-            outcome
-        });
+        };
+        for _ in 0..requests_a_connection {
+            let began = now_ms();
+            let result = connection.get().await;
+            let broken = result.is_err();
+            outcome.note(began, result);
+            if broken || connection.is_over() || stop.now() {
+                break;
+            }
+            next.wait().await;
+        }
+    }
+    outcome
+}
+
+async fn all(workers: impl Iterator<Item = impl Future<Output = Outcome> + Send + 'static>) -> Outcome {
+    let mut tasks = tokio::task::JoinSet::new();
+    for worker in workers {
+        tasks.spawn(worker);
     }
     let mut all = Outcome::default();
     for outcome in tasks.join_all().await {
