@@ -17,6 +17,30 @@ pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name)
 }
 
+/// The `ServiceAccount` of the agents, and what the base grants it, for `kubectl apply`. Its comments are left, and each rule
+/// begins with `- apiGroups:`, so that a test can take one away.
+pub fn rights() -> String {
+    let file = |name: &str| {
+        let path = path("kustomize/base").join(format!("{name}.yaml"));
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    };
+    // As kustomize puts them into the namespace.
+    let metadata = "metadata:\n  name: sluicegate\n";
+    let placed = |name: &str| file(name).replace(metadata, &format!("{metadata}  namespace: sluicegate-system\n"));
+    [file("namespace"), placed("service-account"), file("cluster-role"), placed("role")].join("---\n")
+}
+
+/// [`rights`] without the rule of one resource.
+pub fn rights_without(resource: &str) -> String {
+    let rights = rights();
+    let rule = format!("  resources: [{resource}]\n");
+    let at = rights.find(&rule).unwrap_or_else(|| panic!("no rule is of {resource} alone"));
+    let begin = rights[..at].rfind("- apiGroups:").expect("a rule begins");
+    let end =
+        at + rights[at..].find("verbs:").and_then(|v| Some(v + rights[at + v..].find('\n')? + 1)).expect("it ends");
+    format!("{}{}", &rights[..begin], &rights[end..])
+}
+
 /// Helm, beside cargo's own directories.
 pub fn helm() -> Result<PathBuf> {
     let own = std::env::current_exe().context("find this program")?;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use ingress_agent::model::pool_state::PoolCount;
 use ingress_agent::model::route::{Action, HostTable, PathMatch, PathRewrite, Route, VirtualHost};
 use ingress_agent::model::snapshot::{BackendState, Forwarding, FrontendKind, Snapshot};
 
@@ -65,6 +66,13 @@ pub fn dump(snapshot: &Snapshot) -> String {
     }
     for certificate in snapshot.certificates.values() {
         line(&mut out, 0, &format!("certificate {} for {}", certificate.name, certificate.names.join(", ")));
+    }
+    for pool in &*snapshot.served.pools {
+        let count = |family: &str, count: &Option<PoolCount>| {
+            count.map_or(String::new(), |c| format!(", {family} {} given and {} left", c.assigned, c.available))
+        };
+        let counts = count("IPv4", &pool.v4) + &count("IPv6", &pool.v6);
+        line(&mut out, 0, &format!("VirtualIPPool {} {:?}{counts}: {}", pool.name, pool.verdict, pool.message));
     }
     for rejection in &snapshot.rejections {
         line(&mut out, 0, &format!("{:?}: {rejection}", rejection.severity));

@@ -12,7 +12,7 @@ mod traffic;
 use ingress_tests::deploy;
 use ingress_tests::wait;
 use traffic::{Backend, Traffic};
-use world::{Edge, PATIENCE, RIGHTS, World, class, ingress, service};
+use world::{Edge, PATIENCE, World, class, ingress, service};
 
 const POOLS: &str = "virtualippools.sluicegate.io";
 
@@ -44,6 +44,18 @@ fn pool(name: &str, addresses: &str, more: &str) -> String {
     )
 }
 
+/// What the status of a pool says: reasons of its conditions, and IPv4 addresses assigned and left.
+#[track_caller]
+fn pool_is(w: &World, name: &str, expected: &str) {
+    let path =
+        "jsonpath={range .status.conditions[*]}{.type}={.reason} {end}{.status.assignedIPv4} {.status.availableIPv4}";
+    let mut last = String::new();
+    wait::within(PATIENCE, &format!("the status of the pool {name} is `{expected}`"), || {
+        last = w.kubectl(&["get", "virtualippool", name, "-o", path]);
+        (last == expected).then_some(())
+    });
+}
+
 /// A Service that takes an address of a pool.
 fn asking(name: &str) -> String {
     service(name, "").replace(", annotations: { sluicegate.io/vips: '' }", "")
@@ -51,7 +63,7 @@ fn asking(name: &str) -> String {
 
 #[test]
 fn the_api_server_is_killed_and_restarted_and_no_request_fails() {
-    let w = World::new("kfkill", RIGHTS);
+    let w = World::new("kfkill");
     let backend = Backend::start(&w, "one", 11);
     w.cluster
         .apply(&(service("echo", "10.1.0.101") + &class("10.1.0.100") + &ingress("shop", "sluicegate", "web")))
@@ -75,7 +87,7 @@ fn the_api_server_is_killed_and_restarted_and_no_request_fails() {
 
 #[test]
 fn two_agents_of_one_name_are_each_told() {
-    let w = World::new("kftwins", RIGHTS);
+    let w = World::new("kftwins");
     w.cluster.apply(&service("echo", "10.1.0.101")).expect("apply");
     let mut first = w.edge("one", 2, &["--hold-vips", "10.1.0.101"]);
     first.agent.start_again().expect("start the first");
@@ -100,7 +112,7 @@ fn two_agents_of_one_name_are_each_told() {
 
 #[test]
 fn a_pool_that_overlaps_another_or_holds_a_nodes_address_is_told_of() {
-    let w = World::new("kfpools", RIGHTS);
+    let w = World::new("kfpools");
     define_pools(&w);
     w.cluster.apply("apiVersion: v1\nkind: Node\nmetadata: { name: worker }\n").expect("make a node");
     let own = r#"{"status":{"addresses":[{"type":"InternalIP","address":"10.1.0.120"}]}}"#;
@@ -113,6 +125,7 @@ fn a_pool_that_overlaps_another_or_holds_a_nodes_address_is_told_of() {
         wait::within(PATIENCE, "an address", || Some(w.status(object)).filter(|s| !s.is_empty()))
     };
     let before = address(&w, "service/echo");
+    pool_is(&w, "first", "Accepted=Accepted Available=AddressesLeft 1 1");
 
     // Older objects win, and creation times are whole seconds: the name decides between equals.
     w.cluster.apply(&pool("overlaps", "10.1.0.102-10.1.0.110", "")).expect("apply");
@@ -120,8 +133,10 @@ fn a_pool_that_overlaps_another_or_holds_a_nodes_address_is_told_of() {
         "virtualippool/overlaps",
         &["Rejected", "10.1.0.102-10.1.0.110 overlaps 10.1.0.101-10.1.0.102 of VirtualIPPool first"],
     );
+    pool_is(&w, "overlaps", "Accepted=Overlaps Available=NotAccepted 0 0");
     w.cluster.apply(&pool("reaches", "10.1.0.120-10.1.0.121", ", autoAssign: false")).expect("apply");
     w.describes("virtualippool/reaches", &["10.1.0.120, an address of Node worker: it is not given out"]);
+    pool_is(&w, "reaches", "Accepted=HoldsNodeAddress Available=AddressesLeft 0 1");
     // The rest of that pool is of use, and who had an address keeps it.
     let asks =
         asking("rest").replace("namespace: demo", "namespace: demo, annotations: { sluicegate.io/pool: reaches }");
@@ -134,12 +149,30 @@ fn a_pool_that_overlaps_another_or_holds_a_nodes_address_is_told_of() {
     w.cluster.apply(&asking("third")).expect("apply");
     w.describes("service/third", &["VirtualIPPool first (2 addresses)"]);
     assert_eq!(w.status("service/echo"), before);
+    // The pools say so themselves, and what is told changes with what is so.
+    pool_is(&w, "first", "Accepted=Accepted Available=Exhausted 2 0");
+    pool_is(&w, "reaches", "Accepted=HoldsNodeAddress Available=Exhausted 1 0");
+    w.describes("virtualippool/first", &["Exhausted", "no IPv4 address is left (2 assigned)"]);
+    let shown = w.kubectl(&["get", "virtualippools"]);
+    let header: Vec<&str> = shown.lines().next().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(header, ["NAME", "ADDRESSES", "AUTO", "ACCEPTED", "IPV4", "LEFT", "IPV6", "AGE"]);
+    let path = "jsonpath={.status.conditions[0].observedGeneration} {.metadata.generation}";
+    let generation = |name: &str| w.kubectl(&["get", "virtualippool", name, "-o", path]);
+    assert_eq!(generation("first"), "1 1");
+    w.kubectl(&["delete", "service/rest", "--namespace=demo"]);
+    pool_is(&w, "reaches", "Accepted=HoldsNodeAddress Available=AddressesLeft 0 1");
+    let apart = r#"{"spec":{"addresses":["10.1.0.103-10.1.0.110"]}}"#;
+    w.kubectl(&["patch", "virtualippool/overlaps", "--type=merge", "-p", apart]);
+    // The third Service has its address now.
+    pool_is(&w, "overlaps", "Accepted=Accepted Available=AddressesLeft 1 7");
+    assert_eq!(generation("overlaps"), "2 2");
+    assert_eq!(w.status("service/echo"), before);
     readyz(&edge, "nothing else is wrong", |status, text| status == 200 && text == "ok\n");
 }
 
 #[test]
 fn a_definition_of_a_newer_version_takes_nothing_away() {
-    let w = World::new("kfcrd", RIGHTS);
+    let w = World::new("kfcrd");
     define_pools(&w);
     w.cluster.apply(&(pool("front", "10.1.0.101-10.1.0.104", "") + &asking("echo"))).expect("apply");
     let mut edge = w.edge("one", 2, &[]);
@@ -170,6 +203,7 @@ fn a_definition_of_a_newer_version_takes_nothing_away() {
     ));
     let objects = r#"{"addresses":[{"from":"10.1.0.150","to":"10.1.0.160"}]}"#;
     until_told(objects, "spec.addresses[0]: invalid type: map, expected a string");
+    pool_is(&w, "front", "Accepted=Invalid Available=AddressesLeft 1 3");
     w.cluster.apply(&asking("more")).expect("apply");
     let more = wait::within(PATIENCE, "an address of the pool as it was", || {
         Some(w.status("service/more")).filter(|s| !s.is_empty())
@@ -203,7 +237,7 @@ const FORGED: &str = "2026-01-01T00:00:00.000000Z  INFO ingress_agent: all is we
 
 #[test]
 fn a_hostile_ingress_hurts_only_itself_and_forges_no_line() {
-    let w = World::new("kfevil", RIGHTS);
+    let w = World::new("kfevil");
     let backend = Backend::start(&w, "one", 11);
     w.cluster
         .apply(&(service("echo", "10.1.0.101") + &class("10.1.0.100") + &ingress("shop", "sluicegate", "web")))

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use ingress_agent::model::class_rule::ClassRule;
 use ingress_agent::model::snapshot::ObjectName;
 use ingress_agent::plan::{Plan, PlanOptions, plan};
 use ingress_agent::sources::SourceOptions;
@@ -46,7 +47,7 @@ fn damaged_manifests_harm_only_themselves() {
     texts.sort();
     let options = PlanOptions {
         ingress_vips: vec!["203.0.113.80".parse().unwrap()],
-        watch_ingress_without_class: true,
+        classes: ClassRule { without_class: true, ..ClassRule::default() },
         ..PlanOptions::default()
     };
     let sources = SourceOptions { tcp_services: Some(ObjectName::new("ingress", "tcp")), ..SourceOptions::default() };

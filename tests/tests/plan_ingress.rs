@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use ingress_agent::model::class_rule::ClassRule;
 use ingress_agent::model::route::{Action, HostTable, PathMatch, Route, VirtualHost};
 use ingress_agent::plan::{PlanOptions, plan};
 use ingress_agent::sources::SourceOptions;
@@ -31,7 +32,7 @@ fn check_manifest(manifest: &str, rows: &[(&str, &str, &str)]) {
     let facts = store.publish(SystemTime::now(), &[]).expect("the first facts");
     let options = PlanOptions {
         ingress_vips: vec!["203.0.113.80".parse().expect("an address")],
-        watch_ingress_without_class: true,
+        classes: ClassRule { without_class: true, ..ClassRule::default() },
         ..PlanOptions::default()
     };
     let planned = plan(&facts, &options, None);

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ingress_agent::model::class_rule::ClassRule;
 use ingress_agent::model::facts::Facts;
 use ingress_agent::model::snapshot::{ObjectName, Snapshot};
 use ingress_agent::plan::{PlanOptions, plan};
@@ -22,7 +23,7 @@ fn options() -> PlanOptions {
     PlanOptions {
         node: "node-1".to_owned(),
         ingress_vips: vec!["203.0.113.80".parse().expect("an address")],
-        watch_ingress_without_class: true,
+        classes: ClassRule { without_class: true, ..ClassRule::default() },
         external_ips: true,
         default_backend: Some(ObjectName::new("n0", "s0")),
         ..PlanOptions::default()

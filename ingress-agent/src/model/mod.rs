@@ -19,7 +19,11 @@ pub mod source;
 
 pub mod facts;
 
+pub mod class_rule;
+
 pub mod addresses;
+
+pub mod pool_state;
 
 pub mod selector;
 

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::pool_state::PoolState;
 use super::rejection::Rejection;
 use super::route::Listener;
 use super::stream::Stream;
@@ -42,13 +43,15 @@ pub struct Snapshot {
     pub rejections: Vec<Rejection>,
 }
 
-/// Which objects are served on which addresses. Both lists are sorted by name.
+/// Which objects are served on which addresses, and what the addresses come from. Each list is sorted by name.
 #[derive(Clone, Debug, Default)]
 pub struct Served {
     /// Services of type `LoadBalancer` that have at least one port at an address.
     pub services: Arc<Vec<Arc<ServedObject>>>,
     /// Ingresses of our classes.
     pub ingresses: Arc<Vec<Arc<ServedObject>>>,
+    /// Every VirtualIPPool, whether or not addresses are given from it. Sorted by name.
+    pub pools: Arc<Vec<PoolState>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -48,8 +48,7 @@ type Class<'a> = Option<&'a ObjectName>;
 
 pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, last: Option<&Http>) -> Http {
     let mut http = Http::default();
-    let ours: Vec<&Arc<IngressClassFacts>> =
-        facts.classes.iter().filter(|c| c.controller == options.controller_class).collect();
+    let ours: Vec<&Arc<IngressClassFacts>> = facts.classes.iter().filter(|c| options.classes.owns(c)).collect();
 
     let known: BTreeSet<&str> = facts.classes.iter().map(|c| c.origin.name.name.as_str()).collect();
     let mut chosen: Vec<(Class<'_>, Arc<Compiled>)> = Vec::new();
@@ -205,7 +204,7 @@ fn class<'a>(
     rejections: &mut Vec<Rejection>,
 ) -> Option<Class<'a>> {
     let named = |name: &str| ours.iter().map(|c| &c.origin.name).find(|n| n.name == name).map(Some);
-    match &ingress.class {
+    match options.classes.meant(&ingress.class) {
         ClassChoice::Named(name) => {
             if !known.contains(name.as_str()) {
                 let reason = format!("there is no IngressClass {name}, so nobody serves it");
@@ -213,31 +212,25 @@ fn class<'a>(
             }
             named(name)
         }
-        ClassChoice::Annotation(name) => named(name),
+        // ingress-nginx compares the annotation with its `--ingress-class`, and no IngressClass need be there. One of that name
+        // that is ours says where it is served.
+        ClassChoice::Annotation(name) => match &options.classes.annotation {
+            Some(ours) => (ours == name).then(|| named(name).unwrap_or(None)),
+            None => named(name),
+        },
         ClassChoice::None => {
             // Of several, the API server's admission takes the newest.
             let default = ours.iter().filter(|c| c.default).min_by_key(|c| (Reverse(c.origin.created), &c.origin.name));
             if let Some(default) = default {
                 return Some(Some(&default.origin.name));
             }
-            if options.watch_ingress_without_class {
+            if options.classes.without_class {
                 return Some(None);
             }
             let reason = "is missing, and no IngressClass of ours is the default, so it is not served here";
             rejections.push(ingress.origin.warn("Ingress", "spec.ingressClassName", reason));
             None
         }
-    }
-}
-
-/// Whether an Ingress that says this of its class is served here, as far as classes are concerned.
-pub fn is_ours(class: &ClassChoice, facts: &Facts, options: &PlanOptions) -> bool {
-    let ours = |c: &&Arc<IngressClassFacts>| c.controller == options.controller_class;
-    match class {
-        ClassChoice::Named(name) | ClassChoice::Annotation(name) => {
-            facts.classes.find(&ObjectName::new("", name.as_str())).as_ref().is_some_and(ours)
-        }
-        ClassChoice::None => options.watch_ingress_without_class || facts.classes.iter().any(|c| c.default && ours(&c)),
     }
 }
 

@@ -32,7 +32,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use http::is_ours;
 pub use options::{Hold, PlanOptions};
 
 use crate::model::facts::Facts;
@@ -145,7 +144,11 @@ fn snapshot(
         listeners: http.listeners.clone(),
         streams: l4.streams.clone(),
         certificates: http.certificates.clone(),
-        served: Served { services: Arc::clone(&l4.served), ingresses: Arc::clone(&http.served) },
+        served: Served {
+            services: Arc::clone(&l4.served),
+            ingresses: Arc::clone(&http.served),
+            pools: served::pools(&addresses.pools, &facts.rejections, last.map(|l| &l.served.pools)),
+        },
         rejections,
     };
     match last.filter(|last| same(last, &snapshot)) {
@@ -169,6 +172,7 @@ fn same(a: &Snapshot, b: &Snapshot) -> bool {
         && a.vips == b.vips
         && Arc::ptr_eq(&a.served.services, &b.served.services)
         && Arc::ptr_eq(&a.served.ingresses, &b.served.ingresses)
+        && Arc::ptr_eq(&a.served.pools, &b.served.pools)
         && (Arc::ptr_eq(&a.assigned, &b.assigned) || a.assigned == b.assigned)
         && a.rejections == b.rejections
 }

@@ -3,16 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use crate::model::class_rule::ClassRule;
 use crate::model::snapshot::ObjectName;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanOptions {
     /// Name of this node, as in the endpoints' `nodeName`.
     pub node: String,
-    /// `spec.controller` of the IngressClasses that are ours.
-    pub controller_class: String,
-    /// Serve Ingresses that name no class, too.
-    pub watch_ingress_without_class: bool,
+    /// Which Ingresses are ours.
+    pub classes: ClassRule,
     /// Where Ingresses are served unless their class says otherwise.
     pub ingress_vips: Vec<IpAddr>,
     /// The VirtualIPPool that gives more such addresses.
@@ -61,8 +60,7 @@ impl Default for PlanOptions {
     fn default() -> Self {
         Self {
             node: String::new(),
-            controller_class: "sluicegate.io/ingress-controller".to_owned(),
-            watch_ingress_without_class: false,
+            classes: ClassRule::default(),
             ingress_vips: Vec::new(),
             ingress_pool: None,
             watch_services_without_class: true,

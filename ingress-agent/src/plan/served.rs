@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::keep;
+use crate::model::pool_state::{PoolState, PoolVerdict};
+use crate::model::rejection::{Rejection, Severity};
 use crate::model::snapshot::{ObjectName, ServedObject};
 
 /// `now` comes sorted by name. An object without an address is not in the list.
@@ -29,6 +32,38 @@ pub(super) fn list<'a>(
         Some(last) => Arc::clone(last),
         None => Arc::new(list),
     }
+}
+
+/// The pools, with those that could not be parsed. `now` is sorted by name.
+pub(super) fn pools(
+    now: &Arc<Vec<PoolState>>,
+    rejections: &[Rejection],
+    last: Option<&Arc<Vec<PoolState>>>,
+) -> Arc<Vec<PoolState>> {
+    let broken = |r: &&Rejection| r.kind == "VirtualIPPool" && r.severity == Severity::Rejected;
+    let mut broken = rejections.iter().filter(broken).peekable();
+    if broken.peek().is_none() {
+        return Arc::clone(now);
+    }
+    let mut all = now.to_vec();
+    for rejection in broken {
+        let message = format!("{}: {}", rejection.field, rejection.reason);
+        let verdict = PoolVerdict::Invalid;
+        match all.binary_search_by(|state| state.name.cmp(&rejection.name)) {
+            // Its last good state gives addresses on.
+            Ok(at) => {
+                let Some(state) = all.get_mut(at) else { continue };
+                if state.verdict != verdict {
+                    (state.verdict, state.message, state.generation) = (verdict, message, 0);
+                }
+            }
+            Err(at) => {
+                let (name, uid) = (rejection.name.clone(), rejection.uid.clone());
+                all.insert(at, PoolState { name, uid, generation: 0, verdict, message, v4: None, v6: None });
+            }
+        }
+    }
+    keep(all, last)
 }
 
 #[cfg(test)]

@@ -23,7 +23,12 @@ use serde::{Deserialize, Serialize};
     doc = "Addresses that Sluicegate gives to Services of type LoadBalancer and to IngressClasses, and answers for.",
     printcolumn = r#"{"name":"Addresses", "type":"string", "jsonPath":".spec.addresses"}"#,
     printcolumn = r#"{"name":"Auto", "type":"boolean", "jsonPath":".spec.autoAssign"}"#,
-    printcolumn = r#"{"name":"Accepted", "type":"string", "jsonPath":".status.conditions[?(@.type=='Accepted')].status"}"#,
+    printcolumn = r#"{"name":"Accepted", "type":"string", "jsonPath":".status.conditions[?(@.type=='Accepted')].reason", "description":"Accepted, or why not"}"#,
+    printcolumn = r#"{"name":"IPv4", "type":"integer", "jsonPath":".status.assignedIPv4", "description":"IPv4 addresses that are assigned"}"#,
+    printcolumn = r#"{"name":"Left", "type":"integer", "jsonPath":".status.availableIPv4", "description":"IPv4 addresses that are left"}"#,
+    printcolumn = r#"{"name":"IPv6", "type":"integer", "jsonPath":".status.assignedIPv6", "description":"IPv6 addresses that are assigned"}"#,
+    printcolumn = r#"{"name":"IPv6 left", "type":"integer", "jsonPath":".status.availableIPv6", "priority":1}"#,
+    printcolumn = r#"{"name":"Message", "type":"string", "jsonPath":".status.conditions[?(@.type=='Accepted')].message", "priority":1}"#,
     printcolumn = r#"{"name":"Age", "type":"date", "jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -105,12 +110,23 @@ pub struct NodeSelector {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualIpPoolStatus {
-    /// `Accepted`: addresses are given from it; if not, the reason says why.
+    /// `Accepted`: addresses are given from it; if not, the reason says why (`Overlaps`, `Unusable`, `Invalid`). With the reason
+    /// `HoldsNodeAddress` some of them are not given. `Available`: there are addresses left to give.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// Addresses that are given away now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub assigned: Option<i64>,
+    /// IPv4 addresses that are given away now. What several Services share counts once.
+    #[serde(default, rename = "assignedIPv4", skip_serializing_if = "Option::is_none")]
+    pub assigned_v4: Option<i64>,
+    /// IPv4 addresses that are left.
+    #[serde(default, rename = "availableIPv4", skip_serializing_if = "Option::is_none")]
+    pub available_v4: Option<i64>,
+    /// IPv6 addresses that are given away now.
+    #[serde(default, rename = "assignedIPv6", skip_serializing_if = "Option::is_none")]
+    pub assigned_v6: Option<i64>,
+    /// IPv6 addresses that are left, as far as a number can say.
+    #[serde(default, rename = "availableIPv6", skip_serializing_if = "Option::is_none")]
+    pub available_v6: Option<i64>,
 }
 
 /// The fields of `metav1.Condition`.

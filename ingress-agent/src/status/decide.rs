@@ -13,6 +13,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::pool::{PoolStatus, SeenPool};
+
 /// One entry of `status.loadBalancer.ingress`, as it is or shall be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -36,6 +38,8 @@ pub(super) struct Seen {
     pub(super) known: bool,
     /// Another one who has.
     pub(super) other: Option<String>,
+    /// Of a VirtualIPPool, which has no entries.
+    pub(super) pool: Option<Box<SeenPool>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub(super) enum Write {
     },
     /// Nothing of ours.
     GiveUp,
+    /// Of a VirtualIPPool. Times that are empty are now.
+    Pool(Box<PoolStatus>),
 }
 
 /// KEP-1860: kube-proxy neither takes the address for its own nor short-cuts to it, so that packets from inside the cluster come to
@@ -98,8 +104,11 @@ pub(super) fn words(addresses: &[IpAddr]) -> String {
 
 /// Whether this takes something away from clients.
 pub(super) fn withdraws(write: &Write, seen: &Seen) -> bool {
-    let Write::Put { status, .. } = write else { return true };
-    let Some(addresses) = status else { return false };
+    let addresses = match write {
+        Write::GiveUp => return true,
+        Write::Put { status: Some(addresses), .. } => addresses,
+        Write::Put { status: None, .. } | Write::Pool(_) => return false,
+    };
     let now: BTreeSet<&IpAddr> = addresses.iter().collect();
     seen.entries.iter().filter_map(|e| e.ip.parse::<IpAddr>().ok()).any(|before| !now.contains(&before))
 }

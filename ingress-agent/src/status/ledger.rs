@@ -11,10 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::decide::{Form, IP_MODE, Seen, Write, decide, withdraws};
+use super::pool;
 use crate::model::snapshot::{ObjectName, Served, ServedObject};
 
 /// Before something is taken out of a status.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
+/// Before numbers of a pool are written, so that those of a rollout are one write.
+const COUNTS: Duration = Duration::from_secs(1);
 /// First wait after a failed write, and after one that somebody undid.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(5);
@@ -25,6 +28,7 @@ pub(super) const FORGET: Duration = Duration::from_mins(10);
 pub(super) enum Kind {
     Service,
     Ingress,
+    Pool,
 }
 
 pub(super) type Key = (Kind, ObjectName);
@@ -60,6 +64,7 @@ impl Ledger {
     pub(super) fn owe(&mut self, served: &Served, announced: BTreeSet<IpAddr>, stopping: bool, now: Instant) {
         let same = Arc::ptr_eq(&served.services, &self.served.services)
             && Arc::ptr_eq(&served.ingresses, &self.served.ingresses)
+            && Arc::ptr_eq(&served.pools, &self.served.pools)
             && announced == self.announced
             && stopping == self.stopping;
         if same {
@@ -173,6 +178,11 @@ impl Ledger {
             Kind::Service => (&self.served.services, Form { mode: IP_MODE, record: true }),
             // Its addresses are its class's, and an Ingress has no mode: kube-proxy knows nothing of Ingresses.
             Kind::Ingress => (&self.served.ingresses, Form { mode: "", record: false }),
+            Kind::Pool => {
+                let pools = &self.served.pools;
+                let found = pools.binary_search_by(|p| p.name.cmp(&key.1)).ok().and_then(|i| pools.get(i));
+                return pool::decide(found, seen);
+            }
         };
         let served = find(list, &key.1).map(|o| &*o.addresses);
         decide(form, served, |a| self.announced.contains(a), seen)
@@ -187,7 +197,12 @@ impl Ledger {
             self.due.remove(key);
             return;
         };
-        let grace = if !self.stopping && withdraws(&write, seen) { GRACE } else { Duration::ZERO };
+        let grace = match &write {
+            _ if self.stopping => Duration::ZERO,
+            Write::Pool(status) if pool::only_counts(status, seen) => COUNTS,
+            write if withdraws(write, seen) => GRACE,
+            _ => Duration::ZERO,
+        };
         let after =
             self.trouble.get(key).filter(|(_, last)| now < *last + FORGET).map_or(Duration::ZERO, |(times, last)| {
                 let wait = FIRST.saturating_mul(1 << (times - 1).min(16)).min(LONGEST);

@@ -12,7 +12,7 @@ use super::election::REQUEST;
 use super::ledger::{Kind, Order};
 use super::notices::Notice;
 use super::troubles::{Troubles, resource};
-use super::wire::{MANAGER, Thin, apply, event, event_namespace, seen, series};
+use super::wire::{MANAGER, Thin, ThinPool, apply, event, event_namespace, seen, seen_pool, series};
 use crate::apiserver::failure::Resource;
 
 #[derive(Clone)]
@@ -43,7 +43,7 @@ impl Sender {
 
     /// There is nothing that is to be written and cannot be.
     pub(super) fn nothing_fails(&self) {
-        for kind in [Kind::Service, Kind::Ingress] {
+        for kind in [Kind::Service, Kind::Ingress, Kind::Pool] {
             self.troubles.worked("patch", &status_of(kind));
         }
     }
@@ -51,16 +51,24 @@ impl Sender {
     pub(super) async fn write(&self, order: Order) -> Outcome {
         let (kind, object) = &order.key;
         let api_resource = kind.resource();
-        let api: Api<Thin> = Api::namespaced_with(self.client.clone(), &object.namespace, &api_resource);
         let asked = status_of(*kind);
         let params = PatchParams::apply(MANAGER);
         let params = if order.write == Write::GiveUp { params } else { params.force() };
         let body = apply(&order.key, &order.seen.uid, &order.write);
-        let patch = Patch::Apply(&body);
-        let seen = match timeout(REQUEST, api.patch_status(&object.name, &params, &patch)).await {
+        let (client, patch) = (self.client.clone(), Patch::Apply(&body));
+        let answer = if *kind == Kind::Pool {
+            let api: Api<ThinPool> = Api::all_with(client, &api_resource);
+            timeout(REQUEST, api.patch_status(&object.name, &params, &patch))
+                .await
+                .map(|a| a.map(|now| seen_pool(&now)))
+        } else {
+            let api: Api<Thin> = Api::namespaced_with(client, &object.namespace, &api_resource);
+            timeout(REQUEST, api.patch_status(&object.name, &params, &patch)).await.map(|a| a.map(|now| seen(&now)))
+        };
+        let seen = match answer {
             Ok(Ok(now)) => {
                 self.troubles.worked("patch", &asked);
-                Some(seen(&now))
+                Some(now)
             }
             // It is gone, or another one of its name is there: the watch will say so.
             Ok(Err(Error::Api(status))) if status.code == 404 || status.code == 409 => None,

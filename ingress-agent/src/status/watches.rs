@@ -1,4 +1,4 @@
-//! What the writer follows: the status of Services and Ingresses, and the nodes' Leases. Nobody else follows them, so that an
+//! What the writer follows: the status of Services, Ingresses and VirtualIPPools, and the nodes' Leases. Nobody else follows them, so that an
 //! idle node costs the API server a Lease and no more.
 
 use std::fmt::Debug;
@@ -17,7 +17,7 @@ use super::lease::{LABEL, NODE, node_report};
 use super::ledger::{Key, Kind};
 use super::nodes::NodeReport;
 use super::troubles::{Troubles, resource};
-use super::wire::{Thin, name, seen};
+use super::wire::{Thin, ThinPool, name, seen, seen_pool};
 use crate::apiserver::backoff::{Backoff, chance};
 use crate::apiserver::failure::Resource as Asked;
 
@@ -45,6 +45,8 @@ pub(super) enum News {
 /// The running watches; they end when it drops.
 pub(super) struct Watches {
     pub(super) news: mpsc::Receiver<News>,
+    /// Those without which nothing may be written. Pools are not among them: where nobody knows the kind there are none, and what
+    /// is written of them is of each alone.
     pub(super) lists: Vec<List>,
     _tasks: JoinSet<()>,
 }
@@ -84,6 +86,16 @@ impl Watches {
                 }));
             }
         }
+        let of_pools = Follow {
+            list: List::Objects(Kind::Pool, String::new()),
+            resource: resource("sluicegate.io", "virtualippools", ""),
+            tell,
+            troubles: troubles.clone(),
+        };
+        let pools: Api<ThinPool> = Api::all_with(client.clone(), &Kind::Pool.resource());
+        tasks.spawn_local(of_pools.run(pools, watcher::Config::default(), |object: &ThinPool| {
+            Some(News::Object((Kind::Pool, name(&object.metadata)), seen_pool(object)))
+        }));
         Self { news, lists, _tasks: tasks }
     }
 }
@@ -142,7 +154,12 @@ impl Follow {
     }
 
     fn failed(&self, e: &watcher::Error) {
+        let pools = self.list == List::Objects(Kind::Pool, String::new());
         match e {
+            // The API server does not know the kind. `sources` knows whether that is as it should be.
+            watcher::Error::InitialListFailed(kube::Error::Api(s))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(s))
+                if pools && s.code == 404 => {}
             watcher::Error::InitialListFailed(e) => self.troubles.failed("list", &self.resource, e),
             watcher::Error::WatchStartFailed(e) | watcher::Error::WatchFailed(e) => {
                 self.troubles.failed("watch", &self.resource, e);

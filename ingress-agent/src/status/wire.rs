@@ -6,13 +6,14 @@ use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::object::NotUsed;
-use kube::core::{ApiResource, Object};
+use kube::core::{ApiResource, GroupVersionKind, Object};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::decide::{Entry, IP_MODE, RECORD, Seen, Write, words};
 use super::ledger::{Key, Kind};
 use super::notices::Notice;
+use super::pool::{PoolStatus, SeenPool};
 use crate::model::snapshot::ObjectName;
 
 /// Of `status.loadBalancer`, and of nothing else. Whoever reads `managedFields` or asks who has overwritten a status sees it.
@@ -22,6 +23,9 @@ const CONTROLLER: &str = "sluicegate.io/status";
 
 /// A Service or Ingress with nothing but its metadata and `status.loadBalancer`: the rest is dropped as it is read.
 pub(super) type Thin = Object<NotUsed, ThinStatus>;
+
+/// The same of a VirtualIPPool.
+pub(super) type ThinPool = Object<NotUsed, PoolStatus>;
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,6 +53,10 @@ impl Kind {
         match self {
             Self::Service => ApiResource::erase::<Service>(&()),
             Self::Ingress => ApiResource::erase::<Ingress>(&()),
+            Self::Pool => ApiResource::from_gvk_with_plural(
+                &GroupVersionKind::gvk("sluicegate.io", "v1alpha1", "VirtualIPPool"),
+                "virtualippools",
+            ),
         }
     }
 
@@ -56,6 +64,7 @@ impl Kind {
         match self {
             Self::Service => "Service",
             Self::Ingress => "Ingress",
+            Self::Pool => "VirtualIPPool",
         }
     }
 }
@@ -65,12 +74,22 @@ pub(super) fn name(metadata: &ObjectMeta) -> ObjectName {
 }
 
 pub(super) fn seen(object: &Thin) -> Seen {
-    let metadata = &object.metadata;
     let entries = object.status.iter().flat_map(|s| &s.load_balancer.ingress);
     let entry = |e: &ThinEntry| Entry { ip: e.ip.clone(), hostname: e.hostname.clone(), ip_mode: e.ip_mode.clone() };
+    Seen { entries: entries.map(entry).collect(), ..written_by(&object.metadata, "/f:status/f:loadBalancer") }
+}
+
+pub(super) fn seen_pool(object: &ThinPool) -> Seen {
+    let generation = object.metadata.generation.unwrap_or_default();
+    let pool = SeenPool { generation, status: object.status.clone().unwrap_or_default() };
+    Seen { pool: Some(Box::new(pool)), ..written_by(&object.metadata, "/f:status") }
+}
+
+/// Who has written the part of an object that is ours to write.
+fn written_by(metadata: &ObjectMeta, part: &str) -> Seen {
     let of_status = |f: &&_| {
         let fields: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry = f;
-        fields.fields_v1.as_ref().is_some_and(|f| f.0.pointer("/f:status/f:loadBalancer").is_some())
+        fields.fields_v1.as_ref().is_some_and(|f| f.0.pointer(part).is_some())
     };
     let managers = metadata.managed_fields.iter().flatten().filter(of_status).filter_map(|f| f.manager.as_deref());
     let (ours, others): (Vec<&str>, Vec<&str>) = managers.partition(|m| *m == MANAGER);
@@ -80,11 +99,11 @@ pub(super) fn seen(object: &Thin) -> Seen {
         uid: metadata.uid.clone().unwrap_or_default(),
         // An opaque text by the letter of the API, a growing number by its practice. One that is none is as old as any.
         version: metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0),
-        entries: entries.map(entry).collect(),
         record,
         ours: !ours.is_empty(),
         known,
         other: others.last().map(|m| (*m).to_owned()),
+        ..Seen::default()
     }
 }
 
@@ -93,21 +112,41 @@ pub(super) fn seen(object: &Thin) -> Seen {
 pub(super) fn apply(key: &Key, uid: &str, write: &Write) -> Value {
     let (kind, object) = key;
     let resource = kind.resource();
-    let metadata = json!({ "namespace": object.namespace, "name": object.name, "uid": uid });
+    let mut metadata = json!({ "name": object.name, "uid": uid });
+    if !object.namespace.is_empty() {
+        metadata["namespace"] = json!(object.namespace);
+    }
     let mut body = json!({ "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata });
-    let Write::Put { record, status } = write else { return body };
+    let (record, status) = match write {
+        Write::Put { record, status } => (record, status),
+        Write::Pool(status) => {
+            body["status"] = json!(dated(status));
+            return body;
+        }
+        Write::GiveUp => return body,
+    };
     if let Some(record) = record {
         body["metadata"]["annotations"] = json!({ RECORD: words(record) });
     }
     if let Some(addresses) = status {
         let entry = |address: &std::net::IpAddr| match kind {
             Kind::Service => json!({ "ip": address, "ipMode": IP_MODE }),
-            Kind::Ingress => json!({ "ip": address }),
+            Kind::Ingress | Kind::Pool => json!({ "ip": address }),
         };
         // An empty list is written as one: leaving it out would leave what another manager has written.
         body["status"] = json!({ "loadBalancer": { "ingress": addresses.iter().map(entry).collect::<Vec<_>>() } });
     }
     body
+}
+
+/// What has changed has changed now, to the second: `metav1.Time` knows no less.
+fn dated(status: &PoolStatus) -> PoolStatus {
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default().to_string();
+    let mut status = status.clone();
+    for condition in status.conditions.iter_mut().filter(|c| c.last_transition_time.is_empty()) {
+        condition.last_transition_time.clone_from(&now);
+    }
+    status
 }
 
 /// Where the Events of an object live.

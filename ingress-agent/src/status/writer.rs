@@ -19,12 +19,13 @@ use super::decide::{Seen, Write, words};
 use super::ledger::{FORGET, Key, Kind, Ledger, Order};
 use super::nodes::Nodes;
 use super::notices::Notices;
+use super::pool;
 use super::send::{Outcome, Sender, Told};
 use super::takeover::{self, Holders};
 use super::troubles::Troubles;
 use super::watches::{List, News, Watches};
 use crate::model::report::Report;
-use crate::model::snapshot::Snapshot;
+use crate::model::snapshot::{Served, Snapshot};
 
 /// Between two writes that begin: a hundred a second, of status and of Events each. Ten thousand Ingresses then take as long as
 /// a rolling restart, and the API server does not notice.
@@ -258,7 +259,10 @@ impl<'a> Writer<'a> {
         let by_node = self.nodes.announced(&self.options.node, &said.announced, now);
         if self.unlisted.is_empty() && said.complete {
             let announced: BTreeSet<IpAddr> = by_node.keys().copied().collect();
-            self.ledger.owe(&said.in_force.served, announced, said.stopping, now);
+            // What became of a pool does not wait for the data plane.
+            let pools = Arc::clone(&said.planned.served.pools);
+            let served = Served { pools, ..said.in_force.served.clone() };
+            self.ledger.owe(&served, announced, said.stopping, now);
             for moved in self.holders.moved(by_node) {
                 self.takeover(&moved, now);
             }
@@ -329,8 +333,17 @@ fn notices(order: &Order) -> Vec<super::notices::Notice> {
         reason,
         note,
     };
-    let Write::Put { record, status } = &order.write else {
-        return vec![notice(false, "GivenUp", "is no longer served by Sluicegate; its status is given up".to_owned())];
+    let (record, status) = match &order.write {
+        Write::Put { record, status } => (record, status),
+        // What is wrong with a pool its rejection tells.
+        Write::Pool(status) => {
+            let full = pool::exhausted(status, &order.seen);
+            return full.map(|why| notice(true, "Exhausted", why.to_owned())).into_iter().collect();
+        }
+        Write::GiveUp => {
+            let note = "is no longer served by Sluicegate; its status is given up".to_owned();
+            return vec![notice(false, "GivenUp", note)];
+        }
     };
     let mut list = Vec::new();
     if let Some(record) = record.as_ref().map(|r| words(r)).filter(|r| *r != order.seen.record) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
+use ingress_agent::model::class_rule::ClassRule;
 use ingress_agent::model::facts::Facts;
 use ingress_agent::plan::{Plan, PlanOptions, plan};
 use ingress_agent::sources::store::Store;
@@ -27,7 +28,7 @@ async fn main() -> anyhow::Result<()> {
     let options = PlanOptions {
         node: "edge-1".to_owned(),
         ingress_vips: vec!["203.0.113.80".parse()?],
-        watch_ingress_without_class: true,
+        classes: ClassRule { without_class: true, ..ClassRule::default() },
         ..PlanOptions::default()
     };
     let started = Instant::now();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ingress_tests::cluster::ControlPlane;
+use ingress_tests::deploy;
 use ingress_tests::edge::Agent;
 use ingress_tests::lan::{Host, Lan};
 use ingress_tests::place::Place;
@@ -12,51 +13,8 @@ use ingress_tests::wait;
 /// A node that was killed is missed after half a minute, and a writer after a quarter; the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
-/// What the agents may do. A request too many is refused, and `/readyz` would say so.
-pub(crate) const RIGHTS: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: { name: sluicegate-system }
----
-apiVersion: v1
-kind: Namespace
-metadata: { name: demo }
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: { name: agent, namespace: sluicegate-system }
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: { name: agent }
-rules:
-- { apiGroups: [''], resources: [services], verbs: [list, watch] }
-- { apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch] }
-- { apiGroups: [networking.k8s.io], resources: [ingresses, ingressclasses], verbs: [list, watch] }
-- { apiGroups: [''], resources: [services, nodes], verbs: [list, watch] }
-- { apiGroups: [sluicegate.io], resources: [virtualippools], verbs: [list, watch] }
-- { apiGroups: [''], resources: [services/status], verbs: [patch] }
-- { apiGroups: [networking.k8s.io], resources: [ingresses/status], verbs: [patch] }
-- { apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch] }
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: { name: agent }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: agent }
-subjects: [{ kind: ServiceAccount, name: agent, namespace: sluicegate-system }]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: { name: agent, namespace: sluicegate-system }
-rules:
-- { apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list, watch, create, patch, delete] }
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: { name: agent, namespace: sluicegate-system }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: agent }
-subjects: [{ kind: ServiceAccount, name: agent, namespace: sluicegate-system }]
-";
+/// For the objects of the tests.
+const DEMO: &str = "{ apiVersion: v1, kind: Namespace, metadata: { name: demo } }";
 
 /// Agents end before the cluster that they report to.
 pub(crate) struct World {
@@ -74,12 +32,18 @@ pub(crate) struct Edge {
 }
 
 impl World {
-    pub(crate) fn new(label: &str, rights: &str) -> Self {
+    /// With the rights that are shipped. A request too many is refused, and `/readyz` would say so.
+    pub(crate) fn new(label: &str) -> Self {
+        Self::granted(label, &deploy::rights())
+    }
+
+    pub(crate) fn granted(label: &str, rights: &str) -> Self {
         let lan = Lan::new(label).expect("make a LAN");
         let control = lan.host("k", &["10.1.0.9/24"]).expect("plug in a host");
         let cluster = ControlPlane::start(label, &control.ns, [10, 1, 0, 9].into()).expect("start a control plane");
         cluster.apply(rights).expect("grant rights");
-        let kubeconfig = cluster.service_account_kubeconfig("sluicegate-system", "agent").expect("a kubeconfig");
+        cluster.apply(DEMO).expect("make a namespace");
+        let kubeconfig = cluster.service_account_kubeconfig("sluicegate-system", "sluicegate").expect("a kubeconfig");
         Self { cluster, kubeconfig, label: label.to_owned(), lan }
     }
 

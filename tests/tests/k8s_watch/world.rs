@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ingress_tests::cluster::ControlPlane;
+use ingress_tests::deploy;
 use ingress_tests::edge::{Agent, sibling};
 use ingress_tests::http::raw::Raw;
 use ingress_tests::http::tls::client_config;
@@ -21,60 +22,22 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) const VIP: &str = "10.1.0.100";
 
-/// What the agent may do: no more than it needs for these tests, so that a request too many is refused. Of all Secrets it may
-/// see one.
-const RIGHTS: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: { name: sluicegate-system }
----
+/// Of all Secrets it may see one, so that a request too many is refused.
+const DEMO: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: { name: demo }
 ---
-apiVersion: v1
-kind: ServiceAccount
-metadata: { name: agent, namespace: sluicegate-system }
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: { name: agent }
-rules:
-- { apiGroups: [''], resources: [services, nodes], verbs: [list, watch] }
-- { apiGroups: [sluicegate.io], resources: [virtualippools], verbs: [list, watch] }
-- { apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch] }
-- { apiGroups: [networking.k8s.io], resources: [ingresses, ingressclasses], verbs: [list, watch] }
-- { apiGroups: [''], resources: [services/status], verbs: [patch] }
-- { apiGroups: [networking.k8s.io], resources: [ingresses/status], verbs: [patch] }
-- { apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch] }
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: { name: agent }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: agent }
-subjects: [{ kind: ServiceAccount, name: agent, namespace: sluicegate-system }]
----
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
-metadata: { name: agent, namespace: sluicegate-system }
-rules: [{ apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list, watch, create, patch, delete] }]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: { name: agent, namespace: sluicegate-system }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: agent }
-subjects: [{ kind: ServiceAccount, name: agent, namespace: sluicegate-system }]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: { name: agent, namespace: demo }
+metadata: { name: certificates, namespace: demo }
 rules: [{ apiGroups: [''], resources: [secrets], resourceNames: [tls], verbs: [get, list, watch] }]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
-metadata: { name: agent, namespace: demo }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: agent }
-subjects: [{ kind: ServiceAccount, name: agent, namespace: sluicegate-system }]
+metadata: { name: certificates, namespace: demo }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: certificates }
+subjects: [{ kind: ServiceAccount, name: sluicegate, namespace: sluicegate-system }]
 ";
 
 pub(crate) struct World {
@@ -88,8 +51,12 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// The agent is not started yet. `rights` may change what it is granted, `option` what it is told.
-    pub(crate) fn new(label: &str, rights: impl FnOnce(&str) -> String, option: &str) -> Self {
+    /// The agent is not started yet. It has the rights that are shipped, but for Secrets; `option` is one that it is told.
+    pub(crate) fn new(label: &str, option: &str) -> Self {
+        Self::granted(label, &deploy::rights(), option)
+    }
+
+    pub(crate) fn granted(label: &str, rights: &str, option: &str) -> Self {
         let lan = Lan::new(label).expect("make a LAN");
         let host = |name: &str, n: u8| lan.host(name, &[&format!("10.1.0.{n}/24")]).expect("plug in a host");
         let (edge, client, control) = (host("e", 2), host("c", 4), host("k", 9));
@@ -103,8 +70,10 @@ impl World {
         });
         let backends = backends.collect();
         let cluster = ControlPlane::start(label, &control.ns, [10, 1, 0, 9].into()).expect("start a control plane");
-        cluster.apply(&rights(RIGHTS)).expect("grant rights");
-        let kubeconfig = cluster.service_account_kubeconfig("sluicegate-system", "agent").expect("a kubeconfig");
+        let others = rights.split("---\n").filter(|document| !document.contains("name: sluicegate-certificates"));
+        cluster.apply(&others.collect::<Vec<_>>().join("---\n")).expect("grant rights");
+        cluster.apply(DEMO).expect("grant the right to one Secret");
+        let kubeconfig = cluster.service_account_kubeconfig("sluicegate-system", "sluicegate").expect("a kubeconfig");
         let place = Place::new(label).expect("a place");
         let arguments = ["--max-flows=10000", "--workers=1", option];
         let agent = Agent::of_cluster(&edge, &place.directory, &place.pins, &kubeconfig, &arguments);

@@ -107,6 +107,9 @@ pub enum Families {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualIpPoolFacts {
     pub origin: Origin,
+    /// `metadata.generation`; 0 where there is none.
+    #[serde(default)]
+    pub generation: i64,
     /// Sorted and apart from each other. Never empty.
     pub ranges: Vec<AddressRange>,
     /// Services get an address without asking for this pool.

@@ -53,6 +53,10 @@ impl<'a> Held<'a> {
         }
     }
 
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.keys().copied()
+    }
+
     /// Why the Service cannot have it too.
     pub(super) fn refuse(&self, address: IpAddr, service: &ServiceFacts, share: Option<Share<'a>>) -> Option<String> {
         let (theirs, first, ports) = match self.addresses.get(&address)? {

@@ -31,6 +31,7 @@ use crate::model::addresses::AddressRange;
 use crate::model::facts::{
     Exposure, Facts, Families, Family, IngressClassFacts, LoadBalancerFacts, Origin, PoolRef, ServiceFacts, VipFacts,
 };
+use crate::model::pool_state::PoolState;
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{Assigned, ObjectName};
 use held::{Held, Share};
@@ -48,6 +49,8 @@ pub(super) struct Addresses {
     elsewhere: Vec<AddressRange>,
     pub(super) rejections: Vec<Rejection>,
     pub(super) assigned: Arc<Assigned>,
+    /// Sorted by name.
+    pub(super) pools: Arc<Vec<PoolState>>,
 }
 
 impl Addresses {
@@ -84,7 +87,7 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Addresses
     let mut giving = Giving { pools, held: Held::default(), out };
 
     let mut classes: Vec<&IngressClassFacts> =
-        facts.classes.iter().map(|c| &**c).filter(|c| c.controller == options.controller_class).collect();
+        facts.classes.iter().map(|c| &**c).filter(|c| options.classes.owns(c)).collect();
     classes.sort_by_key(|c| c.origin.seniority());
     let mut asks = asks(facts, options);
 
@@ -106,9 +109,14 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Addresses
     if options.external_ips {
         giving.external_ips(facts);
     }
+    let states = giving.pools.states(giving.held.addresses());
     let Addresses { services, classes, .. } = &giving.out;
     let assigned = Assigned { services: plain(services), classes: plain(classes) };
-    Addresses { assigned: keep(assigned, last.map(|l| &l.assigned)), ..giving.out }
+    Addresses {
+        assigned: keep(assigned, last.map(|l| &l.assigned)),
+        pools: keep(states, last.map(|l| &l.pools)),
+        ..giving.out
+    }
 }
 
 fn plain(given: &BTreeMap<ObjectName, Vec<VipFacts>>) -> BTreeMap<ObjectName, Vec<IpAddr>> {

@@ -7,6 +7,7 @@ use super::space::{Space, is_buggy};
 use crate::model::addresses::AddressRange;
 use crate::model::facts::{Facts, Family, NodeFacts, PoolRef, ServiceFacts, VirtualIpPoolFacts};
 use crate::model::objects::Objects;
+use crate::model::pool_state::{PoolCount, PoolState, PoolVerdict};
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::ObjectName;
 use crate::plan::{PlanOptions, vips};
@@ -17,10 +18,17 @@ const KIND: &str = "VirtualIPPool";
 pub(super) struct Pools<'a> {
     /// Older ones first.
     accepted: Vec<Pool<'a>>,
-    rejected: Vec<&'a ObjectName>,
+    rejected: Vec<(&'a VirtualIpPoolFacts, Fault)>,
     /// First address of a range → the range and the index of its pool.
     ranges: BTreeMap<IpAddr, (AddressRange, usize)>,
     node_addresses: BTreeMap<IpAddr, &'a NodeFacts>,
+}
+
+/// Why a pool as a whole cannot be used.
+#[derive(Debug)]
+struct Fault {
+    verdict: PoolVerdict,
+    reason: String,
 }
 
 #[derive(Debug)]
@@ -42,9 +50,9 @@ impl<'a> Pools<'a> {
         all.sort_by_key(|pool| pool.origin.seniority());
         for pool in all {
             match pools.fault(pool) {
-                Some(reason) => {
-                    rejections.push(pool.origin.reject(KIND, "spec.addresses", reason));
-                    pools.rejected.push(&pool.origin.name);
+                Some(fault) => {
+                    rejections.push(pool.origin.reject(KIND, "spec.addresses", fault.reason.as_str()));
+                    pools.rejected.push((pool, fault));
                 }
                 None => pools.accept(pool),
             }
@@ -53,12 +61,12 @@ impl<'a> Pools<'a> {
         pools
     }
 
-    /// Why the pool as a whole cannot be used.
-    fn fault(&self, pool: &VirtualIpPoolFacts) -> Option<String> {
+    fn fault(&self, pool: &VirtualIpPoolFacts) -> Option<Fault> {
         for range in &pool.ranges {
             for end in [range.first(), range.last()] {
                 if let Some(fault) = vips::fault(end) {
-                    return Some(format!("{range} cannot be served: {end} {fault}"));
+                    let reason = format!("{range} cannot be served: {end} {fault}");
+                    return Some(Fault { verdict: PoolVerdict::Unusable, reason });
                 }
             }
             // Those that count are apart from each other, so only the last that begins before the end can overlap.
@@ -66,7 +74,8 @@ impl<'a> Pools<'a> {
             if let Some((_, (other, index))) = before.filter(|(_, (other, _))| other.overlaps(range)) {
                 let winner = &self.accepted[*index].facts.origin;
                 let why = winner.why_before(&pool.origin);
-                return Some(format!("{range} overlaps {other} of {KIND} {}, {why}", winner.name));
+                let reason = format!("{range} overlaps {other} of {KIND} {}, {why}", winner.name);
+                return Some(Fault { verdict: PoolVerdict::Overlaps, reason });
             }
         }
         None
@@ -148,7 +157,7 @@ impl<'a> Pools<'a> {
     }
 
     pub(super) fn named(&self, name: &ObjectName) -> Result<usize, String> {
-        if self.rejected.contains(&name) {
+        if self.rejected.iter().any(|(pool, _)| pool.origin.name == *name) {
             return Err(format!("{KIND} {name} is rejected itself"));
         }
         let found = self.accepted.iter().position(|pool| pool.facts.origin.name == *name);
@@ -201,6 +210,43 @@ impl<'a> Pools<'a> {
         choices.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
+    /// What became of each, sorted by name, once `held` are given away.
+    pub(super) fn states(&self, held: impl Iterator<Item = IpAddr>) -> Vec<PoolState> {
+        let mut assigned: BTreeMap<(usize, Family), u64> = BTreeMap::new();
+        for address in held {
+            if let Some(index) = self.index(address) {
+                *assigned.entry((index, Family::of(address))).or_default() += 1;
+            }
+        }
+        let accepted = self.accepted.iter().enumerate().map(|(index, pool)| {
+            let count = |family, space: &Space| {
+                let assigned = assigned.get(&(index, family)).copied().unwrap_or_default();
+                let available = u64::try_from(space.left()).unwrap_or(u64::MAX);
+                (!space.is_empty()).then_some(PoolCount { assigned, available })
+            };
+            let nodes = self.node_addresses.iter().filter(|(address, _)| self.index(**address) == Some(index));
+            let nodes: Vec<String> =
+                nodes.map(|(address, node)| format!("{address} of Node {}", node.origin.name)).collect();
+            let (verdict, message) = match &nodes[..] {
+                [] => (PoolVerdict::Accepted, "its addresses are given".to_owned()),
+                [first] => (PoolVerdict::HoldsNodeAddress, format!("its addresses are given, but for {first}")),
+                [first, more @ ..] => (
+                    PoolVerdict::HoldsNodeAddress,
+                    format!("its addresses are given, but for {first} and {} more of nodes", more.len()),
+                ),
+            };
+            let (v4, v6) = (count(Family::V4, &pool.v4), count(Family::V6, &pool.v6));
+            state(pool.facts, verdict, message, v4, v6)
+        });
+        let rejected = self.rejected.iter().map(|(pool, fault)| {
+            let of = |v4: bool| pool.ranges.iter().any(|r| r.first().is_ipv4() == v4).then_some(PoolCount::default());
+            state(pool, fault.verdict, fault.reason.clone(), of(true), of(false))
+        });
+        let mut states: Vec<PoolState> = accepted.chain(rejected).collect();
+        states.sort_by(|a, b| a.name.cmp(&b.name));
+        states
+    }
+
     /// What this node does not hold, and remarks on why.
     pub(super) fn elsewhere(
         &self,
@@ -233,6 +279,17 @@ impl<'a> Pools<'a> {
         ranges.sort_unstable();
         ranges
     }
+}
+
+fn state(
+    pool: &VirtualIpPoolFacts,
+    verdict: PoolVerdict,
+    message: String,
+    v4: Option<PoolCount>,
+    v6: Option<PoolCount>,
+) -> PoolState {
+    let (origin, generation) = (&pool.origin, pool.generation);
+    PoolState { name: origin.name.clone(), uid: origin.uid.clone(), generation, verdict, message, v4, v6 }
 }
 
 fn not_for(pool: &VirtualIpPoolFacts, service: &ServiceFacts) -> Option<String> {

@@ -12,7 +12,11 @@ pub(super) struct Space {
     size: u128,
     /// Runs of places that are not free, first to last; runs that touch are one, so that the end of a run is free.
     taken: BTreeMap<u128, u128>,
+    /// How many places those are.
+    closed: u128,
     avoid_buggy: bool,
+    /// Places that are never given out and are not among the taken yet.
+    buggy: u128,
 }
 
 impl Space {
@@ -22,6 +26,7 @@ impl Space {
         for range in ranges {
             space.ranges.push((space.size, range));
             space.size = space.size.saturating_add(range.size());
+            space.buggy += if avoid_buggy { buggy_in(&range) } else { 0 };
         }
         space
     }
@@ -32,6 +37,11 @@ impl Space {
 
     pub(super) fn size(&self) -> u128 {
         self.size
+    }
+
+    /// Places that can still be given.
+    pub(super) fn left(&self) -> u128 {
+        self.size.saturating_sub(self.closed).saturating_sub(self.buggy)
     }
 
     pub(super) fn take(&mut self, address: IpAddr) {
@@ -74,6 +84,10 @@ impl Space {
             Some((first, last)) if last + 1 == place => first,
             _ => place,
         };
+        self.closed += 1;
+        if self.avoid_buggy && self.at(place).is_some_and(is_buggy) {
+            self.buggy -= 1;
+        }
         let last = self.taken.remove(&place.saturating_add(1)).unwrap_or(place);
         self.taken.insert(first, last);
     }
@@ -83,6 +97,14 @@ impl Space {
         let (start, range) = self.ranges.get(at)?;
         range.at(place - start)
     }
+}
+
+/// How many of a range [`is_buggy`] says.
+fn buggy_in(range: &AddressRange) -> u128 {
+    let (IpAddr::V4(first), IpAddr::V4(last)) = (range.first(), range.last()) else { return 0 };
+    // Of the addresses below one: two in each 256, and the first of those that are begun.
+    let below = |n: u64| n / 256 * 2 + u64::from(!n.is_multiple_of(256));
+    u128::from(below(u64::from(last.to_bits()) + 1) - below(u64::from(first.to_bits())))
 }
 
 /// Addresses that some equipment takes for those of a network (MetalLB's `avoidBuggyIPs`).
@@ -111,6 +133,7 @@ mod tests {
             while let Some(address) = space.free(hash) {
                 assert!(given.insert(address), "{address} twice");
                 space.take(address);
+                assert_eq!(space.left(), 21 - given.len() as u128);
                 hash = hash.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed | 1);
             }
             assert_eq!(given.len(), 21);
@@ -121,11 +144,16 @@ mod tests {
     #[test]
     fn what_is_taken_or_buggy_is_passed_over() {
         let mut space = space(&[("10.0.0.254", "10.0.1.1")], true);
+        // 10.0.0.255 and 10.0.1.0 are never given, whether or not somebody has looked at them.
+        assert_eq!(space.left(), 2);
         space.take("10.0.1.1".parse().unwrap());
+        assert_eq!(space.left(), 1);
+        space.take("10.0.1.0".parse().unwrap());
+        assert_eq!(space.left(), 1);
         space.take("192.0.2.1".parse().unwrap());
         assert_eq!((0..4).map(|h| space.free(h)).collect::<BTreeSet<_>>(), BTreeSet::from(["10.0.0.254".parse().ok()]));
         space.take("10.0.0.254".parse().unwrap());
-        assert_eq!(space.free(0), None);
+        assert_eq!((space.left(), space.free(0)), (0, None));
     }
 
     #[test]

@@ -61,8 +61,9 @@ fn class(object: &Ingress) -> ClassChoice {
         return ClassChoice::Named(name.to_owned());
     }
     match annotation(&object.metadata, CLASS_ANNOTATION) {
-        Some(name) if !name.is_empty() => ClassChoice::Annotation(name.to_owned()),
-        _ => ClassChoice::None,
+        // What an empty one means depends on the options.
+        Some(name) => ClassChoice::Annotation(name.to_owned()),
+        None => ClassChoice::None,
     }
 }
 

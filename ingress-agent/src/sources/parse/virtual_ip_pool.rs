@@ -35,6 +35,7 @@ pub fn parse(object: &VirtualIpPool, notes: &mut Notes) -> Result<VirtualIpPoolF
         return Err(notes.error("spec.interface", format!("`{name}` is longer than an interface's name can be")));
     }
     Ok(VirtualIpPoolFacts {
+        generation: object.metadata.generation.unwrap_or_default(),
         ranges,
         auto_assign: spec.auto_assign,
         avoid_buggy: spec.avoid_buggy_ips,

@@ -14,7 +14,7 @@ fn served(objects: &[(&str, &str)]) -> Served {
         let addresses = [address.parse().expect("an address")].into();
         Arc::new(ServedObject { name: ObjectName::new("shop", *name), addresses })
     };
-    Served { services: Arc::default(), ingresses: Arc::new(objects.iter().map(object).collect()) }
+    Served { ingresses: Arc::new(objects.iter().map(object).collect()), ..Served::default() }
 }
 
 fn announced(text: &str) -> BTreeSet<IpAddr> {
