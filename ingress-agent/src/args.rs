@@ -26,7 +26,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Run the admission webhook, which tells authors of objects in a cluster what is wrong with them.
     Webhook(Box<WebhookArgs>),
-    /// Detach the programs, remove the pinned maps, the virtual addresses and what was saved. Traffic stops; no agent may be running.
+    /// Detach the programs, remove the pinned maps, the virtual addresses and what was saved; where there is a cluster, the last node
+    /// also takes back what was written there. Traffic stops; no agent may be running.
     Uninstall(UninstallArgs),
     /// Print the version and that of the pinned maps.
     Version,
@@ -37,18 +38,8 @@ pub struct RunArgs {
     /// Directory with Kubernetes manifests, instead of a cluster; changes in it are live at once.
     #[arg(long, env = "SLUICEGATE_MANIFESTS", value_name = "DIR")]
     pub manifests: Option<String>,
-    /// Kubeconfig of the cluster to watch [default, without --manifests: that of the pod it runs in].
-    #[arg(long, env = "SLUICEGATE_KUBECONFIG", value_name = "PATH")]
-    pub kubeconfig: Option<String>,
-    /// Kubernetes sets it in every pod.
-    #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
-    pub kubernetes_service_host: Option<String>,
-    /// The agent's own namespace in the cluster.
-    #[arg(long, env = "POD_NAMESPACE", default_value = "sluicegate-system", value_name = "NAME")]
-    pub namespace: String,
-    /// Namespace whose Services and Ingresses are watched; may be repeated [default: all].
-    #[arg(long = "watch-namespace", env = "SLUICEGATE_WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAME")]
-    pub watch_namespaces: Vec<String>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Directory where what the cluster said is kept for a start without its API server, or `off`. Holds private keys.
     #[arg(long, env = "SLUICEGATE_STATE_DIR", default_value = DEFAULT_STATE_DIR, value_name = "DIR|off")]
     pub state_dir: String,
@@ -60,54 +51,11 @@ pub struct RunArgs {
     #[arg(long, env = "SLUICEGATE_NODE", value_name = "NAME")]
     pub node: Option<String>,
 
-    /// Address on which Ingresses are served, unless their class has the annotation sluicegate.io/vips; may be repeated.
-    #[arg(long = "ingress-vip", env = "SLUICEGATE_INGRESS_VIP", value_delimiter = ',', value_name = "ADDR")]
-    pub ingress_vips: Vec<String>,
-    /// VirtualIPPool that gives the ingress addresses, one of each family.
-    #[arg(long, env = "SLUICEGATE_INGRESS_POOL", value_name = "NAME")]
-    pub ingress_pool: Option<String>,
-    #[arg(long, env = "SLUICEGATE_HTTP_PORT", default_value = "80", value_name = "PORT")]
-    pub http_port: String,
-    #[arg(long, env = "SLUICEGATE_HTTPS_PORT", default_value = "443", value_name = "PORT")]
-    pub https_port: String,
-    /// `spec.controller` of the Ingress classes that are ours.
-    #[arg(
-        long,
-        env = "SLUICEGATE_CONTROLLER_CLASS",
-        default_value = "sluicegate.io/ingress-controller",
-        value_name = "NAME"
-    )]
-    pub controller_class: String,
-    /// Serve Ingresses that name no class, too.
-    #[arg(long, env = "SLUICEGATE_WATCH_INGRESS_WITHOUT_CLASS", value_parser = clap::builder::BoolishValueParser::new())]
-    pub watch_ingress_without_class: bool,
-    /// Expose Services of type LoadBalancer that name no loadBalancerClass, too [default: true with --manifests, where nobody
-    /// else would; false in a cluster, where somebody else may].
-    #[arg(
-        long,
-        env = "SLUICEGATE_WATCH_SERVICES_WITHOUT_CLASS",
-        value_parser = clap::builder::BoolishValueParser::new(),
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        value_name = "BOOL"
-    )]
-    pub watch_services_without_class: Option<bool>,
-    /// Answer for `externalIPs` of Services, too. Whoever may write a Service may then take any address of your network.
-    #[arg(long, env = "SLUICEGATE_EXTERNAL_IPS", value_parser = clap::builder::BoolishValueParser::new())]
-    pub external_ips: bool,
-    /// Do not resolve Services of type `ExternalName`: no Ingress can then send requests outside of the cluster by a name.
-    #[arg(long, env = "SLUICEGATE_DISABLE_SVC_EXTERNAL_NAME", value_parser = clap::builder::BoolishValueParser::new())]
-    pub disable_svc_external_name: bool,
-    /// DNS server for those names; may be repeated [default: those of /etc/resolv.conf].
+    #[command(flatten)]
+    pub rules: RulesArgs,
+    /// DNS server for Services of type `ExternalName`; may be repeated [default: those of /etc/resolv.conf].
     #[arg(long = "dns-server", env = "SLUICEGATE_DNS_SERVER", value_delimiter = ',', value_name = "ADDR:PORT")]
     pub dns_servers: Vec<String>,
-    /// ConfigMap of TCP ports on the ingress addresses: `"9000": "namespace/service:port[:PROXY[:PROXY]]"`.
-    #[arg(long, env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
-    pub tcp_services_configmap: Option<String>,
-    /// The same for UDP.
-    #[arg(long, env = "SLUICEGATE_UDP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
-    pub udp_services_configmap: Option<String>,
     /// Secret of the certificate for hosts that have none [default: self-signed].
     #[arg(long, env = "SLUICEGATE_DEFAULT_SSL_CERTIFICATE", value_name = "NS/NAME")]
     pub default_ssl_certificate: Option<String>,
@@ -172,18 +120,84 @@ pub struct RunArgs {
     pub proc_sys: String,
 }
 
-/// What both programs are told is named as in `run`, and the same variables of the environment mean the same.
+/// Which cluster, and what of it.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct WebhookArgs {
-    /// Kubeconfig of the cluster [default: that of the pod it runs in].
+pub struct ClusterArgs {
+    /// Kubeconfig of the cluster to watch [default: that of the pod it runs in].
     #[arg(long, env = "SLUICEGATE_KUBECONFIG", value_name = "PATH")]
     pub kubeconfig: Option<String>,
     /// Kubernetes sets it in every pod.
     #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
     pub kubernetes_service_host: Option<String>,
-    /// The webhook's own namespace in the cluster.
+    /// Its own namespace in the cluster.
     #[arg(long, env = "POD_NAMESPACE", default_value = "sluicegate-system", value_name = "NAME")]
     pub namespace: String,
+    /// Namespace whose Services and Ingresses are watched; may be repeated [default: all].
+    #[arg(long = "watch-namespace", env = "SLUICEGATE_WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAME")]
+    pub watch_namespaces: Vec<String>,
+}
+
+/// What bears on which objects are ours and what becomes of them: the agents and the webhook are told it alike.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct RulesArgs {
+    /// Address on which Ingresses are served, unless their class has the annotation sluicegate.io/vips; may be repeated.
+    #[arg(long = "ingress-vip", env = "SLUICEGATE_INGRESS_VIP", value_delimiter = ',', value_name = "ADDR")]
+    pub ingress_vips: Vec<String>,
+    /// VirtualIPPool that gives the ingress addresses, one of each family.
+    #[arg(long, env = "SLUICEGATE_INGRESS_POOL", value_name = "NAME")]
+    pub ingress_pool: Option<String>,
+    #[arg(long, env = "SLUICEGATE_HTTP_PORT", default_value = "80", value_name = "PORT")]
+    pub http_port: String,
+    #[arg(long, env = "SLUICEGATE_HTTPS_PORT", default_value = "443", value_name = "PORT")]
+    pub https_port: String,
+    /// `spec.controller` of the Ingress classes that are ours.
+    #[arg(
+        long,
+        env = "SLUICEGATE_CONTROLLER_CLASS",
+        default_value = "sluicegate.io/ingress-controller",
+        value_name = "NAME"
+    )]
+    pub controller_class: String,
+    /// The one value of the deprecated annotation kubernetes.io/ingress.class that is ours [default: the names of the classes
+    /// that are ours; with --controller-class k8s.io/ingress-nginx: nginx].
+    #[arg(long, env = "SLUICEGATE_INGRESS_CLASS", value_name = "NAME")]
+    pub ingress_class: Option<String>,
+    /// The class of that name is ours, too, whatever its `spec.controller` says.
+    #[arg(long, env = "SLUICEGATE_INGRESS_CLASS_BY_NAME", value_parser = clap::builder::BoolishValueParser::new())]
+    pub ingress_class_by_name: bool,
+    /// Serve Ingresses that name no class, too.
+    #[arg(long, env = "SLUICEGATE_WATCH_INGRESS_WITHOUT_CLASS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub watch_ingress_without_class: bool,
+    /// Expose Services of type LoadBalancer that name no loadBalancerClass, too [default: true with --manifests, where nobody
+    /// else would; false in a cluster, where somebody else may].
+    #[arg(
+        long,
+        env = "SLUICEGATE_WATCH_SERVICES_WITHOUT_CLASS",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub watch_services_without_class: Option<bool>,
+    /// Answer for `externalIPs` of Services, too. Whoever may write a Service may then take any address of your network.
+    #[arg(long, env = "SLUICEGATE_EXTERNAL_IPS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub external_ips: bool,
+    /// Do not resolve Services of type `ExternalName`: no Ingress can then send requests outside of the cluster by a name.
+    #[arg(long, env = "SLUICEGATE_DISABLE_SVC_EXTERNAL_NAME", value_parser = clap::builder::BoolishValueParser::new())]
+    pub disable_svc_external_name: bool,
+    /// ConfigMap of TCP ports on the ingress addresses: `"9000": "namespace/service:port[:PROXY[:PROXY]]"`.
+    #[arg(long, env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
+    pub tcp_services_configmap: Option<String>,
+    /// The same for UDP.
+    #[arg(long, env = "SLUICEGATE_UDP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
+    pub udp_services_configmap: Option<String>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct WebhookArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Where the API server asks, over HTTPS.
     #[arg(long, env = "SLUICEGATE_WEBHOOK_ADDRESS", default_value = "[::]:8443", value_name = "ADDR:PORT")]
     pub listen_address: String,
@@ -211,53 +225,9 @@ pub struct WebhookArgs {
     /// An Ingress whose host and path another one is served on: deny it, or warn.
     #[arg(long, env = "SLUICEGATE_WEBHOOK_CONFLICTS", default_value = "deny", value_name = "deny|warn")]
     pub conflicts: String,
-
-    /// As for `run`.
-    #[arg(
-        long,
-        env = "SLUICEGATE_CONTROLLER_CLASS",
-        default_value = "sluicegate.io/ingress-controller",
-        value_name = "NAME"
-    )]
-    pub controller_class: String,
-    /// As for `run`.
-    #[arg(long, env = "SLUICEGATE_WATCH_INGRESS_WITHOUT_CLASS", value_parser = clap::builder::BoolishValueParser::new())]
-    pub watch_ingress_without_class: bool,
-    /// As for `run`.
-    #[arg(
-        long,
-        env = "SLUICEGATE_WATCH_SERVICES_WITHOUT_CLASS",
-        value_parser = clap::builder::BoolishValueParser::new(),
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        value_name = "BOOL"
-    )]
-    pub watch_services_without_class: Option<bool>,
-    /// As for `run`.
-    #[arg(long, env = "SLUICEGATE_EXTERNAL_IPS", value_parser = clap::builder::BoolishValueParser::new())]
-    pub external_ips: bool,
-    /// As for `run`.
-    #[arg(long = "watch-namespace", env = "SLUICEGATE_WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAME")]
-    pub watch_namespaces: Vec<String>,
-    /// As for `run`.
-    #[arg(long = "ingress-vip", env = "SLUICEGATE_INGRESS_VIP", value_delimiter = ',', value_name = "ADDR")]
-    pub ingress_vips: Vec<String>,
-    /// As for `run`.
-    #[arg(long, env = "SLUICEGATE_INGRESS_POOL", value_name = "NAME")]
-    pub ingress_pool: Option<String>,
-    /// As for `run`.
-    #[arg(long, env = "SLUICEGATE_HTTP_PORT", default_value = "80", value_name = "PORT")]
-    pub http_port: String,
-    /// As for `run`.
-    #[arg(long, env = "SLUICEGATE_HTTPS_PORT", default_value = "443", value_name = "PORT")]
-    pub https_port: String,
-    /// As for `run`.
-    #[arg(long, env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
-    pub tcp_services_configmap: Option<String>,
-    /// As for `run`.
-    #[arg(long, env = "SLUICEGATE_UDP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
-    pub udp_services_configmap: Option<String>,
+    /// The same as the agents are told, by the same variables of the environment, or the two come to different conclusions.
+    #[command(flatten)]
+    pub rules: RulesArgs,
 }
 
 pub const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/sluicegate";
@@ -302,6 +272,8 @@ pub struct ExplainArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub struct UninstallArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Directory on bpffs given to `run`.
     #[arg(long, env = "SLUICEGATE_PIN_PATH", default_value = DEFAULT_PIN_PATH, value_name = "DIR")]
     pub pin_path: String,

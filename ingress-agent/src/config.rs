@@ -1,6 +1,7 @@
 //! What is meant: every value parsed, no `Option` that has a default, and all mistakes at once. Reads no cluster and
 //! touches no kernel; whether an interface exists is found out by the room that needs it.
 
+mod rules;
 mod uplink;
 
 mod value;
@@ -11,14 +12,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::admin::AdminOptions;
-use crate::args::RunArgs;
+use crate::args::{RunArgs, UninstallArgs};
 use crate::dataplane::{DataplaneOptions, XdpMode};
-use crate::model::snapshot::ObjectName;
 use crate::plan::{Hold, PlanOptions};
 use crate::proxy::{AccessLog, AccessLogFormat, ProxyOptions};
 use crate::sources::SourceOptions;
 use crate::sources::kube::KubeOptions;
-use crate::status::StatusOptions;
+use crate::status::{ClearOptions, StatusOptions};
 use crate::vip::VipOptions;
 use value::Reader;
 
@@ -64,12 +64,9 @@ impl Config {
             Some(name) => r.read("--vip-interface", name, value::interface).unwrap_or_default(),
             None => interfaces.first().cloned().unwrap_or_default(),
         };
-        let sources = SourceOptions {
-            tcp_services: r.object("--tcp-services-configmap", args.tcp_services_configmap.as_ref()),
-            udp_services: r.object("--udp-services-configmap", args.udp_services_configmap.as_ref()),
-        };
+        let sources = rules::sources(&mut r, &args.rules);
         let plan = plan(&mut r, args, &vip_interface);
-        let source = source(&mut r, args, plan.default_certificate.clone());
+        let source = source(&mut r, args, &plan);
         let config = Self {
             status: status(&source, &plan.node),
             source,
@@ -86,6 +83,13 @@ impl Config {
     }
 }
 
+/// The meaning of `sluicegate uninstall`, as far as the cluster is concerned; `None`: there is none.
+pub fn clear(args: &UninstallArgs) -> Result<Option<ClearOptions>, Vec<String>> {
+    let mut r = Reader::default();
+    let options = rules::clear(&mut r, &args.cluster);
+    r.finish(options)
+}
+
 /// The format of `-o`, and of `--log-format`.
 pub fn format(option: &str, text: &str) -> Result<Format, Vec<String>> {
     let mut r = Reader::default();
@@ -94,31 +98,27 @@ pub fn format(option: &str, text: &str) -> Result<Format, Vec<String>> {
 }
 
 /// Exactly one source: two would have to agree on whose objects win.
-fn source(r: &mut Reader, args: &RunArgs, default_certificate: Option<ObjectName>) -> SourceConfig {
-    let said = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
-    match (said(&args.manifests), said(&args.kubeconfig)) {
-        (Some(_), Some(_)) => r.mistake("--manifests", "excludes --kubeconfig: facts come from one of them"),
-        (Some(directory), None) => return SourceConfig::Manifests(manifests(r, &directory)),
-        (None, None) if said(&args.kubernetes_service_host).is_none() => r.mistake(
-            "--kubeconfig",
-            "is missing: the kubeconfig of the cluster to watch, or --manifests with a directory to read instead. \
-             (In a pod neither is needed; this is none: KUBERNETES_SERVICE_HOST is not set.)",
-        ),
-        (None, _) => {}
-    }
-    let kubeconfig = said(&args.kubeconfig).map(PathBuf::from);
-    if let Some(Err(e)) = kubeconfig.as_ref().map(std::fs::metadata) {
-        r.mistake("--kubeconfig", format!("{}: {e}", args.kubeconfig.as_deref().unwrap_or_default()));
-    }
+fn source(r: &mut Reader, args: &RunArgs, plan: &PlanOptions) -> SourceConfig {
+    let manifests_in = args.manifests.as_deref().filter(|directory| !directory.is_empty());
+    let kubeconfig = match manifests_in {
+        Some(directory) => {
+            if args.cluster.kubeconfig.as_ref().is_some_and(|path| !path.is_empty()) {
+                r.mistake("--manifests", "excludes --kubeconfig: facts come from one of them");
+            }
+            return SourceConfig::Manifests(manifests(r, directory));
+        }
+        None => rules::kubeconfig(r, &args.cluster, ", or --manifests with a directory to read instead"),
+    };
     SourceConfig::Cluster(KubeOptions {
         kubeconfig,
-        namespace: r.read("--namespace", &args.namespace, value::namespace).unwrap_or_default(),
-        watch_namespaces: r.list("--watch-namespace", &args.watch_namespaces, value::namespace),
+        namespace: r.read("--namespace", &args.cluster.namespace, value::namespace).unwrap_or_default(),
+        watch_namespaces: r.list("--watch-namespace", &args.cluster.watch_namespaces, value::namespace),
         state_dir: match args.state_dir.as_str() {
             "off" => None,
             text => r.read("--state-dir", text, value::absolute_path),
         },
-        default_certificate,
+        default_certificate: plan.default_certificate.clone(),
+        classes: plan.classes.clone(),
         claims_only: false,
     })
 }
@@ -185,14 +185,6 @@ fn node(r: &mut Reader, typed: Option<&str>) -> String {
 }
 
 fn plan(r: &mut Reader, args: &RunArgs, vip_interface: &str) -> PlanOptions {
-    let http_port = r.read("--http-port", &args.http_port, value::port).unwrap_or(80);
-    let https_port = r.read("--https-port", &args.https_port, value::port).unwrap_or(443);
-    if http_port == https_port {
-        r.mistake("--https-port", format!("{https_port}: is the same as --http-port"));
-    }
-    if args.controller_class.trim().is_empty() {
-        r.mistake("--controller-class", "is empty");
-    }
     let snat = r.list("--snat-address", &args.snat_addresses, value::vip);
     for (family, is) in [("IPv4", true), ("IPv6", false)] {
         if snat.iter().filter(|a| a.is_ipv4() == is).count() > 1 {
@@ -201,22 +193,14 @@ fn plan(r: &mut Reader, args: &RunArgs, vip_interface: &str) -> PlanOptions {
     }
     PlanOptions {
         node: node(r, args.node.as_deref()),
-        controller_class: args.controller_class.clone(),
-        watch_ingress_without_class: args.watch_ingress_without_class,
-        ingress_vips: r.list("--ingress-vip", &args.ingress_vips, value::vip),
-        ingress_pool: r.cluster_object("--ingress-pool", args.ingress_pool.as_ref()),
-        // A directory has one reader. In a cluster, Services without a class may be another controller's, and two that answer
-        // for one Service fight over its status.
-        watch_services_without_class: args.watch_services_without_class.unwrap_or(args.manifests.is_some()),
-        external_ips: args.external_ips,
-        external_names: !args.disable_svc_external_name,
         vip_interface: vip_interface.to_owned(),
-        http_port,
-        https_port,
         default_certificate: r.object("--default-ssl-certificate", args.default_ssl_certificate.as_ref()),
         default_backend: r.object("--default-backend-service", args.default_backend_service.as_ref()),
         snat,
         hold: hold(r, &args.hold_vips),
+        // A directory has one reader. In a cluster, Services without a class may be another controller's, and two that answer
+        // for one Service fight over its status.
+        ..rules::plan(r, &args.rules, args.manifests.is_some())
     }
 }
 

@@ -81,3 +81,60 @@ fn an_address_from_a_pool_and_ports_with_the_proxy_protocol_are_served_shown_and
     let metrics = agent.get("/metrics").expect("metrics").1;
     assert!(metrics.lines().any(|l| l == "sluicegate_proxy_header_failures_total 1"), "{metrics}");
 }
+
+/// Objects of ingress-nginx, taken over with its own flags: by the class's controller, by its name, by the annotation's value.
+#[test]
+fn the_class_flags_of_ingress_nginx_choose_the_same_objects() {
+    let world = World::empty("clsrun");
+    let class = |name: &str, controller: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{ name: {name} }}\nspec: {{ controller: {controller} }}\n---\n"
+        )
+    };
+    let ingress = |name: &str, annotations: &str, class: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{ name: {name}, namespace: demo, annotations: {{ {annotations} }} }}\n\
+             spec: {{ {class} rules: [{{ host: {name}.example, http: {{ paths: [{{ path: /, pathType: Prefix, \
+             backend: {{ service: {{ name: web, port: {{ number: 80 }} }} }} }}] }} }}] }}\n---\n"
+        )
+    };
+    let by = |name: &str| format!("kubernetes.io/ingress.class: {name}");
+    let manifests = [
+        "apiVersion: v1\nkind: Service\nmetadata: { name: web, namespace: demo }\nspec: { ports: [{ port: 80, targetPort: 8080 }] }\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: { name: web-1, namespace: demo, labels: { kubernetes.io/service-name: web } }\naddressType: IPv4\n\
+         ports: [{ port: 8080, protocol: TCP }]\nendpoints: [{ addresses: [10.1.0.3], nodeName: worker }]\n---\n"
+            .to_owned(),
+        class("nginx", "k8s.io/ingress-nginx"),
+        class("front", "example.com/other"),
+        ingress("controller", "", "ingressClassName: nginx,"),
+        ingress("name", "", "ingressClassName: front,"),
+        ingress("value", &by("front"), ""),
+        ingress("other-value", &by("nginx"), ""),
+        ingress("nothing", "", ""),
+    ];
+    world.place.manifest("all.yaml", &manifests.concat()).expect("write");
+    let nginx =
+        ["--controller-class=k8s.io/ingress-nginx", "--ingress-vip=10.1.0.100", "--workers=1", "--max-flows=10000"];
+    let served = |flags: &[&str]| {
+        let flags = [&nginx[..], flags].concat();
+        let mut agent =
+            Agent::start(&world.edge, &world.place.directory, &world.place.pins, &flags).expect("it is ready");
+        let all = ["controller", "name", "value", "other-value", "nothing"];
+        let answers = |host: &&&str| {
+            let head = format!("GET / HTTP/1.1\r\nhost: {host}.example\r\n\r\n");
+            world.http("10.1.0.100", &head).starts_with("HTTP/1.1 200")
+        };
+        until("it serves", || answers(&&"controller").then_some(()));
+        let served: Vec<&str> = all.iter().filter(answers).copied().collect();
+        agent.stop().expect("stop the agent");
+        served
+    };
+    assert_eq!(
+        served(&[]),
+        ["controller", "other-value"],
+        "the annotation's value is nginx unless it is told otherwise"
+    );
+    assert_eq!(served(&["--ingress-class=front", "--ingress-class-by-name"]), ["controller", "name", "value"]);
+    assert_eq!(served(&["--ingress-class=front", "--watch-ingress-without-class"]), ["controller", "value", "nothing"]);
+}

@@ -4,12 +4,12 @@
 #[path = "k8s_watch/world.rs"]
 mod world;
 
-use ingress_tests::wait;
+use ingress_tests::{deploy, wait};
 use world::{PATIENCE, VIP, World, ingress, secret, service, slice, web};
 
 #[test]
 fn what_is_applied_is_served_and_what_changes_is_followed() {
-    let mut w = World::new("kwserve", str::to_owned, "--hold-vips=all");
+    let mut w = World::new("kwserve", "--hold-vips=all");
     w.apply(&service("echo", "10.1.0.101", 11));
     w.agent.start_again().expect("the agent becomes ready");
     w.answers("10.1.0.101", "one");
@@ -61,7 +61,7 @@ fn what_is_applied_is_served_and_what_changes_is_followed() {
 
 #[test]
 fn an_api_server_that_goes_takes_nothing_along() {
-    let mut w = World::new("kwaway", str::to_owned, "--hold-vips=all");
+    let mut w = World::new("kwaway", "--hold-vips=all");
     let (tls, shown) = secret("tls", "a.example");
     for manifest in [&service("echo", "10.1.0.101", 11), &service("gone", "10.1.0.102", 11), &tls, &web()] {
         w.apply(manifest);
@@ -119,7 +119,7 @@ fn an_api_server_that_goes_takes_nothing_along() {
 
 #[test]
 fn what_happened_while_the_watch_was_cut_off_is_noticed() {
-    let mut w = World::new("kwcut", str::to_owned, "--watch-namespace=demo");
+    let mut w = World::new("kwcut", "--watch-namespace=demo");
     w.apply(&service("other", "10.1.0.103", 11).replace("namespace: demo", "namespace: default"));
     w.apply(&service("echo", "10.1.0.101", 11));
     w.apply(&service("gone", "10.1.0.102", 11));
@@ -145,11 +145,9 @@ fn what_happened_while_the_watch_was_cut_off_is_noticed() {
 
 #[test]
 fn a_missing_right_is_named_with_the_rule_that_grants_it() {
-    let without = |rights: &str| {
-        rights
-            .replace("resources: [endpointslices], verbs: [list, watch]", "resources: [endpointslices], verbs: [list]")
-    };
-    let mut w = World::new("kwright", without, "--hold-vips=all");
+    let slices = "resources: [endpointslices]\n  verbs: [list";
+    let rights = deploy::rights().replace(&format!("{slices}, watch]"), &format!("{slices}]"));
+    let mut w = World::granted("kwright", &rights, "--hold-vips=all");
     w.apply(&service("echo", VIP, 11));
     w.agent.launch().expect("start");
     w.readyz("the missing verb is named", |status, text| {
@@ -161,8 +159,46 @@ fn a_missing_right_is_named_with_the_rule_that_grants_it() {
             )
     });
     assert!(w.log().contains("cannot watch endpointslices: forbidden"), "{}", w.log());
-    let rule = "[{\"op\": \"add\", \"path\": \"/rules/2/verbs/-\", \"value\": \"watch\"}]";
-    w.cluster.kubectl(&["patch", "clusterrole", "agent", "--type=json", "-p", rule], "").expect("grant it");
+    let rule = "[{\"op\": \"add\", \"path\": \"/rules/1/verbs/-\", \"value\": \"watch\"}]";
+    w.cluster.kubectl(&["patch", "clusterrole", "sluicegate", "--type=json", "-p", rule], "").expect("grant it");
     w.readyz("it is ready", |status, text| status == 200 && text == "ok\n");
+    w.answers(VIP, "one");
+}
+
+/// A cluster's authority is replaced, and what names it with it. Nobody restarts the edge for that.
+#[test]
+fn another_authority_of_the_cluster_is_followed_without_a_restart() {
+    let mut w = World::new("kwauth", "--hold-vips=all");
+    w.apply(&service("echo", VIP, 11));
+    w.agent.start_again().expect("the agent becomes ready");
+    w.answers(VIP, "one");
+    let before = w.agent.id();
+    w.cluster.stop_api_server().expect("stop the API server");
+    w.cluster.rotate_authority().expect("make another authority");
+    w.cluster.start_api_server().expect("start it again");
+    w.apply(&slice("echo", 9000, 12));
+    w.answers(VIP, "two");
+    w.readyz("watching and reporting both go on", |status, text| status == 200 && text == "ok\n");
+    assert_eq!(w.agent.id(), before);
+    assert!(w.log().contains("what the API server is known by has changed"), "{}", w.log());
+}
+
+/// Without the right to read pools the agent serves what needs none, and says what it does without.
+#[test]
+fn pools_that_may_not_be_read_hold_nobody_up() {
+    let mut w = World::granted("kwpools", &deploy::rights_without("virtualippools"), "--hold-vips=all");
+    w.cluster
+        .apply(&std::fs::read_to_string(deploy::path("crds/virtualippools.yaml")).expect("read the definition"))
+        .expect("define pools");
+    w.apply(&service("echo", VIP, 11));
+    w.agent.launch().expect("start");
+    let rule = "the ClusterRole needs apiGroups [sluicegate.io], resources [virtualippools], verbs";
+    w.readyz("it is ready, and says what is missing", |status, text| {
+        status == 200 && text.contains(rule) && text.contains("until then the agent does without virtualippools")
+    });
+    assert!(w.log().contains(rule), "{}", w.log());
+    w.answers(VIP, "one");
+    w.apply(&deploy::rights());
+    w.readyz("it is content", |status, text| status == 200 && text == "ok\n");
     w.answers(VIP, "one");
 }

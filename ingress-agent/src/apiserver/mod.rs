@@ -8,6 +8,8 @@ pub mod backoff;
 
 pub mod background;
 
+mod renew;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,12 +17,22 @@ use anyhow::Context;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
+use renew::Renewing;
+
 /// Lost packets are repeated after 1 and 3 s; what takes longer is tried again on a new connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// A client, and the server's address for people. Without a kubeconfig: with the service account of the pod that we run in.
-/// It belongs to the runtime that calls.
+/// It belongs to the runtime that calls, and follows the files that it is made of.
 pub async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<(Client, String)> {
+    let files = renew::read(kubeconfig);
+    let (client, url) = make(kubeconfig).await?;
+    let namespace = client.default_namespace().to_owned();
+    let renewing = Renewing::new(kubeconfig, client, url.clone(), files);
+    Ok((Client::new(renewing, namespace), url))
+}
+
+async fn make(kubeconfig: Option<&Path>) -> anyhow::Result<(Client, String)> {
     let mut config = match kubeconfig {
         Some(path) => {
             let shown = path.display();

@@ -73,7 +73,7 @@ fn everything_said() {
     assert_eq!(c.dataplane.interfaces, ["eth0", "eth1", "eth2"]);
     assert_eq!(c.plan.default_certificate, Some(ObjectName::new("a", "d.e")));
     assert_eq!(c.sources.udp_services, Some(ObjectName::new("a", "c")));
-    assert!(c.plan.watch_ingress_without_class && !c.plan.watch_services_without_class && c.plan.external_ips);
+    assert!(c.plan.classes.without_class && !c.plan.watch_services_without_class && c.plan.external_ips);
     assert_eq!((c.plan.ingress_pool, c.plan.vip_interface.as_str()), (Some(ObjectName::new("", "edge")), "bond0"));
     assert_eq!(c.plan.snat, ["10.0.0.1", "fd00::1"].map(|a| a.parse::<IpAddr>().unwrap()));
     assert_eq!((c.dataplane.hash_seed, c.dataplane.xdp_mode), (Some(0xdead_beef), XdpMode::Generic));
@@ -108,6 +108,23 @@ fn a_cluster_instead_of_a_directory() {
     assert_eq!(c.watch_namespaces, ["a", "b"]);
     // A directory is said, wherever the agent runs.
     assert_eq!(run(&["--kubernetes-service-host=10.96.0.1", "--manifests=/"]), Ok(SourceConfig::Manifests("/".into())));
+}
+
+/// ingress-nginx's flags mean what they mean there, its default included.
+#[test]
+fn whose_ingresses_are_ours() {
+    let rule = |more: &[&str]| {
+        let line = [&["--manifests=/", "--interface=eth0", "--node=n"], more].concat();
+        parse(&line).map(|c| c.plan.classes)
+    };
+    let nginx = "--controller-class=k8s.io/ingress-nginx";
+    assert_eq!(rule(&[]).unwrap().annotation, None);
+    assert_eq!(rule(&[nginx]).unwrap().annotation.as_deref(), Some("nginx"));
+    let front = rule(&[nginx, "--ingress-class=front", "--ingress-class-by-name"]).unwrap();
+    assert_eq!((front.annotation.as_deref(), front.by_name), (Some("front"), true));
+    assert!(rule(&[nginx, "--ingress-class-by-name"]).unwrap().by_name, "by the name nginx");
+    let mistakes = rule(&["--ingress-class-by-name"]).unwrap_err();
+    assert!(mistakes.len() == 1 && mistakes[0].contains("needs --ingress-class"), "{mistakes:?}");
 }
 
 #[test]

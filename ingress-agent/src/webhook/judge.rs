@@ -13,7 +13,7 @@ use super::index::Index;
 use super::review::{Outline, Request, Verdict};
 use crate::model::facts::{Exposure, Facts, IngressFacts, ServiceFacts};
 use crate::model::rejection::{Rejection, Severity};
-use crate::plan::{PlanOptions, is_ours, plan};
+use crate::plan::{PlanOptions, plan};
 use crate::sources::SourceOptions;
 use crate::sources::document::{Contents, Document, Object, Read, parse};
 use crate::sources::fold::fold;
@@ -86,10 +86,12 @@ impl Change<'_> {
         let (facts, options) = (self.index.facts(), &self.rules.plan);
         match &self.now.object {
             Ok(Object::Ingress(_)) if !self.index.is_complete() => None,
-            Ok(Object::Ingress(ingress)) if is_ours(&ingress.class, facts, options) => Some(Scope::Ours),
+            Ok(Object::Ingress(ingress)) if options.classes.is_ours(&ingress.class, &facts.classes) => {
+                Some(Scope::Ours)
+            }
             Ok(Object::Ingress(_)) => Some(Scope::Foreign),
             Ok(Object::Service(service)) => Some(if exposed(service, options) { Scope::Ours } else { Scope::Partly }),
-            Ok(Object::Class(class)) => (class.controller == options.controller_class).then_some(Scope::Ours),
+            Ok(Object::Class(class)) => options.classes.owns(class).then_some(Scope::Ours),
             Ok(Object::VirtualIpPool(_) | Object::Streams(_)) | Err(_) => Some(Scope::Ours),
             Ok(Object::Slice(_) | Object::Certificate(_) | Object::Node(_)) => None,
         }

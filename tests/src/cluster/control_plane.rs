@@ -273,6 +273,11 @@ impl ControlPlane {
         self.credentials.kubeconfig(&format!("{namespace}-{name}"), self.address, namespace, token.trim())
     }
 
+    /// Another authority, known to each kubeconfig. The API server goes by it from its next start on.
+    pub fn rotate_authority(&mut self) -> Result<()> {
+        self.credentials.rotate_authority()
+    }
+
     pub fn admin_kubeconfig(&self) -> &Path {
         &self.admin
     }

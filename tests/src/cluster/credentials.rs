@@ -21,22 +21,34 @@ pub struct Credentials {
 impl Credentials {
     /// Makes all but the serving certificate.
     pub fn new(directory: &Path) -> Result<Self> {
-        let key = KeyPair::generate().context("make the authority's key")?;
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        params.distinguished_name.push(DnType::CommonName, "test cluster authority");
-        let authority = params.self_signed(&key).context("make the authority")?.pem();
+        let (issuer, authority) = authority()?;
         let mut random = [0; 24];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| anyhow::anyhow!("no random numbers"))?;
         let token = URL_SAFE_NO_PAD.encode(random);
-        let made = Self { directory: directory.to_owned(), issuer: Issuer::new(params, key), authority, token };
+        let made = Self { directory: directory.to_owned(), issuer, authority, token };
         let accounts = KeyPair::generate().context("make the key of service accounts")?;
         made.write("ca.crt", &made.authority)?;
         made.write("accounts.key", &accounts.serialize_pem())?;
         made.write("accounts.pub", &accounts.public_key_pem())?;
         made.write("tokens.csv", &format!("{},admin,admin,\"system:masters\"\n", made.token))?;
         Ok(made)
+    }
+
+    /// Another authority, in `ca.crt` and in each kubeconfig that was written. What is served is of the one before, until
+    /// [`Credentials::renew_serving`].
+    pub fn rotate_authority(&mut self) -> Result<()> {
+        let (issuer, new) = authority()?;
+        let (old, shown) = (STANDARD.encode(&self.authority), STANDARD.encode(&new));
+        self.write("ca.crt", &new)?;
+        for entry in fs::read_dir(&self.directory).context("look for kubeconfigs")? {
+            let path = entry.context("look for kubeconfigs")?.path();
+            if path.extension().is_some_and(|extension| extension == "kubeconfig") {
+                let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+                fs::write(&path, text.replace(&old, &shown)).with_context(|| format!("write {}", path.display()))?;
+            }
+        }
+        (self.issuer, self.authority) = (issuer, new);
+        Ok(())
     }
 
     /// A new key and certificate for the API server, in place of those before.
@@ -77,4 +89,15 @@ impl Credentials {
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         Ok(path)
     }
+}
+
+/// A new authority, and its certificate.
+fn authority() -> Result<(Issuer<'static, KeyPair>, String)> {
+    let key = KeyPair::generate().context("make the authority's key")?;
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params.distinguished_name.push(DnType::CommonName, "test cluster authority");
+    let certificate = params.self_signed(&key).context("make the authority")?.pem();
+    Ok((Issuer::new(params, key), certificate))
 }

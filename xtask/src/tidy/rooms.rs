@@ -26,7 +26,11 @@ const ROOMS: &[Room] = &[
     // `xdp_ebpf` for Maglev's table sizes: its library is as pure as `model`.
     Room { name: "plan", never: Never::AllBut(&["http", "ipnet", "xdp_ebpf"]), pure: true },
     // For `sources` and `status`: it knows Kubernetes, so nobody else may call it.
-    Room { name: "apiserver", never: Never::AllBut(&["anyhow", "kube", "tokio"]), pure: false },
+    Room {
+        name: "apiserver",
+        never: Never::AllBut(&["anyhow", "http", "kube", "tokio", "tower_service", "tracing"]),
+        pure: false,
+    },
     Room { name: "sources", never: Never::These(&["aya", "aya_log", "hyper", "hyper_util"]), pure: false },
     Room { name: "dataplane", never: Never::These(&["kube", KUBERNETES, "hyper", "hyper_util"]), pure: false },
     Room { name: "proxy", never: Never::These(&["kube", KUBERNETES, "aya", "aya_log"]), pure: false },
@@ -79,6 +83,7 @@ const CRATES: &[&str] = &[
     "socket2",
     "tokio",
     "tokio_rustls",
+    "tower_service",
     "tracing",
     "tracing_subscriber",
     "x509_parser",

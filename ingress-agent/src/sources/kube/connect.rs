@@ -77,7 +77,7 @@ pub(super) async fn ask(
 
 fn fails(failed: &mut u32, why: &str) -> News {
     *failed = failed.saturating_add(1);
-    News::Fails(Trouble { text: format!("the API server does not answer: {why}"), forbidden: false })
+    News::Fails(Trouble { text: format!("the API server does not answer: {why}"), stays: false })
 }
 
 /// `/livez` needs no rule of ours, and is never made to wait behind other requests (API priority and fairness).

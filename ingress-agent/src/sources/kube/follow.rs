@@ -56,8 +56,8 @@ pub(super) enum News {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
     pub(super) text: String,
-    /// It stays until somebody grants the verb.
-    pub(super) forbidden: bool,
+    /// Until somebody grants the verb, or has the API server know the kind.
+    pub(super) stays: bool,
 }
 
 /// What is followed, and who is told.
@@ -117,30 +117,33 @@ where
     /// Tells why it does not go on for the moment.
     pub(super) async fn failed(&self, verb: &'static str, failure: &Failure) -> Result<(), End> {
         if *failure == Failure::NotFound && self.kind.optional {
-            if let Some(text) = self.in_other_versions().await {
-                return self.tell(News::Fails(Trouble { text, forbidden: false })).await;
+            if let Some(trouble) = self.in_other_versions().await {
+                return self.tell(News::Fails(trouble)).await;
             }
             self.tell(News::Answers).await?;
             self.tell(News::Begun).await?;
             return self.tell(News::Complete).await;
         }
-        let forbidden = matches!(failure, Failure::Forbidden(_));
+        let stays = matches!(failure, Failure::Forbidden(_));
         match failure.words(verb, &self.resource) {
-            Some(text) => self.tell(News::Fails(Trouble { text, forbidden })).await,
+            Some(text) => self.tell(News::Fails(Trouble { text, stays })).await,
             None => Ok(()),
         }
     }
 
     /// Why what the API server does not know may still be there.
-    async fn in_other_versions(&self) -> Option<String> {
+    async fn in_other_versions(&self) -> Option<Trouble> {
         let (words, ours) = (self.resource.words(), K::version(&()));
         match versions::served(&self.api.clone().into_client(), &self.resource).await {
             Ok(None) => None,
-            Ok(Some(served)) => Some(format!(
-                "cannot watch {words}: this agent knows {ours} of {}, and the API server serves {served}; what was read before stays",
-                self.resource.group
-            )),
-            Err(text) => Some(text),
+            Ok(Some(served)) => Some(Trouble {
+                text: format!(
+                    "cannot watch {words}: this agent knows {ours} of {}, and the API server serves {served}; what was read before stays",
+                    self.resource.group
+                ),
+                stays: true,
+            }),
+            Err(text) => Some(Trouble { text, stays: false }),
         }
     }
 

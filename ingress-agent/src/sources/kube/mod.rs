@@ -13,6 +13,8 @@ mod versions;
 
 mod follow;
 
+mod references;
+
 mod secrets;
 
 mod starter;
@@ -35,6 +37,7 @@ use tracing::{info, warn};
 
 use super::SourceOptions;
 use crate::apiserver::background::Background;
+use crate::model::class_rule::ClassRule;
 use crate::model::facts::Facts;
 use crate::model::snapshot::ObjectName;
 use crate::model::source::SourceState;
@@ -70,6 +73,8 @@ pub struct KubeOptions {
     pub state_dir: Option<PathBuf>,
     /// The certificate of the options, which is read although no Ingress names it.
     pub default_certificate: Option<ObjectName>,
+    /// Whose Secrets are read: Ingresses of others name Secrets that are none of our business.
+    pub classes: ClassRule,
     /// Only who wants what, without what serves it: no EndpointSlice and no Secret is asked for.
     pub claims_only: bool,
 }
@@ -119,7 +124,7 @@ async fn source(
     saver: &mut Saver,
 ) {
     let (tell, mut news) = mpsc::channel(NEWS);
-    let (mut tables, mut secrets) = (Tables::default(), Secrets::default());
+    let (mut tables, mut secrets) = (Tables::new(options.classes.clone()), Secrets::default());
     let (client, cluster) = connect(options, state).await;
     let mut starter = Starter::new(client, sources, tell);
     starter.start_all(options, &mut tables);

@@ -7,9 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::follow::{News, Trouble, WatchId};
+use super::references::References;
+use crate::model::class_rule::ClassRule;
 use crate::model::facts::{Facts, IngressFacts};
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::ObjectName;
@@ -17,6 +19,9 @@ use crate::sources::document::{Identity, Object, Read};
 use crate::sources::fold::{self, fold};
 use crate::sources::parse::secret::date_warning;
 
+/// A kind that the agent can do without holds up the first facts for so long where the API server refuses it. Not at once: one
+/// that is just starting knows nobody's rights.
+const REFUSED: Duration = Duration::from_secs(5);
 /// Of ten thousand Secrets that may not be read, people are shown so many.
 const SHOWN: usize = 20;
 
@@ -32,10 +37,7 @@ pub(super) struct Tables {
     /// By object: few have any.
     notes: BTreeMap<Identity, Vec<Rejection>>,
     rejections_changed: bool,
-    /// How many entries of Ingresses and options name a Secret.
-    references: HashMap<ObjectName, usize>,
-    /// Secrets that came into use or went out of it since they were last asked for.
-    touched: Vec<ObjectName>,
+    references: References,
     seed: Seed,
 }
 
@@ -68,6 +70,8 @@ struct Table {
     entries: HashMap<ObjectName, Entry>,
     trouble: Option<Trouble>,
     failing_since: Option<SystemTime>,
+    /// Nobody waits for it any more, although it was never listed.
+    given_up: bool,
 }
 
 #[derive(Debug)]
@@ -78,6 +82,11 @@ struct Entry {
 }
 
 impl Tables {
+    /// `rule`: whose Secrets are of use.
+    pub(super) fn new(rule: ClassRule) -> Self {
+        Self { references: References::new(rule), ..Self::default() }
+    }
+
     /// `words` name it for people. `object` and `namespace` are empty where it is about all of them.
     pub(super) fn add(&mut self, id: WatchId, kind: &'static str, words: String, namespace: &str, object: &str) {
         let table = Table {
@@ -90,6 +99,7 @@ impl Tables {
             entries: HashMap::new(),
             trouble: None,
             failing_since: None,
+            given_up: false,
         };
         self.watches.insert(id, table);
         self.mark(id);
@@ -124,7 +134,9 @@ impl Tables {
             News::Listed(read) | News::Changed(read) => self.put(id, *read),
             News::Gone(name) => self.remove(id, name),
             News::Fails(trouble) => {
-                table.failing_since.get_or_insert(now);
+                let since = *table.failing_since.get_or_insert(now);
+                let lasts = now.duration_since(since).is_ok_and(|lasts| lasts >= REFUSED);
+                table.given_up |= table.kind == "VirtualIPPool" && trouble.stays && lasts;
                 table.trouble = Some(trouble);
                 if table.kind == "Secret" {
                     self.unreadable_secret(id);
@@ -203,8 +215,7 @@ impl Tables {
     /// What is in the way, in words, and since when. Of very many only some.
     pub(super) fn troubles(&self) -> (Vec<String>, Option<SystemTime>) {
         let failing = || self.failing.iter().filter_map(|id| self.watches.get(id));
-        let mut texts: Vec<_> =
-            failing().filter_map(|t| t.trouble.as_ref()).take(SHOWN).map(|t| t.text.clone()).collect();
+        let mut texts: Vec<_> = failing().filter_map(Table::told).take(SHOWN).collect();
         texts.sort();
         texts.dedup();
         (texts, failing().filter_map(|t| t.failing_since).min())
@@ -212,17 +223,12 @@ impl Tables {
 
     /// A Secret that options name is in use whatever the Ingresses say.
     pub(super) fn refer(&mut self, secret: &ObjectName) {
-        let count = self.references.entry(secret.clone()).or_default();
-        *count += 1;
-        if *count == 1 {
-            self.touched.push(secret.clone());
-        }
+        self.references.refer(secret);
     }
 
     /// Secrets whose use began or ended since the last call, and whether they are in use now.
     pub(super) fn touched_secrets(&mut self) -> Vec<(ObjectName, bool)> {
-        let touched = std::mem::take(&mut self.touched);
-        touched.into_iter().map(|name| (name.clone(), self.references.contains_key(&name))).collect()
+        self.references.touched()
     }
 
     /// Objects that were known earlier, for the watches that have not listed theirs. Each list then deletes what is gone.
@@ -298,7 +304,7 @@ impl Tables {
     /// Its owner is told where it was never read. One that was serves on, and the trouble is told as that of any watch.
     fn unreadable_secret(&mut self, id: WatchId) {
         let Some(table) = self.watches.get(&id) else { return };
-        let Some(trouble) = table.trouble.as_ref().filter(|t| t.forbidden && table.entries.is_empty()) else { return };
+        let Some(trouble) = table.trouble.as_ref().filter(|t| t.stays && table.entries.is_empty()) else { return };
         let name = ObjectName::new(table.namespace.clone(), table.object.clone());
         let origin = crate::model::facts::Origin { name: name.clone(), ..Default::default() };
         let rejection = origin.reject("Secret", "", trouble.text.clone());
@@ -316,22 +322,12 @@ impl Tables {
         if changed && identity.kind == "Secret" {
             self.rejections_changed = true;
         }
-        if changed && identity.kind == "Ingress" {
-            self.refer_again(before, after);
-        }
-    }
-
-    fn refer_again(&mut self, before: Option<&Object>, after: Option<&Object>) {
-        for secret in secrets(after) {
-            self.refer(secret);
-        }
-        for secret in secrets(before) {
-            let Some(count) = self.references.get_mut(secret) else { continue };
-            *count -= 1;
-            if *count == 0 {
-                self.references.remove(secret);
-                self.touched.push(secret.clone());
+        match identity.kind {
+            "Ingress" if changed => {
+                self.references.ingress_changed(ingress(before), ingress(after), &self.facts.classes);
             }
+            "IngressClass" if changed => self.references.classes_changed(&self.facts),
+            _ => {}
         }
     }
 
@@ -348,17 +344,23 @@ impl Tables {
     }
 }
 
-fn secrets(object: Option<&Object>) -> impl Iterator<Item = &ObjectName> {
-    let ingress: Option<&IngressFacts> = match object {
+fn ingress(object: Option<&Object>) -> Option<&IngressFacts> {
+    match object {
         Some(Object::Ingress(ingress)) => Some(ingress),
         _ => None,
-    };
-    ingress.into_iter().flat_map(|i| &i.tls).filter_map(|tls| tls.secret.as_ref())
+    }
 }
 
 impl Table {
+    /// What is in the way of it, in words.
+    fn told(&self) -> Option<String> {
+        let text = self.trouble.as_ref()?.text.clone();
+        let without = self.given_up && !self.listed;
+        Some(if without { format!("{text}; until then the agent does without {}", self.words) } else { text })
+    }
+
     fn is_settled(&self) -> bool {
-        self.listed || (self.kind == "Secret" && self.trouble.as_ref().is_some_and(|t| t.forbidden))
+        self.listed || self.given_up || (self.kind == "Secret" && self.trouble.as_ref().is_some_and(|t| t.stays))
     }
 
     fn holds(&self, identity: &Identity) -> bool {

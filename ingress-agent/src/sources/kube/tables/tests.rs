@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Resource;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ fn ingress(name: &str, secrets: &[&str]) -> Read {
 }
 
 fn tables() -> Tables {
-    let mut t = Tables::default();
+    let mut t = Tables::new(ClassRule { without_class: true, ..ClassRule::default() });
     t.add(SERVICES, "Service", "services".into(), "", "");
     t.add(SLICES, "EndpointSlice", "endpointslices".into(), "", "");
     t.add(INGRESSES, "Ingress", "ingresses".into(), "", "");
@@ -173,7 +173,7 @@ fn a_secret_that_may_not_be_read_holds_up_only_its_owner() {
     t.touched_secrets();
     t.add(WatchId(3), "Secret", "secret n/x".into(), "n", "x");
     assert!(t.publish(NOW).is_none());
-    let trouble = Trouble { text: "cannot watch secret n/x: forbidden".into(), forbidden: true };
+    let trouble = Trouble { text: "cannot watch secret n/x: forbidden".into(), stays: true };
     t.take(WatchId(3), News::Fails(trouble.clone()), NOW);
     let facts = t.publish(NOW).expect("the rest");
     assert_eq!(facts.rejections[0].to_string(), "Secret n/x: cannot watch secret n/x: forbidden");
@@ -189,7 +189,7 @@ fn a_kind_that_may_not_be_read_is_waited_for() {
     let mut t = tables();
     list(&mut t, SERVICES, vec![]);
     list(&mut t, INGRESSES, vec![]);
-    let trouble = Trouble { text: "cannot watch endpointslices: forbidden".into(), forbidden: true };
+    let trouble = Trouble { text: "cannot watch endpointslices: forbidden".into(), stays: true };
     t.take(SLICES, News::Fails(trouble), NOW);
     assert!(t.publish(NOW).is_none());
     assert_eq!(t.waits_for(), ["endpointslices"]);
@@ -198,7 +198,7 @@ fn a_kind_that_may_not_be_read_is_waited_for() {
 #[test]
 fn the_age_counts_from_the_first_failure_of_those_that_still_fail() {
     let mut t = listed();
-    let fails = || News::Fails(Trouble { text: "refused".into(), forbidden: false });
+    let fails = || News::Fails(Trouble { text: "refused".into(), stays: false });
     for (id, second) in [(SERVICES, 1), (SLICES, 2), (SLICES, 3)] {
         t.take(id, fails(), UNIX_EPOCH + Duration::from_secs(second));
     }
@@ -240,4 +240,71 @@ fn a_dropped_watch_takes_its_objects_along_and_is_not_listened_to() {
     t.drop_watch(SERVICES);
     t.take(SERVICES, News::Changed(service("z", 80).into()), NOW);
     assert_eq!(names(&t.publish(NOW).unwrap()), "");
+}
+
+/// A Secret is of use when an Ingress of our classes names it, whichever of the three is known first.
+#[test]
+fn secrets_of_ingresses_of_other_classes_are_not_asked_for() {
+    const CLASSES: WatchId = WatchId(3);
+    let class = |name: &str, controller: &str| {
+        let object = json!({"metadata": {"name": name}, "spec": {"controller": controller}});
+        parsed::<IngressClass>(&kinds::CLASS, &object)
+    };
+    let of_class = |name: &str, class: &str| {
+        let object = json!({
+            "metadata": {"name": name, "namespace": "n"},
+            "spec": {"ingressClassName": class, "defaultBackend": {"service": {"name": "a", "port": {"number": 80}}},
+                     "tls": [{"hosts": ["a.example"], "secretName": name}]},
+        });
+        parsed::<Ingress>(&kinds::INGRESS, &object)
+    };
+    let touched = |t: &mut Tables| {
+        let mut touched: Vec<String> = t.touched_secrets().into_iter().map(|(n, used)| format!("{n} {used}")).collect();
+        touched.sort();
+        touched
+    };
+    let mut t = tables();
+    t.add(CLASSES, "IngressClass", "ingressclasses".into(), "", "");
+    list(&mut t, INGRESSES, vec![of_class("one", "ours"), of_class("two", "theirs")]);
+    assert_eq!(touched(&mut t), [""; 0], "whose they are is not known yet");
+    list(&mut t, CLASSES, vec![class("ours", "sluicegate.io/ingress-controller"), class("theirs", "example.com/x")]);
+    assert_eq!(touched(&mut t), ["n/one true"]);
+    // A class changes hands, an Ingress its class.
+    t.take(CLASSES, News::Changed(class("theirs", "sluicegate.io/ingress-controller").into()), NOW);
+    assert_eq!(touched(&mut t), ["n/two true"]);
+    t.take(INGRESSES, News::Changed(of_class("one", "nobodys").into()), NOW);
+    assert_eq!(touched(&mut t), ["n/one false"]);
+    t.take(CLASSES, News::Gone(ObjectName::new("", "theirs")), NOW);
+    assert_eq!(touched(&mut t), ["n/two false"]);
+}
+
+/// Pools may be missing: after a while nobody waits for them, and what is in the way is told with what it means.
+#[test]
+fn pools_that_may_not_be_read_do_not_hold_up_the_first_facts_for_ever() {
+    const POOLS: WatchId = WatchId(3);
+    let trouble = |stays| News::Fails(Trouble { text: "cannot list virtualippools: forbidden".into(), stays });
+    let fresh = || {
+        let mut t = tables();
+        t.add(POOLS, "VirtualIPPool", "virtualippools".into(), "", "");
+        for id in [SERVICES, SLICES, INGRESSES] {
+            list(&mut t, id, vec![]);
+        }
+        t
+    };
+    let mut t = fresh();
+    t.take(POOLS, trouble(true), NOW);
+    t.take(POOLS, trouble(true), NOW + Duration::from_secs(4));
+    assert!(t.publish(NOW).is_none(), "an API server that has just started may know its rules soon");
+    t.take(POOLS, trouble(true), NOW + Duration::from_secs(5));
+    assert!(t.publish(NOW).is_some());
+    let told = "cannot list virtualippools: forbidden; until then the agent does without virtualippools";
+    assert_eq!(t.troubles().0, [told]);
+    list(&mut t, POOLS, vec![]);
+    t.take(POOLS, News::Answers, NOW);
+    assert!(t.troubles().0.is_empty());
+    // One that does not answer is waited for.
+    let mut t = fresh();
+    t.take(POOLS, trouble(false), NOW);
+    t.take(POOLS, trouble(false), NOW + Duration::from_mins(1));
+    assert!(t.publish(NOW).is_none());
 }
