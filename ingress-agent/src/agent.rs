@@ -52,6 +52,8 @@ use source::Source;
 /// Questions that may wait for the control thread.
 const QUERIES: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
+/// A proxy that takes longer to answer hangs: what this node says of the cluster is then no longer what it serves.
+const PROXY_ANSWERS: Duration = Duration::from_secs(30);
 
 /// A question on its way through the proxy: the snapshot that it is about, and what the proxy says in the end.
 type Asking<'a> = Pin<Box<dyn Future<Output = (Arc<Snapshot>, Result<Vec<String>>)> + 'a>>;
@@ -76,12 +78,14 @@ async fn serve(config: Config) -> Result<()> {
     let (say, source_state) = watch::channel(SourceState::default());
     let source = Source::start(&config, publish, say).context("start the source of facts")?;
     let (told, report) = watch::channel(Arc::new(Report::default()));
-    let status = config.status.clone().map(|options| Status::start(options, report));
+    let (beat, pulse) = watch::channel(Instant::now());
+    let status = config.status.clone().map(|options| Status::start(options, report, pulse));
     let status = status.transpose().context("start the reporter")?;
     info!("sluicegate {} runs on node {}", env!("CARGO_PKG_VERSION"), config.plan.node);
 
     let mut holding = vips.watch();
     let mut control = Control::new(config, dataplane, vips, source_state, told, status);
+    control.beat = Some(beat);
     let mut in_proxy: Option<Asking> = None;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -89,6 +93,7 @@ async fn serve(config: Config) -> Result<()> {
         // One change at a time is in the proxy; what comes meanwhile is one change, too.
         if in_proxy.is_none() {
             in_proxy = control.next_for_proxy().map(|order| ask_proxy(&proxy, order));
+            control.proxy_asked = in_proxy.as_ref().map(|_| Instant::now());
         }
         tokio::select! {
             Ok(()) = facts.changed() => {
@@ -97,6 +102,7 @@ async fn serve(config: Config) -> Result<()> {
             }
             (snapshot, result) = answered(&mut in_proxy) => {
                 in_proxy = None;
+                control.proxy_asked = None;
                 control.proxy_applied(&snapshot, result);
             }
             _ = tick.tick() => control.tick(),
@@ -174,6 +180,10 @@ struct Control {
     told: watch::Sender<Arc<Report>>,
     /// Who says it; `None` where there is no cluster.
     status: Option<Status>,
+    /// Says now and then that what is planned is applied: by that the reporter knows that it may speak for the cluster.
+    beat: Option<watch::Sender<Instant>>,
+    /// Since when the proxy has been applying.
+    proxy_asked: Option<Instant>,
     tick_fault: Option<String>,
     was_ready: bool,
     draining: bool,
@@ -205,6 +215,8 @@ impl Control {
             in_force: Arc::default(),
             told,
             status,
+            beat: None,
+            proxy_asked: None,
             tick_fault: None,
             was_ready: false,
             draining: false,
@@ -288,6 +300,9 @@ impl Control {
         }
         self.tick_fault = fault;
         let now = Instant::now();
+        if let Some(beat) = self.beat.as_ref().filter(|_| self.proxy_asked.is_none_or(|t| now < t + PROXY_ANSWERS)) {
+            beat.send_replace(now);
+        }
         if let Some(snapshot) = self.plan.as_ref().map(|p| Arc::clone(&p.snapshot)) {
             if self.l4.is_due(now) {
                 self.apply_to_dataplane(&snapshot);

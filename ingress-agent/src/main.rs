@@ -101,7 +101,12 @@ fn remove(args: &UninstallArgs) -> ExitCode {
     if let Err(code) = need_root("uninstall") {
         return code;
     }
-    done(uninstall::run(Path::new(&args.pin_path), Path::new(&args.state_dir), args.wait))
+    match config::clear(args) {
+        Ok(cluster) => {
+            done(uninstall::run(Path::new(&args.pin_path), Path::new(&args.state_dir), cluster.as_ref(), args.wait))
+        }
+        Err(mistakes) => usage(&mistakes),
+    }
 }
 
 /// Before anything else is tried: half-way through, the message would be about something else.

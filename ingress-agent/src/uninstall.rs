@@ -1,4 +1,5 @@
-//! Takes everything away that outlives the agent: the pinned programs and maps, the addresses, and what was saved. The only place where
+//! Takes everything away that outlives the agent: the pinned programs and maps, the addresses, what was saved, and what stands in the
+//! cluster. The only place where
 //! forwarding is stopped on purpose.
 
 use std::path::Path;
@@ -7,12 +8,15 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::sources::kube::remove_saved;
+use crate::status::{self, ClearOptions, Cleared};
 use crate::{dataplane, vip};
 
 /// Refuses, and changes nothing, while an agent uses the pins.
 ///
 /// Saved facts go last: they hold private keys. With `wait` it returns only on SIGTERM or SIGINT: in a pod that must stay, or it would be started again.
-pub fn run(pin_path: &Path, state_dir: &Path, wait: bool) -> Result<()> {
+///
+/// What was written into the cluster comes after that: the node is clean even if the API server is away, which is then an error.
+pub fn run(pin_path: &Path, state_dir: &Path, cluster: Option<&ClearOptions>, wait: bool) -> Result<()> {
     if pin_path.exists() {
         dataplane::uninstall(pin_path)?;
         println!("removed the programs and maps under {}", pin_path.display());
@@ -26,6 +30,15 @@ pub fn run(pin_path: &Path, state_dir: &Path, wait: bool) -> Result<()> {
     }
     if remove_saved(state_dir)? {
         println!("removed what was saved in {}", state_dir.display());
+    }
+    if let Some(options) = cluster {
+        match runtime.block_on(status::clear(options)).context("take back what was written into the cluster")? {
+            Some(Cleared { objects: 0, leases: 0 }) => println!("nothing of the agents is left in the cluster"),
+            Some(Cleared { objects, leases }) => {
+                println!("took back {objects} statuses, and removed {leases} Leases");
+            }
+            None => println!("another node serves: what stands in the cluster is left to it"),
+        }
     }
     if wait {
         println!("done; waiting for SIGTERM");

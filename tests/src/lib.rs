@@ -11,6 +11,8 @@ pub mod edge;
 
 pub mod wait;
 
+pub mod hang;
+
 pub mod websocket;
 
 pub mod load;
@@ -43,6 +45,8 @@ pub mod l4_model;
 pub mod cluster;
 
 pub mod container;
+
+pub mod audit;
 
 pub mod deploy;
 

@@ -4,8 +4,9 @@
 #[path = "k8s_status/world.rs"]
 mod world;
 
-use ingress_tests::wait;
-use world::{PATIENCE, RIGHTS, World, class, ingress, service};
+use ingress_tests::hang::Hanging;
+use ingress_tests::{deploy, wait};
+use world::{PATIENCE, World, class, ingress, service};
 
 /// Objects of another controller, with a status of its own.
 const OTHERS: &str = "
@@ -28,7 +29,7 @@ fn set_status(w: &World, object: &str, address: &str) {
 
 #[test]
 fn an_address_is_in_the_status_while_it_is_announced_and_reasons_are_told() {
-    let w = World::new("ksaddr", RIGHTS);
+    let w = World::new("ksaddr");
     // The VIPs go to an interface that is not there yet: they are planned and applied, and cannot be announced.
     let mut edge = w.edge("one", 2, &["--vip-interface", "eth1"]);
     for manifest in [&service("echo", "10.1.0.101"), &class("10.1.0.100"), &ingress("shop", "sluicegate", "echo")] {
@@ -106,7 +107,7 @@ fn an_address_is_in_the_status_while_it_is_announced_and_reasons_are_told() {
 
 #[test]
 fn a_standby_writes_when_the_writer_was_killed_and_nodes_that_are_gone_announce_nothing() {
-    let w = World::new("ksdead", RIGHTS);
+    let w = World::new("ksdead");
     w.cluster.apply(&(service("one", "10.1.0.101") + &service("two", "10.1.0.102"))).expect("apply");
     let mut first = w.edge("one", 2, &["--hold-vips", "10.1.0.101,10.1.0.109"]);
     first.agent.start_again().expect("start the first");
@@ -136,10 +137,33 @@ fn a_standby_writes_when_the_writer_was_killed_and_nodes_that_are_gone_announce_
 }
 
 #[test]
+fn a_writer_whose_applying_side_hangs_leaves_writing_to_another_node() {
+    let w = World::new("kshang");
+    w.cluster.apply(&service("one", "10.1.0.101")).expect("apply");
+    let mut first = w.edge("one", 2, &["--hold-vips", "10.1.0.101"]);
+    first.agent.start_again().expect("start the first");
+    assert_eq!(w.writer(), "one");
+    w.status_becomes("service/one", "10.1.0.101/Proxy");
+    let mut second = w.edge("two", 3, &["--hold-vips", "10.1.0.102"]);
+    second.agent.start_again().expect("start the second");
+    // Its control thread stands still, as in a system call for the data plane that does not return. Everything else of it lives:
+    // it would renew its Lease for ever.
+    let hanging = Hanging::thread(first.agent.id().expect("it runs")).expect("stop the thread");
+    wait::within(PATIENCE, "the second writes", || (w.writer() == "two").then_some(()));
+    w.cluster.apply(&service("two", "10.1.0.102")).expect("apply");
+    w.status_becomes("service/two", "10.1.0.102/Proxy");
+    // The addresses of the first are still there, and packets are forwarded without the thread.
+    assert_eq!(w.status("service/one"), "10.1.0.101/Proxy");
+    drop(hanging);
+    wait::within(PATIENCE, "the first answers again", || (first.agent.get("/readyz").ok()?.1 == "ok\n").then_some(()));
+    assert_eq!(w.writer(), "two");
+    let log = std::fs::read_to_string(first.agent.log_path()).expect("read the log");
+    assert!(log.contains("it leaves writing to another one"), "{log}");
+}
+
+#[test]
 fn a_right_that_is_missing_is_named_and_harms_nothing_else() {
-    let rights = RIGHTS.replace("- { apiGroups: [''], resources: [services/status], verbs: [patch] }\n", "");
-    assert_ne!(rights, RIGHTS);
-    let w = World::new("ksrbac", &rights);
+    let w = World::granted("ksrbac", &deploy::rights_without("services/status"));
     w.cluster
         .apply(&(service("echo", "10.1.0.101") + &class("10.1.0.100") + &ingress("shop", "sluicegate", "echo")))
         .expect("apply");
@@ -152,7 +176,7 @@ fn a_right_that_is_missing_is_named_and_harms_nothing_else() {
         (status == 200 && text.contains(rule)).then_some(())
     });
     // Once it is granted, the status is written without a restart.
-    w.cluster.apply(RIGHTS).expect("grant it");
+    w.cluster.apply(&deploy::rights()).expect("grant it");
     w.status_becomes("service/echo", "10.1.0.101/Proxy");
     wait::within(PATIENCE, "/readyz has forgotten it", || (edge.agent.get("/readyz").ok()?.1 == "ok\n").then_some(()));
 }

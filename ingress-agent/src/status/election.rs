@@ -96,6 +96,11 @@ impl Election {
         self.renewed = Some(sent);
     }
 
+    /// It is no longer this process's, whether or not the Lease says so yet.
+    pub(super) fn resign(&mut self) {
+        self.renewed = None;
+    }
+
     /// Until when this process may write. `None`: not at all.
     pub(super) fn until(&self) -> Option<Instant> {
         Some(self.renewed? + DEADLINE)
@@ -162,6 +167,9 @@ mod tests {
         assert_eq!(mine.until(), Some(now + seconds(4) + DEADLINE));
         mine.look(Some(record("other", "3")), now + seconds(5));
         assert_eq!(mine.until(), None);
+        theirs.wrote(theirs.record(), now);
+        theirs.resign();
+        assert_eq!(theirs.until(), None);
     }
 
     #[test]

@@ -9,11 +9,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::election::{AGAIN, Election, LOOK, RENEW, REQUEST, Record, Turn};
+use super::election::{AGAIN, DEADLINE, Election, LOOK, RENEW, REQUEST, Record, Turn};
 use super::lease::{self, ELECTION};
 use super::troubles::{Troubles, resource};
 use crate::apiserver::backoff::chance;
 use crate::apiserver::failure::Resource;
+
+/// What is in the way while the applying side hangs.
+const PULSE: &str = "pulse";
 
 pub(super) struct Elector {
     api: Api<Lease>,
@@ -22,6 +25,8 @@ pub(super) struct Elector {
     version: Option<String>,
     /// Until when this process may write.
     until: watch::Sender<Option<Instant>>,
+    /// When this node's data plane and proxy were last seen to be applied to.
+    pulse: watch::Receiver<Instant>,
     resource: Resource,
     troubles: Troubles,
 }
@@ -35,6 +40,7 @@ impl Elector {
         namespace: &str,
         identity: String,
         until: watch::Sender<Option<Instant>>,
+        pulse: watch::Receiver<Instant>,
         troubles: Troubles,
     ) -> Self {
         Self {
@@ -43,6 +49,7 @@ impl Elector {
             election: Election::new(identity),
             version: None,
             until,
+            pulse,
             resource: resource("coordination.k8s.io", "leases", namespace),
             troubles,
         }
@@ -50,6 +57,10 @@ impl Elector {
 
     pub(super) async fn run(&mut self) {
         loop {
+            if !self.is_alive().await {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
             let answered = self.turn().await.is_ok();
             self.tell();
             let wait = match (answered, self.election.turn(Instant::now())) {
@@ -60,6 +71,23 @@ impl Elector {
             // Never longer, or a renewal might come too late; and a hundred nodes must not look at one moment.
             tokio::time::sleep(wait.mul_f64(0.75 + chance() / 4.0)).await;
         }
+    }
+
+    /// Whether this node knows what it serves. One that does not would leave everybody's status as it was, for as long as it
+    /// renews its Lease: so it gives it up, and takes none.
+    async fn is_alive(&mut self) -> bool {
+        let silent = self.pulse.borrow().elapsed();
+        if silent < DEADLINE {
+            self.troubles.gone(PULSE);
+            return true;
+        }
+        let text = "nothing is applied on this node any more (its control thread, data plane or proxy hangs), so it leaves \
+                    writing to another one";
+        self.troubles.appeared(PULSE, text);
+        self.give_back().await;
+        self.election.resign();
+        self.tell();
+        false
     }
 
     /// Gives the lease back, so that another one need not wait for its end.

@@ -1,5 +1,5 @@
-//! What the API server is told: where Services and Ingresses are served (`status.loadBalancer`), and what is wrong with them
-//! (Events). What they are owed is decided in `plan`; whether an address is announced, in `vip`. Here nothing is decided but
+//! What the API server is told: where Services and Ingresses are served (`status.loadBalancer`), what became of VirtualIPPools (their
+//! conditions), and what is wrong with any of them (Events). What they are owed is decided in `plan`; whether an address is announced, in `vip`. Here nothing is decided but
 //! who writes, and when.
 //!
 //! Every node keeps one small Lease of its own, which says which addresses it announces (`node`). One node, elected by another
@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 
 mod decide;
+
+mod pool;
 
 mod ledger;
 
@@ -38,9 +40,11 @@ mod send;
 
 mod writer;
 
+mod clear;
+
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use tokio::sync::{oneshot, watch};
@@ -49,6 +53,7 @@ use crate::apiserver;
 use crate::apiserver::background::Background;
 use crate::apiserver::backoff::{Backoff, chance};
 use crate::model::report::Report;
+pub use clear::{ClearOptions, Cleared, clear};
 use elector::Elector;
 use node::Node;
 use troubles::Troubles;
@@ -76,10 +81,15 @@ pub struct Status {
 }
 
 impl Status {
-    /// Reports what `report` says from now on.
-    pub fn start(options: StatusOptions, report: watch::Receiver<Arc<Report>>) -> anyhow::Result<Self> {
+    /// Reports what `report` says from now on. `pulse`: when the side that applies was last seen to work; without it this node
+    /// does not write for the cluster.
+    pub fn start(
+        options: StatusOptions,
+        report: watch::Receiver<Arc<Report>>,
+        pulse: watch::Receiver<Instant>,
+    ) -> anyhow::Result<Self> {
         let (tell, troubles) = watch::channel(Vec::new());
-        let work = async move |stopped| run(options, report, stopped, Troubles::new(tell)).await;
+        let work = async move |stopped| run(options, report, pulse, stopped, Troubles::new(tell)).await;
         let work = Background::start("status", "reports to the cluster", work)?;
         Ok(Self { work, troubles })
     }
@@ -99,6 +109,7 @@ impl Status {
 async fn run(
     options: StatusOptions,
     report: watch::Receiver<Arc<Report>>,
+    pulse: watch::Receiver<Instant>,
     mut stopped: oneshot::Receiver<()>,
     troubles: Troubles,
 ) {
@@ -111,7 +122,7 @@ async fn run(
     let (lead, until) = watch::channel(None);
     let (settle, mut settled) = watch::channel(true);
     let node = Node::new(client.clone(), &options.namespace, &options.node, &identity, troubles.clone());
-    let mut elector = Elector::new(client.clone(), &options.namespace, identity, lead, troubles.clone());
+    let mut elector = Elector::new(client.clone(), &options.namespace, identity, lead, pulse, troubles.clone());
     {
         let work = async {
             tokio::join!(
