@@ -8,14 +8,15 @@ mod world;
 #[path = "k8s_deploy/rbac.rs"]
 mod rbac;
 
-use std::collections::BTreeMap;
+#[path = "k8s_deploy/rendered.rs"]
+mod rendered;
+
 use std::io::{BufRead, Write};
 
 use ingress_tests::deploy;
-use ingress_tests::netns::{Namespace, Running};
+use ingress_tests::netns::Running;
 use ingress_tests::wait::{until, within};
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::{Value, json};
 use world::{NAMESPACE, PATIENCE, VIP, WEB_VIP, World};
 
 #[test]
@@ -68,9 +69,17 @@ fn uninstall(world: &World, last: &Pod, agent: Running) {
     let pod = world.pod(Some(last));
     let spec = pod.spec.as_ref().expect("a spec");
     assert!(world.place.directory.join("state/facts.json").exists(), "facts were saved");
+    let recorded = world.kubectl(&["get", "service/echo", "-o=jsonpath={.metadata.annotations}"], "");
+    assert!(recorded.contains("sluicegate.io/assigned"), "an agent that ends leaves the record: {recorded}");
     let init = &spec.init_containers.as_ref().expect("an init container")[0];
     let done = world.command(&pod, init).status().expect("run it");
     assert!(done.success(), "{}", world.last_words());
+    // Nothing of the agents is left in what is others'.
+    let managed = "-o=jsonpath={.items[*].metadata.managedFields[*].manager} {.items[*].metadata.annotations}";
+    let written = world.kubectl(&["get", "services,ingresses", "-A", "--show-managed-fields", managed], "");
+    assert!(!written.contains("sluicegate-status") && !written.contains("sluicegate.io/assigned"), "{written}");
+    let leases = world.kubectl(&["get", "leases", "-n", NAMESPACE, "-o", "name"], "");
+    assert_eq!(leases, "", "the node's Lease, and that of the election");
     let waiting = Running(world.command(&pod, &spec.containers[0]).spawn().expect("start it"));
     world.say_ready(&pod);
     world.kubectl(&["rollout", "status", "daemonset/sluicegate", "-n", NAMESPACE, "--timeout=60s"], "");
@@ -133,108 +142,4 @@ fn every_capability_is_needed() {
             said.then_some(())
         });
     }
-}
-
-#[test]
-fn the_chart_renders_what_the_base_says() {
-    let (ns, home) = (Namespace::new("chart").expect("a namespace"), tempdir("chart"));
-    let cluster = ingress_tests::cluster::ControlPlane::start("chart", &ns, [127, 0, 0, 1].into()).expect("start it");
-    let helm = |arguments: &[&str]| {
-        let mut command = ns.command(deploy::helm().expect("helm"));
-        command.args(arguments).env("KUBECONFIG", cluster.admin_kubeconfig()).env("HOME", &home.directory);
-        deploy::run(&mut command)
-    };
-    let chart = deploy::path("charts/sluicegate").display().to_string();
-    let base = deploy::path("kustomize/base").display().to_string();
-    let as_json = |yaml: &str| {
-        let said = cluster.kubectl(&["create", "--dry-run=client", "-o", "json", "-f", "-"], yaml);
-        by_name(&said.unwrap_or_else(|e| panic!("{e:#}")))
-    };
-    let mut wanted = as_json(&cluster.kubectl(&["kustomize", &base], "").expect("render the base"));
-    // Helm installs these from the chart's `crds` and does not render them; that they are the same is the test `crds`'.
-    wanted.retain(|name, _| !name.contains("CustomResourceDefinition"));
-    let template = ["template", "sluicegate", &chart, "--namespace", NAMESPACE];
-    let rendered = helm(&[&template[..], &["--set", "namespace.create=true"]].concat()).expect("render the chart");
-    let found = as_json(&rendered);
-    assert_eq!(found.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
-    for (name, object) in &wanted {
-        assert_eq!(found[name], *object, "{name}");
-    }
-
-    // What helm itself does with it, and with what is wrong.
-    helm(&["lint", "--strict", &chart]).expect("lint");
-    let install = ["install", "sluicegate", &chart, "--namespace", NAMESPACE, "--create-namespace"];
-    let refused = helm(&[&install[..], &["--set", "interface="]].concat()).expect_err("an interface is needed");
-    assert!(format!("{refused:#}").contains("interface"), "{refused:#}");
-    let refused = helm(&[&install[..], &["--set", "ingresVips={1.2.3.4}"]].concat()).expect_err("misspelt");
-    assert!(format!("{refused:#}").contains("ingresVips"), "{refused:#}");
-    let more =
-        "ingressVips={203.0.113.10},tcp.9000=a/b:c,rbac.certificateNamespaces={default},watchIngressWithoutClass=true";
-    helm(&[&install[..], &["--set", more]].concat()).expect("install");
-    let set =
-        cluster.kubectl(&["get", "daemonset/sluicegate", "-n", NAMESPACE, "-o", "json"], "").expect("it is there");
-    assert!(set.contains("203.0.113.10") && set.contains("SLUICEGATE_WATCH_INGRESS_WITHOUT_CLASS"), "{set}");
-    helm(&["upgrade", "sluicegate", &chart, "--namespace", NAMESPACE, "--reuse-values", "--set", "uninstall=true"])
-        .expect("upgrade");
-    helm(&["uninstall", "sluicegate", "--namespace", NAMESPACE]).expect("uninstall");
-    let left = cluster.kubectl(&["get", "clusterroles,ingressclasses", "-o", "name"], "").expect("list");
-    assert!(!left.contains("sluicegate"), "{left}");
-}
-
-/// The overlays render, and an API server takes what they say.
-#[test]
-fn overlays_are_accepted() {
-    let ns = Namespace::new("overlays").expect("a namespace");
-    let cluster =
-        ingress_tests::cluster::ControlPlane::start("overlays", &ns, [127, 0, 0, 1].into()).expect("start it");
-    cluster.kubectl(&["create", "namespace", NAMESPACE], "").expect("create it");
-    let own = tempdir("overlays");
-    let takeover = own.directory.join("kustomization.yaml");
-    let (base, component) =
-        (deploy::path("kustomize/base"), deploy::path("kustomize/components/takeover-ingress-nginx"));
-    // Kustomize wants relative paths.
-    let up = "../".repeat(own.directory.components().count() - 1);
-    let text = |path: &std::path::Path| {
-        format!("{up}{}", path.canonicalize().expect("it exists").display().to_string().trim_start_matches('/'))
-    };
-    std::fs::write(&takeover, format!("resources: [{}]\ncomponents: [{}]\n", text(&base), text(&component)))
-        .expect("write");
-    let example = deploy::path("kustomize/example");
-    for (directory, wanted) in [
-        (example.as_path(), "SLUICEGATE_ADMIN_ADDRESS"),
-        (own.directory.as_path(), "k8s.io/ingress-nginx"),
-        (deploy::path("kustomize/uninstall").as_path(), "uninstall"),
-    ] {
-        let rendered = cluster.kubectl(&["kustomize", &directory.display().to_string()], "").expect("render");
-        assert!(rendered.contains(wanted), "{rendered}");
-        // The Prometheus operator's kinds are not installed here.
-        let documents: Vec<&str> = rendered.split("\n---\n").filter(|d| !d.contains("monitoring.coreos.com")).collect();
-        let judged = cluster.kubectl(&["apply", "--dry-run=server", "-f", "-"], &documents.join("\n---\n"));
-        judged.unwrap_or_else(|e| panic!("{}: {e:#}", directory.display()));
-    }
-    let rendered = cluster.kubectl(&["kustomize", &own.directory.display().to_string()], "").expect("render");
-    assert!(!rendered.contains("kind: IngressClass"), "ours would be of a controller that is nobody");
-}
-
-fn tempdir(label: &str) -> ingress_tests::place::Place {
-    ingress_tests::place::Place::new(&format!("{label}-files")).expect("make a place")
-}
-
-/// The objects that kubectl printed one after another, by kind and name, without what it adds on the client's side.
-fn by_name(printed: &str) -> BTreeMap<String, Value> {
-    let mut objects = BTreeMap::new();
-    for item in serde_json::Deserializer::from_str(printed).into_iter::<Value>() {
-        let mut item = item.expect("JSON");
-        for field in ["/metadata", "/spec/template/metadata"] {
-            if let Some(metadata) = item.pointer_mut(field).and_then(Value::as_object_mut) {
-                metadata.remove("creationTimestamp");
-            }
-        }
-        if item.pointer("/metadata/namespace") == Some(&json!("default")) {
-            item["metadata"].as_object_mut().expect("metadata").remove("namespace");
-        }
-        let name = format!("{} {}", item["kind"], item["metadata"]["name"]);
-        assert!(objects.insert(name.clone(), item).is_none(), "{name} twice");
-    }
-    objects
 }

@@ -1,37 +1,32 @@
 //! The shipped roles against the requests that an agent really made, as the API server's audit log has them: what is used is granted, and
 //! what is granted is used. A verb that somebody takes away, or adds in vain, makes this fail by its name.
 
-use std::collections::BTreeSet;
 use std::fs;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ingress_tests::audit::{self, Audit, Right, right};
 use ingress_tests::netns::Running;
 use ingress_tests::wait::{self, within};
-use k8s_openapi::api::rbac::v1::PolicyRule;
-use serde_json::Value;
 
 use crate::world::{NAMESPACE, PATIENCE, World};
 
 /// More certificates than are watched: the others are asked for with `get`.
 const CERTIFICATES: usize = 40;
-const POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n\
-    - { level: Metadata, users: ['system:serviceaccount:sluicegate-system:sluicegate'] }\n- { level: None }\n";
 
-/// A right: API group, resource (with subresource), verb.
-type Right = (String, String, String);
+/// Its status is written; the addresses are those that the app names.
+const POOL: &str = "{ apiVersion: sluicegate.io/v1alpha1, kind: VirtualIPPool, metadata: { name: public }, \
+    spec: { addresses: [10.3.0.100-10.3.0.110] } }";
 
 #[test]
 fn every_granted_verb_is_used_and_every_use_is_granted() {
     let mut world = World::new("rbac");
-    let (policy, log) = (world.place.directory.join("policy.yaml"), world.place.directory.join("audit.log"));
-    fs::write(&policy, POLICY).expect("write the policy");
-    let audit = [format!("--audit-policy-file={}", policy.display()), format!("--audit-log-path={}", log.display())];
-    world.cluster.api_server_flags = audit.to_vec();
-    restart(&mut world);
+    let audit = Audit::begin(&mut world.cluster, "sluicegate-system:sluicegate", &world.place.directory);
     world.kustomize(&["apply"], "kustomize/base");
     world.apply_app();
     world.kubectl(&["apply", "-f", "-"], &certificates());
+    world.kubectl(&["wait", "--for=condition=Established", "crd/virtualippools.sluicegate.io", "--timeout=60s"], "");
+    world.kubectl(&["apply", "-f", "-"], POOL);
     let ports = "--from-literal=9001=default/echo:9000";
     world.kubectl(&["create", "configmap", "tcp-services", "-n", NAMESPACE, ports], "");
     let pod = world.pod(None);
@@ -39,23 +34,22 @@ fn every_granted_verb_is_used_and_every_use_is_granted() {
     // This API server streams lists; older ones do not.
     let agent = world.start(&pod);
     within(PATIENCE, "a certificate beyond those watched is asked for", || {
-        used(&log).contains(&right("", "secrets", "get")).then_some(())
+        audit.used().contains(&right("", "secrets", "get")).then_some(())
     });
     stop(agent);
-    world.cluster.api_server_flags = [&audit[..], &["--feature-gates=WatchList=false".to_owned()]].concat();
-    restart(&mut world);
+    audit.restart(&mut world.cluster, &["--feature-gates=WatchList=false"]);
     fs::remove_dir_all(world.place.directory.join("state")).expect("forget what the cluster said");
     let _agent = world.start(&pod);
-    let granted = granted(&world);
+    let roles = world.json(&["get", "clusterroles,roles", "-A", "-l", "app.kubernetes.io/part-of=sluicegate"]);
+    let granted = audit::granted(roles["items"].as_array().expect("roles"));
     let mut missing = Vec::new();
     let found = wait::holds(PATIENCE / 4, || {
-        missing = granted.difference(&used(&log)).cloned().collect();
+        missing = audit.differences(&granted).0;
         missing.is_empty()
     });
     assert!(found, "granted, and never used: {missing:?}");
-    let more: Vec<Right> = used(&log).difference(&granted).cloned().collect();
-    assert_eq!(more, Vec::<Right>::new(), "used, and not granted by a shipped role");
-    for request in requests(&log) {
+    assert_eq!(audit.differences(&granted).1, Vec::<Right>::new(), "used, and not granted by a shipped role");
+    for request in audit.requests() {
         assert_eq!(request["annotations"]["authorization.k8s.io/decision"], "allow", "{request}");
         let object = &request["objectRef"];
         if object["resource"] == "secrets" {
@@ -70,55 +64,6 @@ fn every_granted_verb_is_used_and_every_use_is_granted() {
 fn stop(mut agent: Running) {
     agent.signal(libc::SIGTERM);
     within(PATIENCE, "the agent ends by SIGTERM", || agent.0.try_wait().expect("wait"));
-}
-
-fn restart(world: &mut World) {
-    world.cluster.stop_api_server().expect("stop the API server");
-    world.cluster.start_api_server().expect("start it again");
-}
-
-fn right(group: &str, resource: &str, verb: &str) -> Right {
-    (group.to_owned(), resource.to_owned(), verb.to_owned())
-}
-
-/// Requests for objects; those for paths such as /version are allowed to everybody.
-fn requests(log: &std::path::Path) -> Vec<Value> {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    // The last line may not be whole yet.
-    let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    events.filter(|event| event["objectRef"].is_object() && event["stage"] != "RequestReceived").collect()
-}
-
-fn used(log: &std::path::Path) -> BTreeSet<Right> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let one = |event: &Value| {
-        let object = &event["objectRef"];
-        let resource = match object["subresource"].as_str() {
-            Some(subresource) => format!("{}/{subresource}", text(&object["resource"])),
-            None => text(&object["resource"]),
-        };
-        (text(&object["apiGroup"]), resource, text(&event["verb"]))
-    };
-    requests(log).iter().map(one).collect()
-}
-
-/// All that the shipped roles say.
-fn granted(world: &World) -> BTreeSet<Right> {
-    let label = "app.kubernetes.io/part-of=sluicegate";
-    let list = world.json(&["get", "clusterroles,roles", "-A", "-l", label]);
-    let mut granted = BTreeSet::new();
-    for role in list["items"].as_array().expect("roles") {
-        let rules: Vec<PolicyRule> = serde_json::from_value(role["rules"].clone()).expect("rules");
-        for rule in rules {
-            for group in rule.api_groups.iter().flatten() {
-                for resource in rule.resources.iter().flatten() {
-                    granted.extend(rule.verbs.iter().map(|verb| right(group, resource, verb)));
-                }
-            }
-        }
-    }
-    assert!(granted.len() >= 10, "{granted:?}");
-    granted
 }
 
 /// An Ingress with a TLS Secret for each of its hosts.
