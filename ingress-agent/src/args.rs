@@ -79,6 +79,9 @@ pub struct RunArgs {
     /// Slots for the Maglev tables of all services together, four bytes each.
     #[arg(long, env = "SLUICEGATE_RING_SLOTS", default_value = "33554432", value_name = "N")]
     pub ring_slots: String,
+    /// Clients of Services with `sessionAffinity: ClientIP` that are remembered at once.
+    #[arg(long, env = "SLUICEGATE_MAX_AFFINITY_CLIENTS", default_value = "65536", value_name = "N")]
+    pub max_affinity_clients: String,
     /// Seed of the flow hash, up to 16 hexadecimal digits: the same on every node of a cluster, and secret [default: random,
     /// kept with the pinned maps].
     #[arg(long, env = "SLUICEGATE_HASH_SEED", value_name = "HEX", hide_env_values = true)]

@@ -225,6 +225,7 @@ fn dataplane(r: &mut Reader, args: &RunArgs, interfaces: Vec<String>) -> Datapla
     let max_frontends = number("--max-frontends", &args.max_frontends, 1 << 20);
     let max_backends = number("--max-backends", &args.max_backends, 1 << 24);
     let ring_slots = number("--ring-slots", &args.ring_slots, 1 << 30);
+    let max_affinity_clients = number("--max-affinity-clients", &args.max_affinity_clients, 1 << 24);
     let seed = args.hash_seed.as_ref().filter(|t| !t.is_empty());
     let modes = [("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
     DataplaneOptions {
@@ -236,6 +237,7 @@ fn dataplane(r: &mut Reader, args: &RunArgs, interfaces: Vec<String>) -> Datapla
         max_frontends,
         max_backends,
         ring_slots,
+        max_affinity_clients,
         hash_seed: seed.and_then(|t| r.read_secret("--hash-seed", t, value::seed)),
         snat_ports: r.read("--snat-ports", &args.snat_ports, value::port_range).unwrap_or(1024..=65535),
         ..DataplaneOptions::default()

@@ -101,7 +101,7 @@ impl Snapshots {
         let key = FrontendKey { vip: vip.ip(), protocol, port: vip.port() };
         let pool = PoolName { service: ObjectName::new("test", name), port: vip.port(), protocol, local: false };
         self.pool(pool.clone(), backends.to_vec());
-        let kind = FrontendKind::L4 { pool, client_ip_affinity: false, snat: vip.ip(), sources: None };
+        let kind = FrontendKind::L4 { pool, client_ip_affinity: None, snat: vip.ip(), sources: None };
         self.frontend(key, name, kind);
     }
 

@@ -17,7 +17,7 @@ pub fn dump(snapshot: &Snapshot) -> String {
         let what = match &frontend.kind {
             FrontendKind::L7 => format!("to the proxy, for {}", frontend.owner),
             FrontendKind::L4 { pool, client_ip_affinity, snat, sources } => {
-                let affinity = if *client_ip_affinity { ", client affinity" } else { "" };
+                let affinity = client_ip_affinity.map_or(String::new(), |s| format!(", client affinity of {s} s"));
                 let clients = sources.as_ref().map_or(String::new(), |sources| {
                     let ranges: Vec<String> = sources.iter().map(ToString::to_string).collect();
                     format!(", clients in [{}] only", ranges.join(" "))

@@ -85,6 +85,7 @@ impl Rig {
         for (name, map) in ebpf.maps() {
             let (Map::Array(data)
             | Map::HashMap(data)
+            | Map::LruHashMap(data)
             | Map::PerCpuArray(data)
             | Map::DevMapHash(data)
             | Map::LpmTrie(data)) = map
@@ -128,6 +129,14 @@ impl Rig {
     /// Writes one entry of a map that is not per CPU. Key and value must have the map's sizes.
     pub fn set<K: Copy, V: Copy>(&self, name: &str, key: &K, value: &V) -> Result<()> {
         update(self.map(name)?, key, value).with_context(|| format!("write to map {name}"))
+    }
+
+    /// One entry of a map that is not per CPU.
+    pub fn value<K: Copy, V: Copy + Default>(&self, name: &str, key: &K) -> Result<V> {
+        let mut value = V::default();
+        let attr = element(self.map(name)?, std::ptr::from_ref(key) as u64, (&raw mut value) as u64);
+        bpf(BPF_MAP_LOOKUP_ELEM, &attr).with_context(|| format!("read map {name}"))?;
+        Ok(value)
     }
 
     pub fn remove<K: Copy>(&self, name: &str, key: &K) -> Result<()> {

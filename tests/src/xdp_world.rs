@@ -108,7 +108,7 @@ impl World {
         let key = FrontendKey { addr: addr(at.ip()), port: at.port().to_be_bytes(), proto, pad: 0 };
         self.frontend_info[id as usize] = FrontendInfo { addr: key.addr, port: key.port, proto, pad: [0; 5] };
         self.frontend_port(at.port());
-        self.rig.set(map::FRONTENDS, &key, &Frontend { id, pool: id, flags, pad: 0, snat: addr(snat) })
+        self.rig.set(map::FRONTENDS, &key, &Frontend { id, pool: id, flags, affinity: 0, snat: addr(snat) })
     }
 
     /// Admits a range of clients, `198.51.100.0/24`, to a frontend that asks.

@@ -72,7 +72,7 @@ fn affinity_keeps_a_client_together_and_a_configured_source_is_what_backends_see
     world.frontend(
         frontend,
         "s",
-        FrontendKind::L4 { pool: pool.clone(), client_ip_affinity: true, snat: source, sources: None },
+        FrontendKind::L4 { pool: pool.clone(), client_ip_affinity: Some(60), snat: source, sources: None },
     );
     assert_eq!(dataplane.apply(&world.build()).expect("apply").problems, [""; 0]);
     let ask = || lan.ask(Tcp, 0, VIP4).expect("connect").ask().expect("an answer");
@@ -86,9 +86,46 @@ fn affinity_keeps_a_client_together_and_a_configured_source_is_what_backends_see
     world.frontend(
         frontend,
         "s",
-        FrontendKind::L4 { pool, client_ip_affinity: false, snat: frontend.vip, sources: None },
+        FrontendKind::L4 { pool, client_ip_affinity: None, snat: frontend.vip, sources: None },
     );
     assert_eq!(dataplane.apply(&world.build()).expect("apply").problems, [""; 0]);
     assert_eq!(ask().seen.ip(), frontend.vip);
     assert_eq!(old.ask().expect("the flow goes on"), before);
+}
+
+/// kube-proxy's promise: a client stays where it is for the Service's time, also when the endpoint comes back that its hash names.
+#[test]
+fn a_client_keeps_the_endpoint_that_it_had_last_although_others_come() {
+    let lan = L4Lan::new("fwkeep").expect("make the LAN");
+    let mut dataplane = lan.open();
+    let all: Vec<_> = (1..=3).map(|i| nat(&L4Lan::endpoint(i, false))).collect();
+    let mut world = Snapshots::default().service("s", Tcp, VIP4, &all);
+    let frontend = key(Tcp, VIP4);
+    let pool = world.now.pools.keys().next().expect("one pool").clone();
+    let affine =
+        FrontendKind::L4 { pool: pool.clone(), client_ip_affinity: Some(60), snat: frontend.vip, sources: None };
+    world.frontend(frontend, "s", affine);
+    dataplane.apply(&world.build()).expect("apply");
+    let ask = || lan.ask(Tcp, 0, VIP4).expect("connect").ask().expect("an answer").name;
+    let first = ask();
+    // What the hash names goes, and comes back.
+    let gone: usize = first.trim_start_matches('b').parse().expect("b1, b2 or b3");
+    let rest: Vec<_> = all.iter().enumerate().filter(|(i, _)| i + 1 != gone).map(|(_, b)| b.clone()).collect();
+    world.pool(pool.clone(), rest);
+    dataplane.apply(&world.build()).expect("apply");
+    let second = ask();
+    assert_ne!(second, first);
+    world.pool(pool, all);
+    dataplane.apply(&world.build()).expect("apply");
+    let from = lan.ask(Tcp, 0, VIP4).expect("connect").ask().expect("an answer");
+    assert_eq!(from.name, second, "by its hash alone it would be {first} again");
+    (0..10).for_each(|_| assert_eq!(ask(), second));
+    // Another agent on the same maps finds it as it was.
+    drop(dataplane);
+    let mut dataplane = lan.open();
+    dataplane.apply(&world.build()).expect("apply");
+    assert_eq!(ask(), second);
+    let client = SocketAddr::new(CLIENT[0].parse().expect("an address"), 9);
+    let told = dataplane.explain(Tcp, client, VIP4.parse().expect("an address")).expect("explain");
+    assert!(told.steps.iter().any(|s| s.contains("the client keeps backend")), "{:?}", told.steps);
 }

@@ -202,14 +202,14 @@ fn world() -> Maps {
         {
             let id = (n * 5 + k) as u32 + 1;
             let key = FrontendKey { addr: addr(vip), port: port.to_be_bytes(), proto: *proto, pad: 0 };
-            let flags = match k {
-                0 => frontend_flags::L7,
-                2 => frontend_flags::CLIENT_IP_AFFINITY,
-                4 => frontend_flags::SOURCES,
-                _ => 0,
+            let (flags, affinity) = match k {
+                0 => (frontend_flags::L7, 0),
+                2 => (frontend_flags::CLIENT_IP_AFFINITY, 30 * family),
+                4 => (frontend_flags::SOURCES, 0),
+                _ => (0, 0),
             };
             let snat = if k == 4 { addr(VIPS[n ^ 1]) } else { addr(vip) };
-            maps.frontends.insert(key, Frontend { id, pool: if k == 0 { 0 } else { id }, flags, pad: 0, snat });
+            maps.frontends.insert(key, Frontend { id, pool: if k == 0 { 0 } else { id }, flags, affinity, snat });
             maps.infos
                 .insert(id, FrontendInfo { addr: addr(vip), port: port.to_be_bytes(), proto: *proto, pad: [0; 5] });
             if k == 4 {

@@ -11,6 +11,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod affinity;
 pub mod bench;
 pub mod checksum;
 pub mod hash;
@@ -22,9 +23,9 @@ pub mod verdict;
 #[cfg(test)]
 extern crate std;
 
-/// Version of everything in this file. Pinned maps live in a directory named after it; an agent adopts pins of its
+/// Version of everything in this file and in [`affinity`]. Pinned maps live in a directory named after it; an agent adopts pins of its
 /// own schema only.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// IPv4-mapped or IPv6 address, network order.
 pub type Addr = [u8; 16];
@@ -124,8 +125,9 @@ pub struct Frontend {
     pub pool: u32,
     /// [`frontend_flags`].
     pub flags: u32,
-    /// Explicit, so that the struct has no hidden bytes. 0.
-    pub pad: u32,
+    /// Ticks after its last new flow for which a client keeps the endpoint that it has in `AFFINITY`; 0: none has any there. Only
+    /// with `CLIENT_IP_AFFINITY`.
+    pub affinity: u32,
     /// Source address for `nat`: the VIP itself unless configured otherwise. All zero where there is no pool.
     pub snat: Addr,
 }

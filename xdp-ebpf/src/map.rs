@@ -15,6 +15,10 @@ pub const FRONTENDS: &str = "FRONTENDS";
 /// `LPM_TRIE` of [`SourceKey`](crate::SourceKey) to 1: the clients that frontends with the flag `SOURCES` admit. Read when a
 /// flow opens, never for one that has its record. Grows with what is in it; its bound is [`SOURCES_MOST`](crate::SOURCES_MOST).
 pub const SOURCES: &str = "SOURCES";
+/// `LRU_HASH` of [`AffinityKey`](crate::affinity::AffinityKey) to [`Affinity`](crate::affinity::Affinity): the endpoints that clients of frontends with
+/// a timeout have. Read and written when a flow of theirs opens, and never otherwise; a client that is forgotten for lack of space
+/// goes by its hash again.
+pub const AFFINITY: &str = "AFFINITY";
 /// `ARRAY` of [`FrontendInfo`](crate::FrontendInfo) by frontend id: what a reply is rewritten back to.
 pub const FRONTEND_INFO: &str = "FRONTEND_INFO";
 /// `ARRAY` of [`Pool`](crate::Pool) by pool id: where its current and previous Maglev table lie in `RINGS`.

@@ -27,6 +27,11 @@
 //!   port 0 under `CLIENT_IP_AFFINITY`. A packet that opens takes the current ring. A TCP miss notes `FlowMiss` and takes the
 //!   previous ring if it is not empty and names a backend that is not `GONE` (note `PreviousTable`), else the current one. An
 //!   empty ring, id 0, or a `GONE` backend: `PassNoBackend`.
+//! - Under `CLIENT_IP_AFFINITY` with a time in the frontend's `affinity`, the client's entry in `AFFINITY` comes before the rings, if it
+//!   is of the frontend's pool and of its backend's `epoch`. A packet that opens takes it if the backend is `READY` and the entry was
+//!   used at most so many ticks ago; if it is older, `h` is the hash above, so that the client is spread anew. Either way
+//!   the entry then holds the choice and the present tick. A miss takes it while the backend is not `GONE`, whatever its age,
+//!   and leaves it as it is.
 //! - An opening packet whose own record is good and names the chosen backend keeps the record and its port; state `CLOSING`
 //!   becomes `NEW`, and so does any state of an idle UDP flow. Else a record is made (note `FlowNew`), except for a TCP miss
 //!   with RST, which goes to the chosen backend by the first port of its order, without a record and without probing.

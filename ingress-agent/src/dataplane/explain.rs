@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use aya::maps::MapError;
+use xdp_ebpf::affinity::AffinityKey;
 use xdp_ebpf::rules::{PORT_PROBES, dead};
 use xdp_ebpf::{
     Addr, Backend, Config, Flow, Frontend, Port, Ring, WAYS, backend_state, flow_state, forwarding, frontend_flags,
@@ -13,6 +15,7 @@ use xdp_ebpf::{
 
 use super::Dataplane;
 use super::image::Image;
+use super::plain::Abi;
 use super::pool::{ip, wire};
 use crate::model::snapshot::{Forwarding, FrontendKey, Protocol};
 use crate::model::traffic::L4Explanation;
@@ -135,12 +138,19 @@ impl Path<'_> {
     /// The Maglev table, as for a packet that opens a flow.
     fn by_table(&mut self, t: &Tuple, frontend: &Frontend, hash: u64) -> Result<()> {
         let affinity = frontend.flags & frontend_flags::CLIENT_IP_AFFINITY != 0;
-        let choice = if affinity {
+        let mut choice = if affinity {
             self.say("session affinity: the client's port does not count");
             hash::tuple(self.config.seed, &t.client, &t.vip, [0; 2], t.vip_port, t.proto)
         } else {
             hash
         };
+        if affinity && frontend.affinity != 0 {
+            match self.sticky(t, frontend)? {
+                Sticky::Keeps(backend) => return self.open(t, frontend, hash, &backend),
+                Sticky::Expired => choice = hash,
+                Sticky::Unknown => {}
+            }
+        }
         let current = self.image.tables.current(frontend.pool);
         let previous = self.image.tables.previous(frontend.pool);
         if t.proto == xdp_ebpf::IPPROTO_TCP
@@ -162,13 +172,47 @@ impl Path<'_> {
             current.len(),
             frontend.pool
         ));
+        self.open(t, frontend, hash, &backend)
+    }
+
+    /// What the client has in `AFFINITY`, as for a packet that opens a flow.
+    fn sticky(&mut self, t: &Tuple, frontend: &Frontend) -> Result<Sticky> {
+        let key = AffinityKey { frontend: frontend.id, client: t.client };
+        let found = match self.image.maps.affinity.get(&Abi(key), 0) {
+            Ok(Abi(found)) => Some(found),
+            Err(MapError::KeyNotFound) => None,
+            Err(e) => return Err(e).context("read AFFINITY"),
+        };
+        let known = found.filter(|a| a.pool == frontend.pool && self.backend(a.backend).epoch == a.epoch);
+        let Some(known) = known.map(|a| (a, self.backend(a.backend))).filter(|(_, b)| b.state == backend_state::READY)
+        else {
+            self.say("the client has no endpoint yet: its address chooses one, which it then keeps");
+            return Ok(Sticky::Unknown);
+        };
+        let (affinity, backend) = known;
+        // The programs count on where the 32 bits of the agent's clock end.
+        let known_bits = u32::MAX >> (self.config.tick_shift & 31);
+        let (age, lasts) = (self.now.wrapping_sub(affinity.used) & known_bits, frontend.affinity);
+        if age > lasts {
+            self.say(format!("its last new flow was {age} ticks ago, above {lasts}: it is spread anew"));
+            return Ok(Sticky::Expired);
+        }
+        self.say(format!(
+            "the client keeps backend {}: its last new flow was {age} ticks ago, of {lasts}",
+            affinity.backend
+        ));
+        Ok(Sticky::Keeps(backend))
+    }
+
+    /// The rest of the way of a packet that opens a flow.
+    fn open(&mut self, t: &Tuple, frontend: &Frontend, hash: u64, backend: &Backend) -> Result<()> {
         let local = backend.forwarding == forwarding::LOCAL;
         let source = if local { t.client } else { frontend.snat };
-        match self.port(t, &backend, source, hash, local)? {
+        match self.port(t, backend, source, hash, local)? {
             Some(port) => self.told.source = Some((ip(&source), port)),
             None => self.say(format!("none of {PORT_PROBES} source ports is free: the packet is dropped")),
         }
-        self.arrive(&backend);
+        self.arrive(backend);
         Ok(())
     }
 
@@ -243,6 +287,13 @@ impl Path<'_> {
         self.say(format!("endpoint {to}{draining}, {how}"));
         self.told.backend = Some((to, mode));
     }
+}
+
+enum Sticky {
+    Keeps(Backend),
+    /// It was away for longer than its time.
+    Expired,
+    Unknown,
 }
 
 fn state_name(state: u8) -> &'static str {

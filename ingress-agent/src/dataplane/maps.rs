@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, Result};
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray};
+use xdp_ebpf::affinity::{Affinity, AffinityKey};
 use xdp_ebpf::{
     Addr, AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, RING_PAGE_SLOTS,
     ReplyBucket, Ring, Traffic, Vip, map,
@@ -26,6 +27,7 @@ pub(super) struct Maps {
     pub frontends: HashMap<MapData, Abi<FrontendKey>, Abi<Frontend>>,
     /// The bits of a [`SourceKey`](xdp_ebpf::SourceKey) after their number: frontend and address.
     pub sources: LpmTrie<MapData, [u8; 20], u32>,
+    pub affinity: HashMap<MapData, Abi<AffinityKey>, Abi<Affinity>>,
     pub devices: DevMapHash<MapData>,
     pub verdicts: PerCpuArray<MapData, u64>,
     pub frontend_traffic: PerCpuArray<MapData, Abi<Traffic>>,
@@ -68,6 +70,7 @@ impl Maps {
             vips: typed(map::VIPS)?.try_into()?,
             frontends: typed(map::FRONTENDS)?.try_into()?,
             sources: typed(map::SOURCES)?.try_into()?,
+            affinity: typed(map::AFFINITY)?.try_into()?,
             devices: typed(map::DEVICES)?.try_into()?,
             verdicts: typed(map::VERDICTS)?.try_into()?,
             frontend_traffic: typed(map::FRONTEND_TRAFFIC)?.try_into()?,

@@ -234,6 +234,12 @@ fn configure(maps: &Maps, options: &DataplaneOptions) -> Result<Config> {
     Ok(config)
 }
 
+/// At least so long, in ticks of the programs' clock.
+fn ticks(seconds: u32, shift: u32) -> Result<u32> {
+    let jiffies = u64::from(seconds) * u64::from(hz()?);
+    Ok(u32::try_from((jiffies >> shift) + 1).unwrap_or(u32::MAX))
+}
+
 fn random() -> Result<u64> {
     let mut bytes = [0; 8];
     // SAFETY: room for the 8 bytes asked for.

@@ -23,6 +23,9 @@ pub struct DataplaneOptions {
     /// Maglev slots of all L4 pools together, the previous tables in their grace time included: 4 bytes of kernel memory
     /// each. The default holds 1,000 pools of 100 endpoints twice.
     pub ring_slots: u32,
+    /// Clients of Services with `sessionAffinity: ClientIP` that are remembered at once, about 130 bytes of kernel memory each; beyond
+    /// them those that were away for longest are forgotten, and go by their hash.
+    pub max_affinity_clients: u32,
     /// The same on every edge node of a cluster. `None`: that of the adopted maps, else a random one.
     pub hash_seed: Option<u64>,
     /// Source ports towards `nat` backends.
@@ -46,6 +49,7 @@ impl Default for DataplaneOptions {
             max_frontends: 10_000,
             max_backends: 100_000,
             ring_slots: 33_554_432,
+            max_affinity_clients: 65_536,
             hash_seed: None,
             snat_ports: 1024..=65535,
             udp_idle: Duration::from_secs(30),
@@ -76,6 +80,7 @@ pub(super) struct Sizes {
     pub frontend_ids: u32,
     pub backend_ids: u32,
     pub ring_pages: u32,
+    pub affinity: u32,
 }
 
 impl DataplaneOptions {
@@ -90,6 +95,7 @@ impl DataplaneOptions {
             frontend_ids: ids(self.max_frontends),
             backend_ids: ids(self.max_backends),
             ring_pages: self.ring_slots.div_ceil(RING_PAGE_SLOTS).max(1),
+            affinity: self.max_affinity_clients.max(1),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{MapInfo, MapType};
+use xdp_ebpf::affinity::{Affinity, AffinityKey};
 use xdp_ebpf::{
     Addr, AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, ReplyBucket,
     RingPage, SCHEMA, SOURCES_MOST, SourceKey, Traffic, Vip, WAYS, map, verdict::Verdict,
@@ -191,6 +192,14 @@ fn specs(sizes: &Sizes) -> Vec<MapSpec> {
             value: 4,
             flags: 0,
             entries: SOURCES_MOST,
+        },
+        MapSpec {
+            name: map::AFFINITY,
+            kind: MapType::LruHash,
+            key: size_of::<AffinityKey>(),
+            value: size_of::<Affinity>(),
+            flags: 0,
+            entries: sizes.affinity,
         },
         array(map::FRONTEND_INFO, size_of::<FrontendInfo>(), sizes.frontend_ids),
         array(map::POOLS, size_of::<Pool>(), sizes.frontend_ids),

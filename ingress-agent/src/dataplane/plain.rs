@@ -1,6 +1,7 @@
 //! Which types may be copied between this process and a BPF map as bytes. The only place that vouches for the ABI's layout; it
 //! must never list a type with padding, a pointer or an invalid bit pattern.
 
+use xdp_ebpf::affinity::{Affinity, AffinityKey};
 use xdp_ebpf::{
     Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, ReplyBucket, Traffic, Vip,
 };
@@ -21,7 +22,7 @@ macro_rules! plain {
 }
 
 plain!(u32, u64, [u8; 16], Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool);
-plain!(ReplyBucket, Traffic, Vip);
+plain!(Affinity, AffinityKey, ReplyBucket, Traffic, Vip);
 
 /// A key or value of the ABI, as aya wants it: neither its trait nor the ABI's types are this crate's.
 #[repr(transparent)]

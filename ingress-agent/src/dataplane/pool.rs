@@ -97,8 +97,9 @@ fn wanted(backend: &snapshot::Backend) -> Slot {
             Forwarding::Local => forwarding::LOCAL,
         },
         state: match backend.state {
-            BackendState::Ready => backend_state::READY,
-            BackendState::Draining => backend_state::DRAINING,
+            BackendState::Ready if backend.weight > 0 => backend_state::READY,
+            // Weight 0 takes no new flow either, not even of a client that had one there.
+            BackendState::Ready | BackendState::Draining => backend_state::DRAINING,
         },
         weight: backend.weight,
     }

@@ -102,10 +102,8 @@ pub struct ServiceFacts {
     pub selector: Labels,
     /// Without those that were rejected. Port numbers are never 0.
     pub ports: Vec<PortFacts>,
-    /// `sessionAffinity: ClientIP`.
-    pub client_ip_affinity: bool,
-    /// After how many seconds a client should be free to go elsewhere, where its owner chose that.
-    pub affinity_timeout: Option<i32>,
+    /// `sessionAffinity: ClientIP`: for how many seconds after its last connection a client keeps its endpoint.
+    pub client_ip_affinity: Option<u32>,
     /// `loadBalancerSourceRanges`: the clients that its owner admits from outside. `None`: all.
     pub source_ranges: Option<Vec<IpNet>>,
     /// `externalTrafficPolicy: Local`: its owner wants only endpoints of the receiving node.

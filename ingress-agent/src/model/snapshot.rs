@@ -153,8 +153,8 @@ pub enum FrontendKind {
     /// Forwarded by XDP to the named pool.
     L4 {
         pool: PoolName,
-        /// Leave the client's port out of the hash (`sessionAffinity: ClientIP`).
-        client_ip_affinity: bool,
+        /// `sessionAffinity: ClientIP`: a client keeps its endpoint for so many seconds after its last new flow.
+        client_ip_affinity: Option<u32>,
         /// Source address towards `nat` backends: the VIP itself unless configured otherwise. Same family as the VIP.
         snat: IpAddr,
         /// Clients that may open flows, of the VIP's family, sorted; `None`: all. Empty: nobody.

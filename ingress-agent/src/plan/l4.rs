@@ -94,19 +94,13 @@ struct Claims<'a> {
 
 /// What a frontend holds of its clients.
 struct Clients {
-    affinity: bool,
+    affinity: Option<u32>,
     sources: Option<Vec<IpNet>>,
 }
 
 impl Claims<'_> {
     fn service(&mut self, service: &ServiceFacts, given: &[VipFacts]) {
         let origin = &service.origin;
-        if let Some(seconds) = service.affinity_timeout {
-            let reason =
-                format!("{seconds} is not kept: a client stays with its endpoint while that is there, however long");
-            let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-            self.l4.rejections.push(origin.warn("Service", field, reason));
-        }
         for vip in given {
             let sources = self.sources(service, vip.address);
             for port in &service.ports {
@@ -153,7 +147,7 @@ impl Claims<'_> {
                 self.l4.rejections.push(streams.origin.reject("ConfigMap", backend.field.as_str(), reason));
             }
             let proxy_protocol = stream.proxy_protocol;
-            if proxy_protocol.is_spoken() && service.client_ip_affinity {
+            if proxy_protocol.is_spoken() && service.client_ip_affinity.is_some() {
                 let reason =
                     "speaks the PROXY protocol, so the proxy balances it, which does not know `sessionAffinity`";
                 self.l4.rejections.push(streams.origin.warn("ConfigMap", backend.field.as_str(), reason));

@@ -67,6 +67,8 @@ pub struct Model {
     replies: Vec<[Option<Reply>; WAYS]>,
     /// The reply entry of the flow evicted last, freed when the next record is made.
     left: Option<(usize, usize)>,
+    /// By frontend and client: backend, epoch and pool. Nothing is forgotten.
+    affinity: BTreeMap<(u32, Addr), (u32, u32, u32)>,
     pub counts: BTreeMap<Verdict, u64>,
     pub frontend_traffic: BTreeMap<u32, Traffic>,
     pub backend_traffic: BTreeMap<u32, Traffic>,
@@ -81,6 +83,7 @@ impl Model {
             maps,
             next_hop: Box::new(next_hop),
             left: None,
+            affinity: BTreeMap::new(),
             counts: BTreeMap::new(),
             frontend_traffic: BTreeMap::new(),
             backend_traffic: BTreeMap::new(),
@@ -231,6 +234,19 @@ impl Model {
         let at = |ring: &[u32]| {
             if ring.is_empty() { None } else { Some(ring[hash::slot(h, ring.len() as u32) as usize]) }
         };
+        let key = (frontend.id, tuple.src);
+        let lasting = affine && frontend.affinity != 0;
+        let known = self.affinity.get(&key).filter(|(_, _, pool)| lasting && *pool == frontend.pool);
+        let known =
+            known.and_then(|(id, epoch, _)| Some((*id, self.maps.backends.get(id).filter(|b| b.epoch == *epoch)?)));
+        match known.map(|(id, backend)| (id, backend.state)) {
+            Some((id, state)) if miss && state != backend_state::GONE => {
+                self.note(Verdict::FlowMiss);
+                return Ok(id);
+            }
+            Some((id, backend_state::READY)) if !miss => return Ok(id),
+            _ => {}
+        }
         if miss {
             self.note(Verdict::FlowMiss);
             if let Some(id) = at(&previous).filter(|id| self.backend(*id).is_some()) {
@@ -238,7 +254,12 @@ impl Model {
                 return Ok(id);
             }
         }
-        at(&current).filter(|id| self.backend(*id).is_some()).ok_or(Verdict::PassNoBackend)
+        let id = at(&current).filter(|id| self.backend(*id).is_some()).ok_or(Verdict::PassNoBackend)?;
+        if lasting && !miss {
+            let epoch = self.backend(id).map_or(0, |b| b.epoch);
+            self.affinity.insert(key, (id, epoch, frontend.pool));
+        }
+        Ok(id)
     }
 
     fn candidate(&self, tuple: &Tuple, backend: &Backend, i: u32) -> Port {

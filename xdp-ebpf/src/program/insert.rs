@@ -1,5 +1,6 @@
 //! Choosing a backend, and making a flow's record. Not inlined: the verifier and the instruction cache see it once.
 
+use xdp_ebpf::affinity::Affinity;
 use xdp_ebpf::rules::{CLOSING_REUSE, PORT_PROBES, dead, flow_rank};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{Config, WAYS, backend_state, flow_state, forwarding, hash, meta, tag};
@@ -7,7 +8,7 @@ use xdp_ebpf::{Config, WAYS, backend_state, flow_state, forwarding, hash, meta, 
 use crate::evict::{free, sluicegate_evict, sluicegate_tidy, sluicegate_victim};
 use crate::family::{Family, V4, V6};
 use crate::flow::{Place, Way, entry, entry_flow, entry_tag, good, own};
-use crate::maps::{self, Address, BackendView, Bucket, Key, Record};
+use crate::maps::{self, Address, AffinityView, BackendView, Bucket, Key, Record};
 use crate::segment::flag;
 use crate::verdict;
 
@@ -32,6 +33,8 @@ pub struct Opening {
     pub pool: u32,
     pub frontend: u32,
     pub affinity: bool,
+    /// Ticks for which a client keeps its endpoint; 0: only as long as its hash says so.
+    pub affinity_lasts: u32,
     /// Whether the frontend admits certain clients only.
     pub sources: bool,
     /// SYN, or UDP; else a TCP packet without a good record.
@@ -105,10 +108,13 @@ pub extern "C" fn sluicegate_open() -> u32 {
     insert(o, config, bucket, backend.epoch, local)
 }
 
-/// The backend that the rings name.
+/// The backend that the client has, or that the rings name.
 #[inline(always)]
 fn choose(o: &Opening, config: &Config) -> Option<(u32, &'static BackendView)> {
     let (current, previous) = maps::rings(o.pool)?;
+    if o.affinity && o.affinity_lasts != 0 {
+        return sticky(o, config, current, previous);
+    }
     let hash = if o.affinity { tuple(o.v4, config.seed, o.client, o.vip, 0, o.vip_port, o.proto) } else { o.hash };
     if !o.opens {
         maps::count(Verdict::FlowMiss);
@@ -118,6 +124,43 @@ fn choose(o: &Opening, config: &Config) -> Option<(u32, &'static BackendView)> {
         }
     }
     slot(current, hash)
+}
+
+/// Under a timeout (kube-proxy's ClientIP affinity): a client keeps its endpoint although the rings have changed, and is spread anew
+/// when it was away for longer. What is not known goes by the client's hash, on which all nodes agree.
+#[inline(always)]
+fn sticky(o: &Opening, config: &Config, current: u64, previous: u64) -> Option<(u32, &'static BackendView)> {
+    let key = AffinityView { frontend: o.frontend, client: o.client };
+    let mut hash = tuple(o.v4, config.seed, o.client, o.vip, 0, o.vip_port, o.proto);
+    if let Some(known) = maps::affinity(key)
+        && known.pool == o.pool
+        && let Some(backend) = maps::backend(known.backend)
+        && backend.epoch == known.epoch
+    {
+        let lasts = o.now.wrapping_sub(known.used) <= o.affinity_lasts;
+        if !o.opens && backend.state != backend_state::GONE {
+            maps::count(Verdict::FlowMiss);
+            return Some((known.backend, backend));
+        }
+        if o.opens && lasts && backend.state == backend_state::READY {
+            known.used = o.now;
+            return Some((known.backend, backend));
+        }
+        if !lasts {
+            hash = o.hash;
+        }
+    }
+    if !o.opens {
+        maps::count(Verdict::FlowMiss);
+        if let Some(found) = slot(previous, hash) {
+            maps::count(Verdict::PreviousTable);
+            return Some(found);
+        }
+        return slot(current, hash);
+    }
+    let (id, backend) = slot(current, hash)?;
+    maps::remember(key, Affinity { backend: id, epoch: backend.epoch, pool: o.pool, used: o.now });
+    Some((id, backend))
 }
 
 #[inline(always)]

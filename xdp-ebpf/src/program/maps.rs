@@ -7,10 +7,11 @@ use core::ptr::from_ref;
 use crate::insert::Opening;
 use crate::next_hop::{Fib, KEPT, Kept};
 use crate::words::{Entry, Word};
-use aya_ebpf::helpers::{bpf_jiffies64, bpf_map_lookup_elem, bpf_redirect_map};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_map_lookup_elem, bpf_map_update_elem, bpf_redirect_map};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{Array, DevMapHash, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray};
+use xdp_ebpf::affinity::{Affinity, AffinityKey};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{
     AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, REPLY_FACTOR,
@@ -32,6 +33,8 @@ static FRONTENDS: HashMap<Key, FrontendView> = HashMap::with_max_entries(1024, 0
 /// The key's number of bits is said apart by the type; together they are a [`SourceKey`].
 #[map]
 static SOURCES: LpmTrie<[u8; size_of::<SourceKey>() - 4], u32> = LpmTrie::with_max_entries(SOURCES_MOST, 0);
+#[map]
+static AFFINITY: LruHashMap<AffinityView, Affinity> = LruHashMap::with_max_entries(1024, 0);
 #[map]
 static FRONTEND_INFO: Array<FrontendInfoView> = Array::with_max_entries(1024, MMAPABLE);
 #[map]
@@ -89,7 +92,7 @@ pub struct FrontendView {
     pub id: u32,
     pub pool: u32,
     pub flags: u32,
-    pad: u32,
+    pub affinity: u32,
     pub snat: Address,
 }
 const _: () = assert!(size_of::<FrontendView>() == size_of::<Frontend>());
@@ -102,6 +105,15 @@ struct SourceView {
     addr: Address,
 }
 const _: () = assert!(size_of::<SourceView>() == size_of::<SourceKey>());
+
+/// [`AffinityKey`].
+#[repr(C, packed(4))]
+#[derive(Clone, Copy)]
+pub struct AffinityView {
+    pub frontend: u32,
+    pub client: Address,
+}
+const _: () = assert!(size_of::<AffinityView>() == size_of::<AffinityKey>());
 
 /// [`FrontendInfo`].
 #[repr(C)]
@@ -202,6 +214,21 @@ pub fn frontend(key: Key) -> Option<&'static FrontendView> {
 #[inline(always)]
 pub fn admits(frontend: u32, client: Address) -> bool {
     look_up!(SOURCES, u32, SourceView { bits: SourceKey::ALL_BITS, frontend, addr: client }).is_some()
+}
+
+/// The endpoint that a client had last.
+#[inline(always)]
+pub fn affinity(key: AffinityView) -> Option<&'static mut Affinity> {
+    look_up!(AFFINITY, Affinity, key)
+}
+
+/// From now on the client has this one. Where the map cannot take it, the client goes by its hash.
+#[inline(always)]
+pub fn remember(key: AffinityView, value: Affinity) {
+    // SAFETY: the map's definition has this key and value, which live until the call has returned.
+    unsafe {
+        bpf_map_update_elem((&raw const AFFINITY).cast_mut().cast(), from_ref(&key).cast(), from_ref(&value).cast(), 0)
+    };
 }
 
 #[inline(always)]

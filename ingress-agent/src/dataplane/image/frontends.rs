@@ -15,6 +15,7 @@ use crate::dataplane::filter::Bit;
 use crate::dataplane::maps::removed;
 use crate::dataplane::plain::Abi;
 use crate::dataplane::pool::{PoolKey, addr};
+use crate::dataplane::ticks;
 use crate::model::snapshot::{Frontend, FrontendKey, FrontendKind};
 
 /// Why a frontend could not be put; it is tried again once others have left.
@@ -52,7 +53,13 @@ impl Image {
                 None => return Ok(Put::Short),
             },
         };
-        let image = image_of(frontend, id, pool_id);
+        let affinity = match &frontend.kind {
+            FrontendKind::L4 { client_ip_affinity: Some(seconds), .. } => {
+                ticks(*seconds, self.maps.config.load(0).tick_shift)?
+            }
+            _ => 0,
+        };
+        let image = image_of(frontend, id, pool_id, affinity);
         let wire = wire_key(&key);
         let admitted = match &old {
             Some((before, _, sources)) if before.id == id => sources.as_slice(),
@@ -143,16 +150,16 @@ fn sources_of(frontend: &Frontend) -> &[IpNet] {
     }
 }
 
-fn image_of(frontend: &Frontend, id: u32, pool: u32) -> xdp_ebpf::Frontend {
+fn image_of(frontend: &Frontend, id: u32, pool: u32, affinity: u32) -> xdp_ebpf::Frontend {
     match &frontend.kind {
         FrontendKind::L4 { client_ip_affinity, snat, sources, .. } => {
-            let mut flags = if *client_ip_affinity { frontend_flags::CLIENT_IP_AFFINITY } else { 0 };
+            let mut flags = if client_ip_affinity.is_some() { frontend_flags::CLIENT_IP_AFFINITY } else { 0 };
             if sources.is_some() {
                 flags |= frontend_flags::SOURCES;
             }
-            xdp_ebpf::Frontend { id, pool, flags, pad: 0, snat: addr(*snat) }
+            xdp_ebpf::Frontend { id, pool, flags, affinity, snat: addr(*snat) }
         }
-        FrontendKind::L7 => xdp_ebpf::Frontend { id, pool: 0, flags: frontend_flags::L7, pad: 0, snat: [0; 16] },
+        FrontendKind::L7 => xdp_ebpf::Frontend { id, pool: 0, flags: frontend_flags::L7, affinity: 0, snat: [0; 16] },
     }
 }
 

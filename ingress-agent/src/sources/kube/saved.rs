@@ -25,7 +25,7 @@ use crate::sources::document::{Identity, Object};
 use crate::sources::parse::{Notes, secret};
 
 /// Grows with each change of the file or of the facts in it that an older reader would misunderstand.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const FILE: &str = "facts.json";
 /// Until it is whole.

@@ -28,7 +28,6 @@ pub fn parse(object: &Service, notes: &mut Notes) -> Result<ServiceFacts, Reject
         selector: spec.selector.clone().unwrap_or_default(),
         ports: ports(spec.ports.as_deref().unwrap_or_default(), notes),
         client_ip_affinity: affinity(spec, notes),
-        affinity_timeout: affinity_timeout(spec),
         source_ranges: source_ranges(object, spec, notes),
         external_traffic_local: spec.external_traffic_policy.as_deref() == Some("Local"),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
@@ -100,22 +99,25 @@ fn app_protocol(name: Option<&str>) -> AppProtocol {
     }
 }
 
-fn affinity(spec: &ServiceSpec, notes: &mut Notes) -> bool {
+/// Seconds; the default, and the bounds, are the API server's.
+fn affinity(spec: &ServiceSpec, notes: &mut Notes) -> Option<u32> {
+    const DEFAULT: u32 = 3 * 60 * 60;
     match spec.session_affinity.as_deref() {
-        None | Some("None" | "") => false,
-        Some("ClientIP") => true,
+        None | Some("None" | "") => return None,
+        Some("ClientIP") => {}
         Some(other) => {
             notes.reject("spec.sessionAffinity", format!("`{other}` is neither `ClientIP` nor `None`; `None` is used"));
-            false
+            return None;
         }
     }
-}
-
-/// The API server fills the default in, and then nobody chose it.
-fn affinity_timeout(spec: &ServiceSpec) -> Option<i32> {
-    const DEFAULT: i32 = 3 * 60 * 60;
-    let config = spec.session_affinity_config.as_ref().filter(|_| spec.session_affinity.as_deref() == Some("ClientIP"));
-    config.and_then(|c| c.client_ip.as_ref()?.timeout_seconds).filter(|seconds| *seconds != DEFAULT)
+    let config = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
+    let Some(written) = config.and_then(|c| c.timeout_seconds) else { return Some(DEFAULT) };
+    let seconds = u32::try_from(written).ok().filter(|seconds| (1..=86_400).contains(seconds));
+    if seconds.is_none() {
+        let reason = format!("{written} is not from 1 to 86400; {DEFAULT} is used");
+        notes.reject("spec.sessionAffinityConfig.clientIP.timeoutSeconds", reason);
+    }
+    seconds.or(Some(DEFAULT))
 }
 
 /// A range that cannot be read admits nobody, and does not open the Service to everybody either.
