@@ -19,6 +19,8 @@ pub mod table;
 
 pub mod l4;
 
+pub mod edges;
+
 pub mod echo;
 
 pub mod l4_lan;

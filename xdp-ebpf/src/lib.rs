@@ -24,7 +24,7 @@ extern crate std;
 
 /// Version of everything in this file. Pinned maps live in a directory named after it; an agent adopts pins of its
 /// own schema only.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// IPv4-mapped or IPv6 address, network order.
 pub type Addr = [u8; 16];
@@ -94,13 +94,57 @@ const _: () = assert!(size_of::<AddrFilter>() == 16_384);
 pub struct Vip {
     /// [`vip_flags`].
     pub flags: u32,
+    /// Index into `ROUTERS` of the virtual router that holds it, or 0: nobody else would.
+    pub router: u32,
 }
-const _: () = assert!(size_of::<Vip>() == 4);
+const _: () = assert!(size_of::<Vip>() == 8);
 
 pub mod vip_flags {
     /// XDP answers ICMP and ICMPv6 echo requests.
     pub const ECHO: u32 = 1;
 }
+
+/// Entries of `ROUTERS`: one for each VRID, of IPv4 and of IPv6. A VRID is at least 1, so that index 0 is nobody's.
+pub const ROUTERS: u32 = 512;
+
+/// Index into `ROUTERS`.
+pub const fn router(vrid: u8, v6: bool) -> u32 {
+    vrid as u32 | (v6 as u32) << 8
+}
+
+/// Value of `ROUTERS`: a virtual router (RFC 9568) of this node.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Router {
+    /// [`router_role`], by the agent.
+    pub role: u32,
+    /// Explicit, so that the struct has no hidden bytes.
+    pub pad: u32,
+    /// `CLOCK_MONOTONIC`, nanoseconds: until then another node holds its addresses, as far as the program has seen while the agent
+    /// was silent. 0: none was seen. The agent stores 0 when it takes the addresses.
+    pub elsewhere_until: u64,
+}
+const _: () = assert!(size_of::<Router>() == 16);
+
+pub mod router_role {
+    /// The agent has not said.
+    pub const UNKNOWN: u32 = 0;
+    /// This node holds the addresses.
+    pub const ACTIVE: u32 = 1;
+    /// Another does, as long as the agent is there to say so.
+    pub const BACKUP: u32 = 2;
+}
+
+/// Value of `HEARTBEAT`: the sign of life of the agent's election.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// `CLOCK_MONOTONIC`, nanoseconds. 0: never.
+    pub at: u64,
+    /// For how many nanoseconds it counts.
+    pub fresh_for: u64,
+}
+const _: () = assert!(size_of::<Heartbeat>() == 16);
 
 /// Key of `FRONTENDS`.
 #[repr(C)]
@@ -321,8 +365,11 @@ pub struct Flow {
     pub reply: u32,
     /// Low 32 bits of jiffies when the flow was made.
     pub opened: u32,
+    /// 0: made for a packet of this node. Else another edge has told of the flow, and the [`meta`] word that was written with it: while
+    /// the flow's word is still this one, no packet of it came here. Written by the agent only; the programs clear it.
+    pub synced: u32,
     /// Explicit, so that the struct has no hidden bytes.
-    pub pad: [u8; 8],
+    pub pad: u32,
 }
 const _: () = assert!(size_of::<Flow>() == 64);
 

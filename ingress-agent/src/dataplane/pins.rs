@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{MapInfo, MapType};
 use xdp_ebpf::{
-    Addr, AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, ReplyBucket,
-    RingPage, SCHEMA, SOURCES_MOST, SourceKey, Traffic, Vip, WAYS, map, verdict::Verdict,
+    Addr, AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Heartbeat, Pool, ROUTERS,
+    ReplyBucket, RingPage, Router, SCHEMA, SOURCES_MOST, SourceKey, Traffic, Vip, WAYS, map, verdict::Verdict,
 };
 
 use super::kernel;
@@ -183,6 +183,8 @@ fn specs(sizes: &Sizes) -> Vec<MapSpec> {
         array(map::CONFIG, size_of::<Config>(), 1),
         array(map::ADDR_FILTER, size_of::<AddrFilter>(), 1),
         hash(map::VIPS, size_of::<Addr>(), size_of::<Vip>(), sizes.frontend_ids),
+        array(map::ROUTERS, size_of::<Router>(), ROUTERS),
+        array(map::HEARTBEAT, size_of::<Heartbeat>(), 1),
         hash(map::FRONTENDS, size_of::<FrontendKey>(), size_of::<Frontend>(), sizes.frontends),
         MapSpec {
             name: map::SOURCES,
