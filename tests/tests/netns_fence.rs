@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ingress_agent::dataplane::{Dataplane, Role};
@@ -20,7 +21,7 @@ const VRID: u8 = 51;
 /// Centiseconds.
 const INTERVAL: u8 = 10;
 
-/// Adverts of another node, sent from `host` as that node would, until it drops.
+/// Adverts of another node, sent from a host as that node would.
 struct Adverts {
     socket: [OwnedFd; 2],
 }
@@ -43,6 +44,28 @@ impl Adverts {
         let v4 = open(libc::AF_INET, libc::IPPROTO_IP, libc::IP_MULTICAST_TTL);
         let v6 = open(libc::AF_INET6, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS);
         Self { socket: [v4, v6] }
+    }
+
+    /// Goes on while `work` does.
+    fn during<T>(&self, host: &Host, work: impl FnOnce() -> T) -> T {
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        self.send(host);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    self.send(host);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+            let _stop = Stop(&stop);
+            work()
+        })
     }
 
     fn send(&self, host: &Host) {
@@ -154,20 +177,8 @@ fn a_dead_agents_node_answers_alone_and_is_silent_beside_a_living_one() {
     let began = Instant::now();
     let mut asked = 0;
     while began.elapsed() < Duration::from_secs(2) || asked < 3 {
-        std::thread::scope(|scope| {
-            let stop = std::sync::atomic::AtomicBool::new(false);
-            let beat = scope.spawn(|| {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    adverts.send(&edges.b);
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            });
-            adverts.send(&edges.b);
-            let found = answers(&edges.client, &mut capture);
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
-            beat.join().expect("send adverts");
-            assert_eq!(found, BTreeMap::new(), "a dead agent's node answered beside a living one");
-        });
+        let found = adverts.during(&edges.b, || answers(&edges.client, &mut capture));
+        assert_eq!(found, BTreeMap::new(), "a dead agent's node answered beside a living one");
         asked += 1;
     }
     // The other one dies as well: better a node without an agent than none.

@@ -14,7 +14,7 @@ use ingress_tests::wait::until;
 use xdp_ebpf::{IPPROTO_TCP, hash};
 
 /// Few, so that flows get in each other's way.
-const PORTS: std::ops::RangeInclusive<u16> = 20_000..=20_255;
+const PORTS: std::ops::RangeInclusive<u16> = 20_000..=20_127;
 /// `hash_seed` of the test options.
 const SEED: u64 = 0x5eed;
 

@@ -255,7 +255,7 @@ fn only_a_sound_advert_for_our_addresses_counts() {
 
 #[test]
 fn a_living_agent_decides_for_itself() {
-    let mut f = fenced("fencelive");
+    let f = fenced("fencelive");
     let request = arp(1, at(WEB).ip());
     let advert = own_advert(false).bytes();
     f.heartbeat[0] = Heartbeat { at: now(), fresh_for: LONG };
