@@ -31,7 +31,7 @@ pub struct Edges {
     pub pins: [PinPath; 2],
     pub key: PathBuf,
     place: Place,
-    _backends: Vec<(Host, Echo)>,
+    backends: Vec<(Host, Echo)>,
     pub lan: Lan,
 }
 
@@ -51,7 +51,7 @@ impl Edges {
         let place = Place::new(label).context("a place")?;
         let key = place.directory.join("sync.key");
         std::fs::write(&key, "a key that both of them have\n").context("write the key")?;
-        Ok(Self { a, b, client, pins: Default::default(), key, place, _backends: backends, lan })
+        Ok(Self { a, b, client, pins: Default::default(), key, place, backends, lan })
     }
 
     /// One service of both families, the same on both edges.
@@ -103,6 +103,14 @@ impl Edges {
     pub fn release(vips: Vips) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(vips.release())
+    }
+
+    /// Client and backends ask anew who has an address, as after an announcement.
+    pub fn forget_neighbours(&self) -> Result<()> {
+        for host in self.backends.iter().map(|(host, _)| host).chain([&self.client]) {
+            host.ip(&["neigh", "flush", "dev", "eth0"])?;
+        }
+        Ok(())
     }
 
     /// A connection of the client from `port`.

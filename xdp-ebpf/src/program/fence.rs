@@ -51,11 +51,12 @@ pub extern "C" fn sluicegate_group_v6(ctx: *mut xdp_md) -> u32 {
 /// A frame for many whose destination may be an address of ours.
 #[inline(always)]
 fn group<F: Family>(frame: Frame) -> Result<u32, Verdict> {
-    let (ip, payload) = parse::<F>(frame)?;
+    let ip = header::<F>(frame)?;
     // RFC 1122 §3.3.6: a unicast packet in a group frame is to be discarded; the kernel does that.
     if !F::is_group(F::dst(ip)) {
         return Err(Verdict::PassMalformed);
     }
+    let payload = F::payload(frame, ip)?;
     if payload.proto == IPPROTO_VRRP {
         note::<F>(frame, ip, &payload);
     }
@@ -84,19 +85,18 @@ pub extern "C" fn sluicegate_advert_v6(ctx: *mut xdp_md) -> u32 {
 /// An advert to this node alone.
 #[inline(always)]
 fn unicast<F: Family>(frame: Frame) -> Result<u32, Verdict> {
-    let (ip, payload) = parse::<F>(frame)?;
+    let ip = header::<F>(frame)?;
+    let payload = F::payload(frame, ip)?;
     note::<F>(frame, ip, &payload);
     let ours = maps::vip(F::dst(ip)).is_some();
     Err(if ours { Verdict::PassProtocol } else { Verdict::PassNotOurs })
 }
 
 #[inline(always)]
-fn parse<F: Family>(frame: Frame) -> Result<(F::Header, Payload), Verdict> {
+fn header<F: Family>(frame: Frame) -> Result<F::Header, Verdict> {
     let eth = frame.window::<14>(frame.start()).ok_or(Verdict::PassMalformed)?;
     let (_, at, _) = link(frame, eth)?;
-    let ip = F::header(frame, at).ok_or(Verdict::PassMalformed)?;
-    let payload = F::payload(frame, ip)?;
-    Ok((ip, payload))
+    F::header(frame, at).ok_or(Verdict::PassMalformed)
 }
 
 /// Whether an ICMPv6 message solicits an address that another node holds.
