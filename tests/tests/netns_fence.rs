@@ -168,15 +168,25 @@ fn a_dead_agents_node_answers_alone_and_is_silent_beside_a_living_one() {
     adverts.send(&edges.b);
     assert!(both(&answers(&edges.client, &mut capture)), "a living agent decides for itself");
 
+    // An election takes over after three intervals without an advert, not before; until then nobody else adverts.
+    let alone = |capture: &mut Capture, what: &str| {
+        let (mut asked, began) = (0, Instant::now());
+        while asked < 3 || began.elapsed() < Duration::from_millis(3 * 10 * u64::from(INTERVAL)) {
+            assert!(both(&answers(&edges.client, capture)), "{what} and alone: it goes on answering");
+            asked += 1;
+        }
+    };
+    holder.signal(libc::SIGSTOP);
+    alone(&mut capture, "stopped");
+    let found = adverts.during(&edges.b, || answers(&edges.client, &mut capture));
+    assert_eq!(found, BTreeMap::new(), "a stopped agent's node answered beside a living one");
+    holder.signal(libc::SIGCONT);
+    // It does not look around, as an agent would; then the fence lapses when the other node is gone.
+    until("it answers again", || both(&answers(&edges.client, &mut capture)).then_some(()));
+
     // kill -9.
     drop(holder);
-    let killed = Instant::now();
-    // An election takes over after three intervals without an advert, not before; until then nobody else adverts.
-    let (mut asked, down) = (0, Duration::from_millis(3 * 10 * u64::from(INTERVAL)));
-    while asked < 3 || killed.elapsed() < down {
-        assert!(both(&answers(&edges.client, &mut capture)), "dead and alone: it goes on answering");
-        asked += 1;
-    }
+    alone(&mut capture, "dead");
     // Its node does not answer from the other's first advert on, for as long as adverts come.
     let began = Instant::now();
     let mut asked = 0;
