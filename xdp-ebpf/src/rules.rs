@@ -6,7 +6,7 @@
 //!    short: `PassMalformed`). Neither IPv4 nor IPv6: `PassEtherType`, but see *who answers* about ARP.
 //! 2. The fixed IP header (20 or 40 bytes, else `PassMalformed`). Destination not in `ADDR_FILTER`: `PassNotOurs`, whatever the
 //!    rest holds. A group bit in the destination MAC: `PassMalformed` (RFC 1122 §3.3.6), unless the destination is a group's address
-//!    (224.0.0.0/4, ff00::/8): such a packet goes through 2 and 3, and then see *who answers*. Wrong version, IHL below 5, a total
+//!    (`224.0.0.0/4`, `ff00::/8`): such a packet goes through 2 and 3, and then see *who answers*. Wrong version, IHL below 5, a total
 //!    length below the header or above what arrived: `PassMalformed`.
 //! 3. IPv4: more fragments or an offset: `PassFragment`. Options are skipped. IPv6: hop-by-hop (0) and destination options (60)
 //!    are skipped, up to [`IPV6_EXTENSIONS`] headers (another: `PassHeaders`; past the payload: `PassMalformed`); a routing

@@ -199,14 +199,17 @@ impl Table {
                 if !same {
                     return Upserted::Refused(Refusal::Room);
                 }
-                let (ours, yours) = (meta::age(seen[way].word, now.tick), meta::age(word, now.tick));
+                let untouched = theirs(place, seen[way]);
+                // Seconds were rounded on their way: a record of this node gives way only to what is later beyond doubt.
+                let margin = if untouched { 0 } else { 1 };
+                let (ours, yours) = (meta::age(seen[way].word, now.tick), meta::age(word, now.tick) + margin);
                 let same = (old.backend, old.epoch, old.port, old.source)
                     == (flow.backend, flow.epoch, flow.port, flow.source);
                 if same {
                     let news = yours < ours || yours == ours && meta::state(seen[way].word) != facts.state;
                     return if news { self.refresh(place, seen[way], word) } else { Upserted::Kept };
                 }
-                if ours <= yours && !theirs(place, seen[way]) {
+                if ours <= yours && !untouched {
                     return Upserted::Kept;
                 }
                 way
