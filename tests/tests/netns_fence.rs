@@ -8,7 +8,6 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ingress_agent::dataplane::{Dataplane, Role};
 use ingress_tests::capture::Capture;
 use ingress_tests::edge::sibling;
 use ingress_tests::edges::Edges;
@@ -146,9 +145,8 @@ fn answers(client: &Host, capture: &mut Capture) -> BTreeMap<IpAddr, BTreeSet<[u
     found
 }
 
-fn guard(dataplane: &mut Dataplane) {
-    let vrids = [VIP, VIP6].map(|vip| (vip.parse().expect("a VIP"), VRID)).into();
-    dataplane.guard(&vrids, &BTreeSet::new()).expect("guard the VIPs");
+fn vrids() -> BTreeMap<IpAddr, u8> {
+    [VIP, VIP6].map(|vip| (vip.parse().expect("a VIP"), VRID)).into()
 }
 
 #[test]
@@ -200,7 +198,7 @@ fn a_dead_agents_node_answers_alone_and_is_silent_beside_a_living_one() {
 
     // The next agent finds the fence up, and lifts it when it holds the addresses.
     let mut dataplane = edges.open_a(|_| {});
-    guard(&mut dataplane);
+    dataplane.guard(&vrids(), &BTreeSet::new()).expect("guard the VIPs");
     let fence = dataplane.fence().expect("the fence");
     adverts.send(&edges.b);
     until("the fence is seen", || {
@@ -208,13 +206,10 @@ fn a_dead_agents_node_answers_alone_and_is_silent_beside_a_living_one() {
         (fence.is_fenced(VRID, false) && fence.is_fenced(VRID, true)).then_some(())
     });
     fence.beat(Duration::from_secs(60));
-    for v6 in [false, true] {
-        fence.set_role(VRID, v6, Role::Backup);
-    }
+    let (vrids, none) = (vrids(), BTreeSet::new());
+    fence.set_roles(&vrids, &none, &none);
     assert!(answers(&edges.client, &mut capture).is_empty(), "a backup does not answer, whatever its kernel has");
-    for v6 in [false, true] {
-        fence.set_role(VRID, v6, Role::Active);
-    }
+    fence.set_roles(&vrids, &vrids.keys().copied().collect(), &none);
     adverts.send(&edges.b);
     assert!(both(&answers(&edges.client, &mut capture)), "the active one does");
     let counted = ingress_tests::l4::verdicts(&dataplane);

@@ -4,6 +4,8 @@
 //! What the programs make of it: while the election is silent, another node's adverts fence this one, and the fence stays until it
 //! lapses or is lifted. A node without its agent that hears nobody goes on answering.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -62,6 +64,15 @@ impl Fence {
         self.routers.half(index, 0).store(word, Ordering::Release);
         if role != Role::Backup {
             self.routers.word(index, UNTIL).store(0, Ordering::Release);
+        }
+    }
+
+    /// The same for all routers at once, by what an election says of addresses: those in `held` are this node's; of those in `open` it is
+    /// not known yet, and the fence stays as it is; all others are another node's. `vrids` is what
+    /// [`Dataplane::guard`](super::Dataplane::guard) was told.
+    pub fn set_roles(&self, vrids: &BTreeMap<IpAddr, u8>, held: &BTreeSet<IpAddr>, open: &BTreeSet<IpAddr>) {
+        for (vip, vrid) in vrids.iter().filter(|(vip, _)| !open.contains(*vip)) {
+            self.set_role(*vrid, vip.is_ipv6(), if held.contains(vip) { Role::Active } else { Role::Backup });
         }
     }
 
