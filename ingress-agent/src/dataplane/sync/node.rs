@@ -328,10 +328,8 @@ impl Node {
             return;
         }
         self.complained.insert((peer, why), now);
-        match peer {
-            Some(peer) => warn!("flow sync with {peer}: {what}"),
-            None => warn!("flow sync: {what}"),
-        }
+        let whom = peer.map(|peer| format!(" with {peer}")).unwrap_or_default();
+        warn!("flow sync{whom}: {what}");
     }
 
     fn publish(&mut self, now: Instant) {

@@ -56,7 +56,7 @@ mod tests {
             }
         }
         assert!((9900..=10_200).contains(&spent), "{spent} in 10 s");
-        pace.refill(now + Duration::from_secs(3600));
+        pace.refill(now + Duration::from_hours(1));
         let mut burst = 0;
         while pace.is_open() {
             pace.spend(1);

@@ -201,7 +201,7 @@ impl Table {
                 }
                 let untouched = theirs(place, seen[way]);
                 // Seconds were rounded on their way: a record of this node gives way only to what is later beyond doubt.
-                let margin = if untouched { 0 } else { 1 };
+                let margin = u32::from(!untouched);
                 let (ours, yours) = (meta::age(seen[way].word, now.tick), meta::age(word, now.tick) + margin);
                 let same = (old.backend, old.epoch, old.port, old.source)
                     == (flow.backend, flow.epoch, flow.port, flow.source);
@@ -378,6 +378,8 @@ fn roomiest(seen: &[Glance; WAYS], hash: u64, tick: u32, udp_idle: u32) -> Optio
 
 /// An entry of `REPLY_INDEX` as the one word that it is stored with.
 fn word_of(tag: u32, flow: u32) -> u64 {
-    let ([a, b, c, d], [e, f, g, h]) = (tag.to_ne_bytes(), flow.to_ne_bytes());
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&tag.to_ne_bytes());
+    bytes[4..].copy_from_slice(&flow.to_ne_bytes());
+    u64::from_ne_bytes(bytes)
 }
