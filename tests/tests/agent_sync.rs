@@ -4,10 +4,13 @@ use std::path::Path;
 
 use ingress_tests::echo::Asker;
 use ingress_tests::edge::Agent;
-use ingress_tests::edges::{A, B, Edges};
+use ingress_tests::edges::Edges;
 use ingress_tests::lan::Host;
 use ingress_tests::place::Place;
 use ingress_tests::wait::until;
+
+/// Both edges, over IPv6; each finds itself among them.
+const PEERS: &str = "fd00::1,fd00::3";
 
 const SERVICE: &str = "
 apiVersion: v1
@@ -28,11 +31,10 @@ endpoints:
 
 fn start(host: &Host, place: &Place, key: &Path, hold: &str) -> Agent {
     place.manifest("echo.yaml", SERVICE).expect("write the manifest");
-    let peers = format!("{A},{B}");
     let key = key.display().to_string();
     let arguments: [[&str; 2]; 6] = [
         ["--hold-vips", hold],
-        ["--sync-peer", &peers],
+        ["--sync-peer", PEERS],
         ["--sync-key-file", &key],
         ["--hash-seed", "5eed"],
         ["--max-flows", "16384"],
@@ -66,7 +68,7 @@ fn connections_outlive_an_edge_and_the_status_shows_its_peer() {
     });
     let peer = until("the peer is in step", || {
         let status = b.status().expect("status");
-        let line = status.lines().find(|line| line.trim_start().starts_with(&format!("{A} "))).map(str::to_owned);
+        let line = status.lines().find(|line| line.trim_start().starts_with("fd00::1 ")).map(str::to_owned);
         line.filter(|line| line.contains("in step"))
     });
     assert!(!peer.is_empty());
@@ -81,5 +83,7 @@ fn connections_outlive_an_edge_and_the_status_shows_its_peer() {
         assert_eq!(answer, *before);
     }
     until("the silent peer is shown", || b.status().ok().filter(|s| s.contains("silent for")));
+    let (code, ready) = b.get("/readyz").expect("readyz");
+    assert!(code == 200 && ready.contains("flow sync: fd00::1 is silent"), "{code}: {ready}");
     assert_eq!(metric(&b, "sluicegate_xdp_packets_total{verdict=\"flow_miss\"}"), 0);
 }
