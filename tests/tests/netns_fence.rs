@@ -205,7 +205,7 @@ fn a_dead_agents_node_answers_alone_and_is_silent_beside_a_living_one() {
         adverts.send(&edges.b);
         (fence.is_fenced(VRID, false) && fence.is_fenced(VRID, true)).then_some(())
     });
-    fence.beat(Duration::from_secs(60));
+    fence.beat(Duration::from_mins(1));
     let (vrids, none) = (vrids(), BTreeSet::new());
     fence.set_roles(&vrids, &none, &none);
     assert!(answers(&edges.client, &mut capture).is_empty(), "a backup does not answer, whatever its kernel has");

@@ -88,7 +88,7 @@ fn reading(b: &Dataplane) -> SyncReading {
 
 #[track_caller]
 fn counted(b: &Dataplane, reason: &str, wanted: u64) {
-    until(reason, || reading(b).rejected.iter().any(|r| *r == (reason, wanted)).then_some(()));
+    until(reason, || reading(b).rejected.contains(&(reason, wanted)).then_some(()));
 }
 
 #[test]

@@ -132,10 +132,8 @@ fn an_advert_while_the_agent_is_silent_keeps_requests_from_the_kernel() {
     f.w.check("the first advert", &advert, PASS, &advert, &[PassNotOurs, Fenced]);
     f.w.passes("the next one", &advert, PassNotOurs);
     f.drops("a request", &request);
-    f.drops("a request in two vlans", &{
-        let tagged = [&request[..12], &[0x88, 0xa8, 0, 1, 0x81, 0, 0, 2], &request[12..]].concat();
-        tagged
-    });
+    let tagged = [&request[..12], &[0x88, 0xa8, 0, 1, 0x81, 0, 0, 2], &request[12..]].concat();
+    f.drops("a request in two vlans", &tagged);
     let probe = [&request[..28], &[0; 4], &request[32..]].concat();
     f.drops("a probe (RFC 5227)", &probe);
     let passing: &[(&str, Vec<u8>)] = &[
