@@ -45,12 +45,15 @@ fn main() -> Result<()> {
     let idle = (idle.until_now()?, began.elapsed());
     println!("an empty table of {} places: {} of a core for both threads", o.max_flows, share(idle));
 
-    edges.a.inside(|| (0..o.flows).try_for_each(|n| establish(&program, interface, n)))?;
-    println!("{} flows are established", records(&edges.pins[0]));
+    // A few find all their source ports taken.
+    let made = edges.a.inside(|| -> Result<u64> {
+        (0..o.flows).try_fold(0, |made, n| Ok(made + u64::from(establish(&program, interface, n)?)))
+    })?;
+    println!("{made} flows are established, {} records", records(&edges.pins[0]));
     let (cpu, began) = (Cpu::now()?, Instant::now());
     let told = || {
         let (a, b) = (a.sync()?, b.sync()?);
-        (a.told >= u64::from(o.flows) && b.taken >= u64::from(o.flows)).then_some(())
+        (a.told >= made && b.taken >= made).then_some(())
     };
     within(Duration::from_mins(5), "all flows are told", told);
     let first = (cpu.until_now()?, began.elapsed());
@@ -59,7 +62,7 @@ fn main() -> Result<()> {
         first.1.as_secs_f64(),
         first.0 * 1e3
     );
-    ensure!(records(&edges.pins[1]) >= o.flows as usize * 99 / 100, "the other edge has {}", records(&edges.pins[1]));
+    ensure!(records(&edges.pins[1]) as u64 >= made * 99 / 100, "the other edge has {}", records(&edges.pins[1]));
 
     let (before, cpu, began) = (a.sync().context("on")?.sent, Cpu::now()?, Instant::now());
     std::thread::sleep(Duration::from_secs(o.quiet));
@@ -81,7 +84,7 @@ fn share((cpu, wall): (f64, Duration)) -> String {
 }
 
 /// SYN, SYN and ACK from whatever endpoint it was sent to, ACK.
-fn establish(program: &OwnedFd, interface: u32, n: u32) -> Result<()> {
+fn establish(program: &OwnedFd, interface: u32, n: u32) -> Result<bool> {
     let [_, high, middle, low] = n.to_be_bytes();
     let client: SocketAddr = (std::net::Ipv4Addr::new(172, 16 | high, middle, low), 40_000).into();
     let vip: SocketAddr = VIP.parse()?;
@@ -93,10 +96,12 @@ fn establish(program: &OwnedFd, interface: u32, n: u32) -> Result<()> {
     let ip = |at: usize| -> std::net::Ipv4Addr { [sent[at], sent[at + 1], sent[at + 2], sent[at + 3]].into() };
     let port = |at: usize| u16::from_be_bytes([sent[at], sent[at + 1]]);
     let (source, endpoint) = (SocketAddr::from((ip(26), port(34))), SocketAddr::from((ip(30), port(36))));
-    ensure!(endpoint.ip() != vip.ip(), "flow {n} was not forwarded");
+    if endpoint.ip() == vip.ip() {
+        return Ok(false);
+    }
     run(&tcp(endpoint, source, SYN | ACK).bytes())?;
     run(&tcp(client, vip, ACK).bytes())?;
-    Ok(())
+    Ok(true)
 }
 
 /// CPU time of all threads of the flow sync in this process, in seconds.

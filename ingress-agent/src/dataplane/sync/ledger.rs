@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use xdp_ebpf::{WAYS, tag};
+
 use super::datagram::FlowKey;
 use super::table::Glance;
 
@@ -39,6 +41,11 @@ impl Ledger {
     /// The note of a place, if it is about the flow that is seen there.
     pub(super) fn note(&self, place: usize, seen: Glance) -> Note {
         if self.tags[place] == seen.tag { self.notes[place] } else { Note::None }
+    }
+
+    /// Whether nothing is noted of a bucket.
+    pub(super) fn is_empty(&self, bucket: usize) -> bool {
+        self.tags[bucket * WAYS..(bucket + 1) * WAYS].iter().all(|tag| *tag == tag::FREE)
     }
 
     /// Whether the flow is a peer's, untouched here.

@@ -55,6 +55,10 @@ impl Walk {
             self.number = self.number.wrapping_add(1);
         }
         while self.next < table.buckets() {
+            if table.is_empty(self.next) && ledger.is_empty(self.next) {
+                self.next += 1;
+                continue;
+            }
             for (way, seen) in table.glance(self.next).into_iter().enumerate() {
                 let place = self.next * WAYS + way;
                 // The writer will be done at the next pass.
