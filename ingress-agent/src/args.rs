@@ -100,6 +100,20 @@ pub struct RunArgs {
     #[arg(long, env = "SLUICEGATE_VIP_INTERFACE", value_name = "NAME")]
     pub vip_interface: Option<String>,
 
+    /// Another edge node, with which flows are shared: established connections go on there when an address moves. May be repeated;
+    /// this node's own addresses are passed over [default: flows are not shared].
+    #[arg(long = "sync-peer", env = "SLUICEGATE_SYNC_PEER", value_delimiter = ',', value_name = "ADDR")]
+    pub sync_peers: Vec<String>,
+    /// UDP port for that, the same on every edge.
+    #[arg(long, env = "SLUICEGATE_SYNC_PORT", default_value = "9254", value_name = "PORT")]
+    pub sync_port: String,
+    /// File with the key that all edges share for that, 16 bytes or more.
+    #[arg(long, env = "SLUICEGATE_SYNC_KEY_FILE", value_name = "PATH")]
+    pub sync_key_file: Option<String>,
+    /// Flows told a second at most, counted for each peer. One takes 32 bytes over IPv4 and 80 over IPv6.
+    #[arg(long, env = "SLUICEGATE_SYNC_RATE", default_value = "50000", value_name = "N")]
+    pub sync_rate: String,
+
     /// Where /metrics, /livez, /readyz and the rest are served, or `off`.
     #[arg(long, env = "SLUICEGATE_ADMIN_ADDRESS", default_value = "127.0.0.1:10254", value_name = "ADDR:PORT")]
     pub admin_address: String,

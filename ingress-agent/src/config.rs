@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::admin::AdminOptions;
 use crate::args::{RunArgs, UninstallArgs};
-use crate::dataplane::{DataplaneOptions, XdpMode};
+use crate::dataplane::{DataplaneOptions, SyncOptions, XdpMode};
 use crate::plan::{Hold, PlanOptions};
 use crate::proxy::{AccessLog, AccessLogFormat, ProxyOptions};
 use crate::sources::SourceOptions;
@@ -239,9 +239,29 @@ fn dataplane(r: &mut Reader, args: &RunArgs, interfaces: Vec<String>) -> Datapla
         ring_slots,
         max_affinity_clients,
         hash_seed: seed.and_then(|t| r.read_secret("--hash-seed", t, value::seed)),
+        sync: sync(r, args),
         snat_ports: r.read("--snat-ports", &args.snat_ports, value::port_range).unwrap_or(1024..=65535),
         ..DataplaneOptions::default()
     }
+}
+
+/// Peers switch it on.
+fn sync(r: &mut Reader, args: &RunArgs) -> Option<SyncOptions> {
+    let peers = r.list("--sync-peer", &args.sync_peers, value::node_address);
+    let port = r.read("--sync-port", &args.sync_port, value::port).unwrap_or(1);
+    let rate = r.read("--sync-rate", &args.sync_rate, |t| value::number(t, 100, 10_000_000)).unwrap_or(1);
+    let key_file = args.sync_key_file.as_ref().filter(|t| !t.is_empty());
+    if peers.is_empty() {
+        return None;
+    }
+    if key_file.is_none() {
+        r.mistake("--sync-key-file", "is missing: with --sync-peer, the file with the key that all edges share");
+    }
+    // Without a seed of the cluster's the tables differ, and what is too young to be shared is lost with its edge.
+    if args.hash_seed.as_ref().is_none_or(String::is_empty) {
+        r.mistake("--hash-seed", "is missing: with --sync-peer, the same seed on every edge");
+    }
+    Some(SyncOptions { peers, port, key_file: PathBuf::from(key_file?), rate })
 }
 
 fn proxy(r: &mut Reader, args: &RunArgs) -> ProxyOptions {

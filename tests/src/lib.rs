@@ -21,6 +21,8 @@ pub mod table;
 
 pub mod l4;
 
+pub mod edges;
+
 pub mod echo;
 
 pub mod l4_lan;

@@ -2,7 +2,7 @@
 //! `BPF_PROG_TEST_RUN` inside a namespace of their own. Knows the ABI, not the rules.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -224,6 +224,7 @@ fn index(ns: &Namespace, device: &str) -> Result<u32> {
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 
 /// bpf(2). The attributes are words, so that no union of the kernel's has to be repeated here.
@@ -232,6 +233,14 @@ fn bpf(command: libc::c_long, attr: &[u64]) -> Result<libc::c_long> {
     let rc = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), size_of_val(attr)) };
     ensure!(rc >= 0, "bpf({command}): {}", std::io::Error::last_os_error());
     Ok(rc)
+}
+
+/// A program or map that is pinned there.
+pub fn pinned(path: &std::path::Path) -> Result<OwnedFd> {
+    let name = std::ffi::CString::new(path.to_string_lossy().as_bytes())?;
+    let fd = bpf(BPF_OBJ_GET, &[name.as_ptr() as u64, 0]).with_context(|| format!("open {}", path.display()))?;
+    // SAFETY: the kernel just returned this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 fn element(map: RawFd, key: u64, value: u64) -> [u64; 4] {
@@ -248,7 +257,8 @@ fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
-fn test_run(program: RawFd, packet: &[u8], context: &[u8], repeat: u32) -> Result<Run> {
+/// Runs a loaded program on a packet, with a context if it takes one, in the network namespace of the caller.
+pub fn test_run(program: RawFd, packet: &[u8], context: &[u8], repeat: u32) -> Result<Run> {
     let mut out = vec![0u8; packet.len() + 512];
     // prog_fd, retval | data_size_in, data_size_out | data_in | data_out | repeat, duration | ctx_size_in, ctx_size_out | ctx_in | ctx_out
     // | flags, cpu | batch_size

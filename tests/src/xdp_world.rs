@@ -99,7 +99,7 @@ impl World {
     /// A VIP or SNAT address with its [`xdp_ebpf::vip_flags`].
     pub fn vip(&mut self, address: IpAddr, flags: u32) -> Result<()> {
         self.ours(address);
-        self.rig.set(map::VIPS, &addr(address), &Vip { flags })
+        self.rig.set(map::VIPS, &addr(address), &Vip { flags, router: 0 })
     }
 
     /// A frontend whose pool has its own number.

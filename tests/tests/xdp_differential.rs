@@ -110,7 +110,7 @@ fn write(real: &mut World, maps: &Maps, before: Option<&Maps>) {
         real.rig.remove(map::VIPS, key).expect("remove a VIP");
     }
     for (key, flags) in &maps.vips {
-        real.rig.set(map::VIPS, key, &Vip { flags: *flags }).expect("write a VIP");
+        real.rig.set(map::VIPS, key, &Vip { flags: *flags, router: 0 }).expect("write a VIP");
     }
     for (frontend, (addr, bits)) in &maps.sources {
         let key = SourceKey { bits: 32 + bits, frontend: *frontend, addr: *addr };

@@ -14,6 +14,7 @@
 pub mod affinity;
 pub mod bench;
 pub mod checksum;
+pub mod fence;
 pub mod hash;
 pub mod maglev;
 pub mod map;
@@ -23,7 +24,9 @@ pub mod verdict;
 #[cfg(test)]
 extern crate std;
 
-/// Version of everything in this file and in [`affinity`]. Pinned maps live in a directory named after it; an agent adopts pins of its
+pub use fence::{Heartbeat, ROUTERS, Router, router, router_role};
+
+/// Version of everything in this file, in [`affinity`] and in `fence`. Pinned maps live in a directory named after it; an agent adopts pins of its
 /// own schema only.
 pub const SCHEMA: u32 = 4;
 
@@ -95,8 +98,10 @@ const _: () = assert!(size_of::<AddrFilter>() == 16_384);
 pub struct Vip {
     /// [`vip_flags`].
     pub flags: u32,
+    /// Index into `ROUTERS` of the virtual router that holds it, or 0: nobody else would.
+    pub router: u32,
 }
-const _: () = assert!(size_of::<Vip>() == 4);
+const _: () = assert!(size_of::<Vip>() == 8);
 
 pub mod vip_flags {
     /// XDP answers ICMP and ICMPv6 echo requests.
@@ -323,8 +328,11 @@ pub struct Flow {
     pub reply: u32,
     /// Low 32 bits of jiffies when the flow was made.
     pub opened: u32,
+    /// 0: made for a packet of this node. Else another edge has told of the flow, and the [`meta`] word that was written with it: while
+    /// the flow's word is still this one, no packet of it came here. Written by the agent only; the programs clear it.
+    pub synced: u32,
     /// Explicit, so that the struct has no hidden bytes.
-    pub pad: [u8; 8],
+    pub pad: u32,
 }
 const _: () = assert!(size_of::<Flow>() == 64);
 

@@ -3,9 +3,10 @@
 //!
 //! # What is looked at
 //! 1. Ethernet (14 bytes, else `PassMalformed`), up to [`VLAN_TAGS`] tags of type 0x8100 or 0x88a8 (a third: `PassHeaders`; cut
-//!    short: `PassMalformed`). Neither IPv4 nor IPv6: `PassEtherType`.
+//!    short: `PassMalformed`). Neither IPv4 nor IPv6: `PassEtherType`, but see *who answers* about ARP.
 //! 2. The fixed IP header (20 or 40 bytes, else `PassMalformed`). Destination not in `ADDR_FILTER`: `PassNotOurs`, whatever the
-//!    rest holds. A group bit in the destination MAC: `PassMalformed` (RFC 1122 §3.3.6). Wrong version, IHL below 5, a total
+//!    rest holds. A group bit in the destination MAC: `PassMalformed` (RFC 1122 §3.3.6), unless the destination is a group's address
+//!    (`224.0.0.0/4`, `ff00::/8`): such a packet goes through 2 and 3, and then see *who answers*. Wrong version, IHL below 5, a total
 //!    length below the header or above what arrived: `PassMalformed`.
 //! 3. IPv4: more fragments or an offset: `PassFragment`. Options are skipped. IPv6: hop-by-hop (0) and destination options (60)
 //!    are skipped, up to [`IPV6_EXTENSIONS`] headers (another: `PassHeaders`; past the payload: `PassMalformed`); a routing
@@ -93,6 +94,24 @@
 //!   too. TTL ≤ 1: `PassTtl`; in `nat` it is decremented and the packet goes out as above; where that cannot be, it is passed
 //!   rewritten, under the same verdict. `seen` and states stay.
 //! - All else: `PassProtocol`.
+//!
+//! # Who answers for a VIP
+//! The kernel does, wherever the address is on an interface, also when the agent that put it there is dead or stuck. So that no two
+//! nodes answer, the program keeps from the kernel what asks for an address that another node holds. It makes no answers.
+//! - An address is held *elsewhere* if its router (`Vip::router`, not 0) has an `elsewhere_until` in the future, or is `BACKUP` while
+//!   the heartbeat is fresh. The heartbeat is *fresh* for `fresh_for` from `at` on.
+//! - An ARP request (RFC 826; Ethernet, IPv4) whose target is held elsewhere: `DropElsewhere`. All other ARP: `PassEtherType`.
+//! - A neighbour solicitation (RFC 4861 §4.3; 24 bytes at least, code 0) whose target is held elsewhere, to whatever address:
+//!   `DropElsewhere`. Another to a group: `PassNotOurs`; to a VIP: as said under ICMP.
+//! - An advert of VRRP (protocol 112): version 2 (IPv4) or 3, type 1, TTL or hop limit 255, a VRID and an interval that are not 0, at least
+//!   one address, and as long as its count says; one of its first [`ADVERT_ADDRESSES`] addresses is in `VIPS` with this very
+//!   router. So another router of the same VRID, with other addresses, is nobody of ours. While the heartbeat is fresh it is the
+//!   agent's business. Else `elsewhere_until` becomes [`ADVERTS_MISSED`] of its intervals from now (note `Fenced`, unless it was
+//!   in the future). A priority of 0 says that the node leaves: at most one interval remains then, in which whoever follows will speak.
+//!   Checksums are not verified here either. Every advert passes, as `PassNotOurs` where it came to a group's address.
+//! - All else to a group: `PassNotOurs`.
+//!
+//! Packets *for* a VIP are forwarded all the same: they come from clients who have not yet heard of the move.
 
 use crate::{IPPROTO_UDP, flow_state, meta};
 
@@ -117,6 +136,12 @@ pub const IDLE_UNIT: u32 = 4;
 
 /// The kernel's answer about a next hop is kept for at most two units of 2^-4 of a tick: a quarter of a second.
 pub const HOP_AGE: u32 = 4;
+
+/// Adverts that may be lost before a node that held addresses counts as gone. RFC 9568 §6.1 waits for three and a part of a fourth.
+pub const ADVERTS_MISSED: u64 = 4;
+/// Addresses of an advert that are looked at. In IPv6 the first is link-local and no VIP.
+pub const ADVERT_ADDRESSES: usize = 8;
+pub const IPPROTO_VRRP: u8 = 112;
 
 /// Bytes of the original that a packet-too-big error quotes: the longest IPv4 header and 8 bytes; an IPv6 header with room for
 /// extension headers.

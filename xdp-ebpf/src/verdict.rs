@@ -68,6 +68,8 @@ verdicts! {
     PacketTooBig = "packet_too_big",
     /// The client's address is in none of the ranges that the Service admits (`loadBalancerSourceRanges`).
     DropSource = "drop_source",
+    /// An ARP request or neighbour solicitation for a VIP that another node holds: this one must not answer.
+    DropElsewhere = "drop_elsewhere",
     /// No source port was free towards the backend.
     DropNoPort = "drop_no_port",
     /// Another CPU was making a record in the same bucket; the sender repeats the packet.
@@ -85,6 +87,8 @@ verdicts! {
     FlowEvictedEstablished = "flow_evicted_established",
     /// Note: a source port was taken and the next was tried.
     PortProbe = "port_probe",
+    /// Note: the agent is silent and another node's advert was seen: it holds the addresses from now on.
+    Fenced = "fenced",
     /// Note: a non-opening packet without a record went by the previous table.
     PreviousTable = "previous_table",
 }

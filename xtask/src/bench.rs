@@ -32,6 +32,8 @@ enum Which {
     Rollout,
     /// The admission webhook at 10,000 Ingresses: a review by itself, and what it adds to a write through the API server.
     Webhook,
+    /// CPU time of the flow sync between two edges with 100,000 flows.
+    Sync,
 }
 
 impl Which {
@@ -44,6 +46,7 @@ impl Which {
             Self::Kube => "bench_kube",
             Self::Rollout => "bench_rollout",
             Self::Webhook => "bench_webhook",
+            Self::Sync => "bench_sync",
         }
     }
 }

@@ -4,6 +4,8 @@ mod l7;
 
 mod process;
 
+mod sync;
+
 use std::fmt::{self, Write as _};
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -40,6 +42,9 @@ impl Collector for Scrape {
         attachments(&mut encoder, &readings)?;
         vips(&mut encoder, &readings)?;
         l4(&mut encoder, &readings)?;
+        if let Some(sync) = &readings.sync {
+            sync::encode(&mut encoder, sync)?;
+        }
         l7::encode(&mut encoder, &readings.l7)?;
         process::encode(&mut encoder)
     }

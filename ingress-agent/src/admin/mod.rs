@@ -7,6 +7,8 @@ pub mod query;
 
 pub mod status;
 
+pub mod sync_status;
+
 mod metrics;
 
 mod dump;

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::model::holding::Holding;
 use crate::model::snapshot::{Protocol, Snapshot};
 use crate::model::source::SourceState;
+use crate::model::sync::SyncReading;
 use crate::model::traffic::{Attachment, L4Traffic, L7Traffic};
 
 /// A question with the place for its answer. A dropped place means that the agent is ending.
@@ -47,6 +48,8 @@ pub struct Readings {
     pub attachments: Vec<Attachment>,
     pub holding: Arc<Holding>,
     pub l4: L4Traffic,
+    /// `None`: flows are not shared.
+    pub sync: Option<SyncReading>,
     pub l7: L7Traffic,
 }
 

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::query::{Readings, Room};
+use super::sync_status::SyncStatus;
 use crate::model::rejection::{Rejection, Severity};
 use crate::model::snapshot::{BackendState, Forwarding, Frontend, FrontendKind, Pool, PoolName};
 use crate::model::traffic::{AttachMode, Counts};
@@ -33,6 +34,9 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     pub flows: u64,
     pub flow_capacity: u64,
+    /// `None`: flows are not shared with other edges.
+    #[serde(default)]
+    pub sync: Option<SyncStatus>,
     pub verdicts: Vec<VerdictStatus>,
     pub routes: Vec<RouteStatus>,
     pub certificates: Vec<CertificateStatus>,
@@ -189,6 +193,7 @@ impl Status {
             services: services(r),
             flows: r.l4.flows,
             flow_capacity: r.l4.flow_capacity,
+            sync: r.sync.as_ref().map(SyncStatus::of),
             verdicts: verdicts(r),
             routes: routes(r),
             certificates: certificates(r),

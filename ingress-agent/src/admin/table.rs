@@ -13,6 +13,12 @@ pub fn status(now: &Status, before: Option<(&Status, f64)>) -> String {
     section(&mut out, "INTERFACES", &interfaces(now));
     section(&mut out, "ADDRESSES", &vips(now));
     section(&mut out, "SERVICES", &services(now, before));
+    if let Some(sync) = &now.sync {
+        section(&mut out, "FLOW SYNC", &sync.rows());
+        for note in sync.notes() {
+            let _ = writeln!(out, "  {note}");
+        }
+    }
     section(&mut out, "ROUTES", &routes(now, before));
     section(&mut out, "CERTIFICATES", &certificates(now));
     section(&mut out, "PACKETS", &verdicts(now, before));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::admin::status::{BackendStatus, RejectionStatus, SourceStatus, VerdictStatus, VipStatus};
+use crate::admin::sync_status::{PeerStatus, SyncStatus};
 
 fn sample(packets: u64) -> Status {
     let traffic =
@@ -45,6 +46,7 @@ fn sample(packets: u64) -> Status {
         }],
         flows: 1_234_567,
         flow_capacity: 2,
+        sync: None,
         verdicts: vec![VerdictStatus { verdict: "echo".into(), meaning: "An echo.".into(), packets }],
         routes: vec![],
         certificates: vec![],
@@ -84,6 +86,29 @@ fn what_is_wrong_stands_out() {
         assert!(text.contains(part), "{part} not in\n{text}");
     }
     assert!(text.contains("rejected: x.yaml, document 2: Service a/b, spec.ports[0].port: is 0"), "{text}");
+}
+
+#[test]
+fn the_flow_sync_is_shown_where_it_is_on() {
+    assert!(!status(&sample(1), None).contains("FLOW SYNC"));
+    let peer = |address: &str, state: &str, silent_seconds| PeerStatus {
+        address: address.into(),
+        state: state.into(),
+        silent_seconds,
+        taken: 12,
+        skew_ms: -3,
+    };
+    let sync = SyncStatus {
+        peers: vec![peer("10.0.0.2", "in step", Some(0.1)), peer("10.0.0.3", "silent", Some(17.0))],
+        settled: false,
+        told: 40,
+        late_seconds: 0.2,
+        rejected: vec![("forged".into(), 2)],
+    };
+    let text = status(&Status { sync: Some(sync), ..sample(1) }, None);
+    for part in ["10.0.0.2  in step", "silent for 17 s", "-3 ms", "40 flows of this node", "not complete", "forged 2"] {
+        assert!(text.contains(part), "{part} not in\n{text}");
+    }
 }
 
 #[test]

@@ -44,6 +44,7 @@ fn readings(control: &Control, proxy: Option<&Proxy>) -> Readings {
         attachments: control.dataplane.attachments().to_vec(),
         holding: control.vips.as_ref().map_or_else(|| Arc::new(Holding::default()), crate::vip::Vips::holding),
         l4,
+        sync: control.dataplane.sync(),
         l7: proxy.map(|p| l7(p.metrics())).unwrap_or_default(),
     }
 }

@@ -34,6 +34,12 @@ impl Control {
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = if self.read { source::notes(&self.source.borrow(), SystemTime::now()) } else { Vec::new() };
         notes.extend(self.status.iter().flat_map(Status::troubles));
+        let sync = self.dataplane.sync().unwrap_or_default();
+        let silent = sync.peers.iter().filter(|peer| !peer.heard);
+        notes.extend(silent.map(|peer| match peer.silent_for {
+            Some(time) => format!("flow sync: {} is silent for {} s", peer.address, time.as_secs()),
+            None => format!("flow sync: {} was never heard", peer.address),
+        }));
         notes
     }
 

@@ -61,6 +61,10 @@ fn everything_said() {
         "--xdp-mode=generic",
         "--hold-vips=203.0.113.1,2001:db8::1",
         "--vip-interface=bond0",
+        "--sync-peer=10.0.0.2,fd00::2",
+        "--sync-port=7000",
+        "--sync-key-file=/etc/key",
+        "--sync-rate=1000",
         "--admin-address=off",
         "--admin-socket=/tmp/s",
         "--workers=3",
@@ -81,6 +85,9 @@ fn everything_said() {
     assert_eq!((c.vips.interface.as_str(), c.admin.address, c.proxy.workers), ("bond0", None, 3));
     assert_eq!(c.proxy.access_log, AccessLog::File("/var/log/a".into()));
     assert_eq!(c.drain_timeout, Duration::from_millis(1500));
+    let sync = c.dataplane.sync.expect("it has peers");
+    assert_eq!(sync.peers, ["10.0.0.2", "fd00::2"].map(|a| a.parse::<IpAddr>().unwrap()));
+    assert_eq!((sync.port, sync.key_file.to_str(), sync.rate), (7000, Some("/etc/key"), 1000));
     assert_eq!(
         (c.dataplane.proc_sys.to_str(), c.vips.proc_sys.to_str()),
         (Some("/host/proc/sys"), Some("/host/proc/sys"))
@@ -165,6 +172,8 @@ fn single_mistakes() {
     check("--pin-path=here", "absolute");
     check("--max-flows=0", "is not a number from 1");
     check("--max-flows=-1", "is not a number from 1");
+    check("--sync-port=0", "is not a port");
+    check("--sync-rate=99", "is not a number from 100");
     check("--hold-vips=some", "is not an IP address");
     check("--admin-address=localhost", "is not an address and port");
     check("--kubeconfig=/dev/null", "excludes --kubeconfig");
@@ -187,6 +196,15 @@ fn mistakes_about_a_cluster() {
     check(&["--kubeconfig=/dev/null", "--namespace=A"], "is not the name of a namespace");
     check(&["--kubeconfig=/dev/null", "--watch-namespace=a/b"], "is not the name of a namespace");
     check(&["--kubeconfig=/dev/null", "--state-dir=here"], "absolute");
+}
+
+#[test]
+fn sharing_flows_takes_a_key_and_a_seed() {
+    let mistakes = parse(&["--manifests=/", "--interface=eth0", "--node=n", "--sync-peer=10.0.0.2"]).unwrap_err();
+    assert_eq!(mistakes.len(), 2, "{mistakes:?}");
+    assert!(mistakes[0].contains("--sync-key-file is missing") && mistakes[1].contains("--hash-seed is missing"));
+    let alone = parse(&["--manifests=/", "--interface=eth0", "--node=n", "--sync-key-file=/nonexistent"]);
+    assert_eq!(alone.expect("it is off").dataplane.sync, None);
 }
 
 #[test]

@@ -104,6 +104,11 @@ pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     Ok(low..=high)
 }
 
+/// An address of another machine. Link-local ones would need an interface with them.
+pub(super) fn node_address(text: &str) -> Result<IpAddr, String> {
+    vip(text)
+}
+
 /// An address that a machine can have and that a client can reach.
 pub(super) fn vip(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text.trim().parse().map_err(|_| "is not an IP address".to_owned())?;

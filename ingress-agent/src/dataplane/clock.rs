@@ -70,7 +70,8 @@ impl Clock {
         Ok(self.jiffies()? >> self.shift)
     }
 
-    fn jiffies(&self) -> Result<u32> {
+    /// Low 32 bits of jiffies.
+    pub(super) fn jiffies(&self) -> Result<u32> {
         // The kernel runs it on a packet of its own making; it wants at least an Ethernet header to make it from.
         let packet = [0u8; 64];
         let mut run = Run {

@@ -115,6 +115,9 @@ impl Path<'_> {
         let word = index.meta[way];
         let age = meta::age(word, self.now);
         let mut step = format!("flow record {number}, {}, last packet {age} ticks ago", state_name(meta::state(word)));
+        if record.synced != 0 && record.synced == word {
+            step.push_str(", known from another edge and not yet seen here");
+        }
         if backend.epoch != record.epoch || backend.state == backend_state::GONE {
             step.push_str(": its endpoint is gone, so the packet is treated as one without a record");
             self.say(step);

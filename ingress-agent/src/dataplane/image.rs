@@ -5,6 +5,7 @@ mod addresses;
 mod adopt;
 mod apply;
 mod frontends;
+mod guard;
 mod leaving;
 mod pools;
 mod sources;
@@ -21,6 +22,7 @@ use xdp_ebpf::Addr;
 
 use self::addresses::AddressUse;
 use self::adopt::Adopted;
+use self::guard::Guard;
 use self::leaving::Leaving;
 use self::sweep::Sweep;
 use super::filter::FilterCounts;
@@ -28,6 +30,7 @@ use super::ids::{Ids, REST};
 use super::maps::Maps;
 use super::options::DataplaneOptions;
 use super::pool::{PoolKey, PoolState};
+use super::sync::directory::Directory;
 use super::tables::Tables;
 use crate::model::snapshot::{Frontend, FrontendKey};
 
@@ -55,6 +58,9 @@ pub(super) struct Image {
     pub sweep: Sweep,
     /// A table being filled, kept for its memory.
     scratch: Vec<u32>,
+    guard: Guard,
+    /// Kept up where flows are shared with other edges.
+    pub directory: Option<Directory>,
 }
 
 pub(super) struct FrontendState {
@@ -92,6 +98,8 @@ impl Image {
             max_backends: options.max_backends as usize,
             sweep,
             scratch: Vec::new(),
+            guard: Guard::default(),
+            directory: None,
         };
         image.adopt(now)?;
         Ok(image)

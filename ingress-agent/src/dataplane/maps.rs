@@ -114,6 +114,13 @@ impl Maps {
     }
 }
 
+/// A pinned array map as a whole, for somebody who needs a mapping of its own.
+pub(super) fn mapped<T: super::plain::Plain>(pins: &Pins, name: &str, entries: usize) -> Result<Region<T>> {
+    let path = pins.map(name);
+    let data = MapData::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
+    Region::map(data.fd().as_fd(), 0, entries).with_context(|| format!("map {name}"))
+}
+
 /// What came of a removal, an entry that is gone already being removed: the kernel answers ENOENT (bpf(2)), which aya passes on.
 pub(super) fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {

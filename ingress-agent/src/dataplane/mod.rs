@@ -42,6 +42,12 @@ mod traffic;
 
 mod explain;
 
+mod sync;
+
+mod fence;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,7 +56,9 @@ use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use xdp_ebpf::{Config, tick_shift};
 
+pub use self::fence::{Fence, Role};
 pub use self::options::{DataplaneOptions, XdpMode};
+pub use self::sync::SyncOptions;
 
 use self::claim::Claims;
 use self::clock::Clock;
@@ -58,7 +66,10 @@ use self::device::Device;
 use self::image::Image;
 use self::maps::Maps;
 use self::pins::Pins;
+use self::sync::FlowSync;
+use self::sync::directory::Directory;
 use crate::model::snapshot::Snapshot;
+use crate::model::sync::SyncReading;
 use crate::model::traffic::Attachment;
 
 /// The loaded, attached and pinned data plane. Dropping it leaves everything in place.
@@ -72,6 +83,8 @@ pub struct Dataplane {
     attachments: Vec<Attachment>,
     /// Programs that wait for the first snapshot, because another schema's are still forwarding.
     waiting: Option<Ebpf>,
+    /// Before the claims, since it writes to what they protect.
+    sync: Option<FlowSync>,
     _claims: Claims,
 }
 
@@ -88,6 +101,7 @@ impl Dataplane {
     /// on meanwhile.
     pub fn open(options: DataplaneOptions) -> Result<Self> {
         let now = Instant::now();
+        let key = options.sync.as_ref().map(|sync| sync::read_key(&sync.key_file)).transpose()?;
         let pin_path = &options.pin_path;
         preflight::check(pin_path)?;
         let namespace = attach::network_namespace()?;
@@ -112,12 +126,21 @@ impl Dataplane {
         let maps = Maps::open(&pins, &specs)?;
         let config = configure(&maps, &options)?;
         let clock = Clock::new(config.tick_shift)?;
-        let image = Image::read(maps, config.seed, &options, now).with_context(|| {
+        let mut image = Image::read(maps, config.seed, &options, now).with_context(|| {
             format!(
                 "adopt the maps under {0}; `sluicegate uninstall --pin-path {0}` removes them, flows are lost",
                 pin_path.display()
             )
         })?;
+        let sync = match options.sync.as_ref().zip(key) {
+            None => None,
+            Some((sync, key)) => {
+                let directory = Directory::default();
+                image.directory = Some(directory.clone());
+                let host = sync::Host { pins: &pins, maps: &image.maps, directory, hz: hz()? };
+                Some(FlowSync::start(sync, key, host).context("start the flow sync")?)
+            }
+        };
         tracing::info!(
             adopted,
             frontends = image.frontends.len(),
@@ -134,6 +157,7 @@ impl Dataplane {
             clock,
             attachments: Vec::new(),
             waiting: None,
+            sync,
             _claims: claims,
         };
         if others.is_empty() {
@@ -151,6 +175,9 @@ impl Dataplane {
     /// Makes the maps what the snapshot says. After an error the next call does what is missing.
     pub fn apply(&mut self, snapshot: &Arc<Snapshot>) -> Result<Applied> {
         let problems = self.image.apply(snapshot, Instant::now())?;
+        if let Some(directory) = &self.image.directory {
+            directory.lock().set_ready();
+        }
         if let Some(mut ebpf) = self.waiting.take() {
             self.replace_other_schemas(&mut ebpf)?;
         }
@@ -159,6 +186,10 @@ impl Dataplane {
 
     /// Periodic work, about once a second.
     pub fn tick(&mut self) -> Result<()> {
+        anyhow::ensure!(
+            self.sync.as_ref().is_none_or(FlowSync::is_alive),
+            "the thread of the flow sync has ended: flows are not shared any more; restart the agent"
+        );
         self.image.tick(Instant::now(), self.clock.tick()?)
     }
 
@@ -170,6 +201,32 @@ impl Dataplane {
     /// The hash seed in force, for telling the operator what other nodes need.
     pub fn hash_seed(&self) -> u64 {
         self.image.seed
+    }
+
+    /// From now on these VIPs, and no others, may be held by other nodes: each by the virtual router of its VRID and family. Adverts that
+    /// come to `listening`, this node's own addresses, are seen beside those to VRRP's groups; packets to them cost a little more.
+    /// Without effect until a [`Fence`] gives roles and beats, or another node adverts.
+    pub fn guard(&mut self, vrids: &BTreeMap<IpAddr, u8>, listening: &BTreeSet<IpAddr>) -> Result<()> {
+        self.image.put_routers(vrids, listening)
+    }
+
+    /// The handle for the thread of the election.
+    pub fn fence(&self) -> Result<Fence> {
+        Fence::open(&self.pins)
+    }
+
+    /// How the flow sync goes; `None` where it is off.
+    pub fn sync(&self) -> Option<SyncReading> {
+        self.sync.as_ref().map(FlowSync::reading)
+    }
+
+    /// A cheap question for the election of another thread: whether this node may take an address from a node that holds it
+    /// ([`SyncReading::settled`]). Always yes where the flow sync is off.
+    pub fn may_preempt(&self) -> Box<dyn Fn() -> bool + Send + Sync> {
+        match &self.sync {
+            Some(sync) => Box::new(sync.settled()),
+            None => Box::new(|| true),
+        }
     }
 
     /// Detaches the programs and removes all pins: forwarding stops. For a deliberate uninstall only.

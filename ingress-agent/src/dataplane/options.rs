@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use xdp_ebpf::{RING_PAGE_SLOTS, WAYS};
 
+use super::sync::SyncOptions;
+
 /// Settings of [`Dataplane::open`](super::Dataplane::open).
 #[derive(Clone, Debug)]
 pub struct DataplaneOptions {
@@ -36,6 +38,8 @@ pub struct DataplaneOptions {
     pub previous_table: Duration,
     /// How long connections to a TCP endpoint that left its pool may go on. Then a client that sends something is reset.
     pub leave: Duration,
+    /// With whom flows are shared. `None`: with nobody.
+    pub sync: Option<SyncOptions>,
 }
 
 impl Default for DataplaneOptions {
@@ -55,6 +59,7 @@ impl Default for DataplaneOptions {
             udp_idle: Duration::from_secs(30),
             previous_table: Duration::from_mins(1),
             leave: Duration::from_secs(10),
+            sync: None,
         }
     }
 }

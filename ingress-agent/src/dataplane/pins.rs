@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{MapInfo, MapType};
 use xdp_ebpf::affinity::{Affinity, AffinityKey};
 use xdp_ebpf::{
-    Addr, AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, ReplyBucket,
-    RingPage, SCHEMA, SOURCES_MOST, SourceKey, Traffic, Vip, WAYS, map, verdict::Verdict,
+    Addr, AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Heartbeat, Pool, ROUTERS,
+    ReplyBucket, RingPage, Router, SCHEMA, SOURCES_MOST, SourceKey, Traffic, Vip, WAYS, map, verdict::Verdict,
 };
 
 use super::kernel;
@@ -184,6 +184,8 @@ fn specs(sizes: &Sizes) -> Vec<MapSpec> {
         array(map::CONFIG, size_of::<Config>(), 1),
         array(map::ADDR_FILTER, size_of::<AddrFilter>(), 1),
         hash(map::VIPS, size_of::<Addr>(), size_of::<Vip>(), sizes.frontend_ids),
+        array(map::ROUTERS, size_of::<Router>(), ROUTERS),
+        array(map::HEARTBEAT, size_of::<Heartbeat>(), 1),
         hash(map::FRONTENDS, size_of::<FrontendKey>(), size_of::<Frontend>(), sizes.frontends),
         MapSpec {
             name: map::SOURCES,

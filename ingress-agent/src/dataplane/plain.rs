@@ -3,7 +3,8 @@
 
 use xdp_ebpf::affinity::{Affinity, AffinityKey};
 use xdp_ebpf::{
-    Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, ReplyBucket, Traffic, Vip,
+    Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Heartbeat, Pool, ReplyBucket, Router,
+    Traffic, Vip,
 };
 
 /// A type without padding for which every bit pattern is a value.
@@ -22,7 +23,7 @@ macro_rules! plain {
 }
 
 plain!(u32, u64, [u8; 16], Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool);
-plain!(Affinity, AffinityKey, ReplyBucket, Traffic, Vip);
+plain!(Affinity, AffinityKey, Heartbeat, ReplyBucket, Router, Traffic, Vip);
 
 /// A key or value of the ABI, as aya wants it: neither its trait nor the ABI's types are this crate's.
 #[repr(transparent)]

@@ -11,6 +11,8 @@ pub mod rejection;
 
 pub mod traffic;
 
+pub mod sync;
+
 pub mod holding;
 
 pub mod report;

@@ -75,7 +75,8 @@ pub(crate) fn frame(frame: &[u8], is_ours: impl Fn(&Addr) -> bool) -> Result<Par
     if !is_ours(&dst) {
         return Err(Verdict::PassNotOurs);
     }
-    if frame[0] & 1 != 0 {
+    let to_many = frame[0] & 1 != 0;
+    if to_many && !(if v4 { dst[12] >> 4 == 14 } else { dst[0] == 0xff }) {
         return Err(Verdict::PassMalformed);
     }
     let header = if v4 { usize::from(ip[0] & 15) * 4 } else { 40 };
@@ -87,6 +88,10 @@ pub(crate) fn frame(frame: &[u8], is_ours: impl Fn(&Addr) -> bool) -> Result<Par
         return Err(Verdict::PassFragment);
     }
     let (proto, upper) = if v4 { (ip[9], header) } else { extensions(ip, length)? };
+    // Nobody holds an address elsewhere here: what is sent to a group is the kernel's.
+    if to_many {
+        return Err(Verdict::PassNotOurs);
+    }
     let ttl = if v4 { ip[8] } else { ip[7] };
     let payload = &ip[upper..length];
     let needed = match (proto, v4) {

@@ -19,6 +19,12 @@ pub trait Family {
     fn header(frame: impl Buffer, at: Cursor) -> Option<Self::Header>;
     fn src(ip: Self::Header) -> Address;
     fn dst(ip: Self::Header) -> Address;
+    /// Whether an address is a group's.
+    fn is_group(addr: Address) -> bool;
+    /// Bytes of an address as it lies in a packet.
+    const ADDRESS: u32;
+    /// The address at a place of the packet, if the packet's linear part has it.
+    fn address(frame: impl Buffer, at: Cursor) -> Option<Address>;
     /// An address's bit in `ADDR_FILTER`.
     fn bit(addr: Address) -> u32;
     fn ttl(ip: Self::Header) -> u8;
@@ -108,6 +114,19 @@ impl Family for V4 {
     #[inline(always)]
     fn dst(ip: Window<20>) -> Address {
         mapped(ip.u32::<16>())
+    }
+
+    #[inline(always)]
+    fn is_group(addr: Address) -> bool {
+        // 224.0.0.0/4.
+        unmapped(addr) & 0xf000_0000u32.to_be() == 0xe000_0000u32.to_be()
+    }
+
+    const ADDRESS: u32 = 4;
+
+    #[inline(always)]
+    fn address(frame: impl Buffer, at: Cursor) -> Option<Address> {
+        frame.window::<4>(at).map(|window| mapped(window.u32::<0>()))
     }
 
     #[inline(always)]
@@ -238,6 +257,19 @@ impl Family for V6 {
     #[inline(always)]
     fn dst(ip: Window<40>) -> Address {
         Address { high: ip.u64::<24>(), low: ip.u64::<32>() }
+    }
+
+    #[inline(always)]
+    fn is_group(addr: Address) -> bool {
+        // ff00::/8.
+        addr.high & 0xff00_0000_0000_0000u64.to_be() == 0xff00_0000_0000_0000u64.to_be()
+    }
+
+    const ADDRESS: u32 = 16;
+
+    #[inline(always)]
+    fn address(frame: impl Buffer, at: Cursor) -> Option<Address> {
+        frame.window::<16>(at).map(|window| Address { high: window.u64::<0>(), low: window.u64::<8>() })
     }
 
     #[inline(always)]

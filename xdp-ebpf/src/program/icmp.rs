@@ -11,7 +11,7 @@ use crate::flow::{self, Way};
 use crate::maps::{self, Key};
 use crate::next_hop::{self, Hop, Question};
 use crate::packet::{Buffer, Frame, Window};
-use crate::{link, rewrite, verdict};
+use crate::{fence, link, rewrite, verdict};
 
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -56,6 +56,9 @@ fn message<F: Family>(frame: Frame) -> Result<u32, Verdict> {
     if kind == F::ECHO_REQUEST && icmp.u8::<1>() == 0 && flags & vip_flags::ECHO != 0 {
         echo(&m);
         return Ok(verdict::tx(Verdict::Echo));
+    }
+    if !F::V4 && fence::is_unwelcome(frame, icmp, payload.len) {
+        return Ok(verdict::drop(Verdict::DropElsewhere));
     }
     let error = if F::V4 { matches!(kind, 3 | 11 | 12) } else { matches!(kind, 1..=4) };
     if error { follow(frame, &m) } else { Err(Verdict::PassProtocol) }

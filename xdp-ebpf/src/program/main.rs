@@ -9,6 +9,7 @@ mod client;
 mod egress;
 mod evict;
 mod family;
+mod fence;
 mod flow;
 mod forward;
 mod icmp;
@@ -25,6 +26,7 @@ mod words;
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use xdp_ebpf::rules::IPPROTO_VRRP;
 use xdp_ebpf::verdict::Verdict;
 
 use family::{Family, V4, V6};
@@ -33,6 +35,7 @@ use segment::Segment;
 
 const IPV4: u16 = 0x0800u16.to_be();
 const IPV6: u16 = 0x86ddu16.to_be();
+const ARP: u16 = 0x0806u16.to_be();
 const DOT1Q: u16 = 0x8100u16.to_be();
 const DOT1AD: u16 = 0x88a8u16.to_be();
 
@@ -44,6 +47,7 @@ pub fn sluicegate_ingress(ctx: XdpContext) -> u32 {
     match link(frame, eth) {
         Ok((IPV4, at, tags)) => ingress::<V4>(frame, eth, at, tags),
         Ok((IPV6, at, tags)) => ingress::<V6>(frame, eth, at, tags),
+        Ok((ARP, ..)) => fence::sluicegate_arp(ctx.ctx),
         Ok(_) => verdict::pass(Verdict::PassEtherType),
         Err(why) => verdict::pass(why),
     }
@@ -92,9 +96,8 @@ fn ingress<F: Family>(frame: Frame, eth: Window<14>, at: Cursor, tags: u32) -> u
     if !maps::maybe_ours(F::bit(F::dst(ip))) {
         return verdict::pass(Verdict::PassNotOurs);
     }
-    // RFC 1122 §3.3.6: a unicast packet in a group frame is to be discarded; the kernel does that.
     if eth.u8::<0>() & 1 != 0 {
-        return verdict::pass(Verdict::PassMalformed);
+        return if F::V4 { fence::sluicegate_group_v4(frame.ctx()) } else { fence::sluicegate_group_v6(frame.ctx()) };
     }
     let payload = match F::payload(frame, ip) {
         Ok(payload) => payload,
@@ -104,6 +107,8 @@ fn ingress<F: Family>(frame: Frame, eth: Window<14>, at: Cursor, tags: u32) -> u
         Ok(Some(segment)) => forward::segment(frame, eth, tags, &segment),
         Ok(None) if payload.proto == F::ICMP && F::V4 => icmp::sluicegate_icmp_v4(frame.ctx()),
         Ok(None) if payload.proto == F::ICMP => icmp::sluicegate_icmp_v6(frame.ctx()),
+        Ok(None) if payload.proto == IPPROTO_VRRP && F::V4 => fence::sluicegate_advert_v4(frame.ctx()),
+        Ok(None) if payload.proto == IPPROTO_VRRP => fence::sluicegate_advert_v6(frame.ctx()),
         Ok(None) => {
             let ours = maps::vip(F::dst(ip)).is_some();
             verdict::pass(if ours { Verdict::PassProtocol } else { Verdict::PassNotOurs })

@@ -7,15 +7,15 @@ use core::ptr::from_ref;
 use crate::insert::Opening;
 use crate::next_hop::{Fib, KEPT, Kept};
 use crate::words::{Entry, Word};
-use aya_ebpf::helpers::{bpf_jiffies64, bpf_map_lookup_elem, bpf_map_update_elem, bpf_redirect_map};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_map_update_elem, bpf_redirect_map};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray};
 use xdp_ebpf::affinity::{Affinity, AffinityKey};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{
-    AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, REPLY_FACTOR,
-    ReplyBucket, RingPage, SOURCES_MOST, SourceKey, Traffic, Vip, WAYS,
+    AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Heartbeat, Pool, REPLY_FACTOR,
+    ReplyBucket, RingPage, Router, SOURCES_MOST, SourceKey, Traffic, Vip, WAYS,
 };
 
 /// The agent maps these arrays into its memory.
@@ -28,6 +28,10 @@ static CONFIG: Array<Config> = Array::with_max_entries(1, MMAPABLE);
 static ADDR_FILTER: Array<AddrFilter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static VIPS: HashMap<Address, Vip> = HashMap::with_max_entries(1024, 0);
+#[map]
+static ROUTERS: Array<RouterView> = Array::with_max_entries(xdp_ebpf::ROUTERS, MMAPABLE);
+#[map]
+static HEARTBEAT: Array<HeartbeatView> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static FRONTENDS: HashMap<Key, FrontendView> = HashMap::with_max_entries(1024, 0);
 /// The key's number of bits is said apart by the type; together they are a [`SourceKey`].
@@ -74,6 +78,23 @@ pub struct Address {
     pub high: u64,
     pub low: u64,
 }
+
+/// [`Router`].
+#[repr(C)]
+pub struct RouterView {
+    pub role: Word,
+    pad: u32,
+    pub elsewhere_until: Entry,
+}
+const _: () = assert!(size_of::<RouterView>() == size_of::<Router>());
+
+/// [`Heartbeat`].
+#[repr(C)]
+pub struct HeartbeatView {
+    pub at: Entry,
+    pub fresh_for: Entry,
+}
+const _: () = assert!(size_of::<HeartbeatView>() == size_of::<Heartbeat>());
 
 /// [`FrontendKey`].
 #[repr(C, packed(4))]
@@ -149,6 +170,7 @@ pub struct Record {
     pub source: Address,
     pub reply: u32,
     pub opened: u32,
+    /// `synced` and what pads it.
     pub pad: u64,
 }
 const _: () = assert!(size_of::<Record>() == size_of::<Flow>());
@@ -203,6 +225,29 @@ pub fn maybe_frontend(port: u16) -> bool {
 #[inline(always)]
 pub fn vip(addr: Address) -> Option<u32> {
     look_up!(VIPS, Vip, addr).map(|v| v.flags)
+}
+
+/// The router of an address in `VIPS`; 0 where there is none.
+#[inline(always)]
+pub fn router_of(addr: Address) -> u32 {
+    look_up!(VIPS, Vip, addr).map_or(0, |v| v.router)
+}
+
+#[inline(always)]
+pub fn router(id: u32) -> Option<&'static RouterView> {
+    look_up!(ROUTERS, RouterView, id).map(|v| &*v)
+}
+
+#[inline(always)]
+pub fn heartbeat() -> Option<&'static HeartbeatView> {
+    look_up!(HEARTBEAT, HeartbeatView, 0u32).map(|v| &*v)
+}
+
+/// `CLOCK_MONOTONIC`, nanoseconds.
+#[inline(always)]
+pub fn nanoseconds() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 #[inline(always)]

@@ -48,6 +48,7 @@ const ROOMS: &[Room] = &[
 /// Dependencies of the agent: a path that starts with one of these names a crate, any other a module.
 const CRATES: &[&str] = &[
     "anyhow",
+    "aws_lc_rs",
     "aya",
     "aya_log",
     "bytes",

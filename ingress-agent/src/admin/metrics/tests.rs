@@ -8,6 +8,7 @@ use crate::admin::query::Room;
 use crate::model::holding::{HeldAddress, Holding, LinkState};
 use crate::model::snapshot::{FrontendKey, ObjectName, PoolName, Protocol, Snapshot};
 use crate::model::source::SourceState;
+use crate::model::sync::{PeerReading, SyncReading};
 use crate::model::traffic::{Attachment, L4Traffic, L7Traffic, RouteTraffic};
 
 fn readings() -> Box<Readings> {
@@ -41,6 +42,21 @@ fn readings() -> Box<Readings> {
             flow_capacity: 1000,
             ..L4Traffic::default()
         },
+        sync: Some(SyncReading {
+            peers: vec![PeerReading {
+                address: "10.0.0.2".parse().unwrap(),
+                heard: true,
+                silent_for: Some(std::time::Duration::from_secs(1)),
+                fetching: false,
+                complete: true,
+                taken: 8,
+                skew_ms: -250,
+            }],
+            settled: true,
+            told: 12,
+            rejected: vec![("forged", 3)],
+            ..SyncReading::default()
+        }),
         l7: L7Traffic {
             routes: vec![RouteTraffic {
                 owner: service,
@@ -68,6 +84,11 @@ fn samples_are_there() {
         "sluicegate_xdp_packets_total{verdict=\"forward_nat\"} 9",
         "sluicegate_frontend_rx_bytes_total{vip=\"203.0.113.1\",protocol=\"tcp\",port=\"443\",namespace=\"\",service=\"\"} 500",
         "sluicegate_backend_tx_packets_total{namespace=\"shop\",service=\"web\",port=\"443\",protocol=\"tcp\",backend=\"10.0.0.1:8443\"} 4",
+        "sluicegate_sync_settled 1.0",
+        "sluicegate_sync_flows 12.0",
+        "sluicegate_sync_rejected_total{reason=\"forged\"} 3",
+        "sluicegate_sync_peer_heard{peer=\"10.0.0.2\"} 1.0",
+        "sluicegate_sync_peer_clock_seconds{peer=\"10.0.0.2\"} -0.25",
         "sluicegate_http_requests_total{namespace=\"shop\",ingress=\"web\",rule=\"shop/a\\\"b\\\\c\\n\",class=\"5xx\"} 1",
     ] {
         assert!(text.lines().any(|l| l == line), "{line}\nnot in\n{text}");

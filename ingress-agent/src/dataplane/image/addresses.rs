@@ -98,6 +98,7 @@ impl Image {
             if vip {
                 self.vips.insert(ip(&address));
             }
+            self.adopt_router(address, value.router);
             let entry = self.addresses.entry(address).or_default();
             let lingers = !vip && entry.source_of == 0;
             (entry.vip, entry.source_of) = (vip, entry.source_of + u32::from(lingers));
@@ -133,12 +134,25 @@ impl Image {
                 return Ok(true);
             }
         }
+        self.write_address(&address, wanted)?;
+        Ok(true)
+    }
+
+    fn write_address(&mut self, address: &Addr, wanted: AddressUse) -> Result<()> {
         let flags = if wanted.vip { vip_flags::ECHO } else { 0 };
+        let router = self.guard.router_of(address);
         self.maps
             .vips
-            .insert(address, Abi(Vip { flags }), 0)
-            .with_context(|| format!("write {} into VIPS", ip(&address)))?;
-        Ok(true)
+            .insert(address, Abi(Vip { flags, router }), 0)
+            .with_context(|| format!("write {} into VIPS", ip(address)))
+    }
+
+    /// Writes an address anew where it is in `VIPS`: its router changed.
+    pub(super) fn rewrite_address(&mut self, address: &Addr) -> Result<()> {
+        match self.addresses.get(address).copied() {
+            Some(wanted) => self.write_address(address, wanted),
+            None => Ok(()),
+        }
     }
 
     /// One more reason for the programs to look closer at an address or a port.

@@ -15,6 +15,7 @@ use crate::dataplane::filter::Bit;
 use crate::dataplane::maps::removed;
 use crate::dataplane::plain::Abi;
 use crate::dataplane::pool::{PoolKey, addr};
+use crate::dataplane::sync::directory::Known;
 use crate::dataplane::ticks;
 use crate::model::snapshot::{Frontend, FrontendKey, FrontendKind};
 
@@ -83,6 +84,7 @@ impl Image {
                 .insert(Abi(wire), Abi(image), 0)
                 .with_context(|| format!("write {key} into FRONTENDS"))?;
         }
+        self.publish_frontend(wire, &image);
         // From here on packets follow the new entry.
         self.shut_out(id, admitted, &sources)?;
         if let Some(new) = &pool
@@ -111,6 +113,9 @@ impl Image {
         let Some(state) = self.frontends.remove(key) else { return Ok(None) };
         removed(self.maps.frontends.remove(&Abi(wire_key(key))))
             .with_context(|| format!("remove {key} from FRONTENDS"))?;
+        if let Some(directory) = &self.directory {
+            directory.lock().remove_frontend(&wire_key(key));
+        }
         self.unwatch(Bit::of_port(key.port));
         self.shut_out(state.image.id, &state.sources, &[])?;
         self.leave_source(&state.image.snat)?;
@@ -119,6 +124,14 @@ impl Image {
             pool.frontends -= 1;
         }
         Ok(state.pool)
+    }
+
+    /// Says what a frontend is called to who places the flows of other edges.
+    fn publish_frontend(&self, key: xdp_ebpf::FrontendKey, image: &xdp_ebpf::Frontend) {
+        if let Some(directory) = &self.directory {
+            let known = Known { id: image.id, pool: image.pool, snat: image.snat };
+            directory.lock().put_frontend(key, (image.pool != 0).then_some(known));
+        }
     }
 
     fn new_frontend_id(&mut self, now: Instant) -> Result<Option<u32>> {

@@ -75,6 +75,9 @@ impl Image {
             ));
         }
         state.slots = slots;
+        if let Some(directory) = &self.directory {
+            directory.lock().put_pool(state.id, &state.slots);
+        }
         self.retable(key, pool, state, now, problems)?;
         for slot in change.gone {
             self.leave(key, state.id, slot, now);
@@ -253,6 +256,9 @@ impl Image {
     /// Removes a pool that no frontend names.
     pub(super) fn remove_pool(&mut self, key: &PoolKey, now: Instant) {
         let Some(state) = self.pools.remove(key) else { return };
+        if let Some(directory) = &self.directory {
+            directory.lock().remove_pool(state.id);
+        }
         self.tables.remove(&self.maps, state.id, now);
         for slot in state.slots {
             self.leave(key, state.id, slot, now);

@@ -1,0 +1,91 @@
+//! The election's side of the fence (`xdp_ebpf::rules`, *who answers for a VIP*): it says that it is alive and what this node is. Every
+//! word is one store into mapped memory, so that a thread with a deadline can afford it; no system call but for the clock.
+//!
+//! What the programs make of it: while the election is silent, another node's adverts fence this one, and the fence stays until it
+//! lapses or is lifted. A node without its agent that hears nobody goes on answering.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Result;
+use xdp_ebpf::{Heartbeat, ROUTERS, Router, map, router, router_role};
+
+use super::maps::mapped;
+use super::pins::Pins;
+use super::region::Region;
+
+/// Made by [`Dataplane::fence`](super::Dataplane::fence), for one thread.
+pub struct Fence {
+    heartbeat: Region<Heartbeat>,
+    routers: Region<Router>,
+}
+
+/// What this node is to a virtual router (RFC 9568 §6.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It holds the addresses. Said before the first announcement: it lifts the fence.
+    Active,
+    /// Another node does. While the election is alive, requests for the addresses are kept from the kernel, even if they are still on
+    /// an interface.
+    Backup,
+    /// The addresses are this node's alone, or not at all.
+    None,
+}
+
+/// Words of a [`Heartbeat`], and of a [`Router`].
+const AT: usize = 0;
+const FRESH_FOR: usize = 1;
+const UNTIL: usize = 1;
+
+impl Fence {
+    pub(super) fn open(pins: &Pins) -> Result<Self> {
+        Ok(Self { heartbeat: mapped(pins, map::HEARTBEAT, 1)?, routers: mapped(pins, map::ROUTERS, ROUTERS as usize)? })
+    }
+
+    /// The election is alive, and will say so again within `fresh_for`. That is to be less than the time after which other nodes take
+    /// over (three adverts and some), so that their first advert finds it stale; and a thread that woke up too late gives up what
+    /// it holds before it says so again.
+    pub fn beat(&self, fresh_for: Duration) {
+        let fresh_for = u64::try_from(fresh_for.as_nanos()).unwrap_or(u64::MAX);
+        self.heartbeat.word(0, FRESH_FOR).store(fresh_for, Ordering::Relaxed);
+        self.heartbeat.word(0, AT).store(nanoseconds(), Ordering::Release);
+    }
+
+    /// What this node is to the router of this VRID, of IPv4 or IPv6, from now on.
+    pub fn set_role(&self, vrid: u8, v6: bool, role: Role) {
+        let index = router(vrid, v6) as usize;
+        let word = match role {
+            Role::Active => router_role::ACTIVE,
+            Role::Backup => router_role::BACKUP,
+            Role::None => router_role::UNKNOWN,
+        };
+        self.routers.half(index, 0).store(word, Ordering::Release);
+        if role != Role::Backup {
+            self.routers.word(index, UNTIL).store(0, Ordering::Release);
+        }
+    }
+
+    /// The same for all routers at once, by what an election says of addresses: those in `held` are this node's; of those in `open` it is
+    /// not known yet, and the fence stays as it is; all others are another node's. `vrids` is what
+    /// [`Dataplane::guard`](super::Dataplane::guard) was told.
+    pub fn set_roles(&self, vrids: &BTreeMap<IpAddr, u8>, held: &BTreeSet<IpAddr>, open: &BTreeSet<IpAddr>) {
+        for (vip, vrid) in vrids.iter().filter(|(vip, _)| !open.contains(*vip)) {
+            self.set_role(*vrid, vip.is_ipv6(), if held.contains(vip) { Role::Active } else { Role::Backup });
+        }
+    }
+
+    /// Whether adverts of another node were seen while the election was silent, and it has not gone since.
+    pub fn is_fenced(&self, vrid: u8, v6: bool) -> bool {
+        nanoseconds() < self.routers.word(router(vrid, v6) as usize, UNTIL).load(Ordering::Acquire)
+    }
+}
+
+/// `CLOCK_MONOTONIC`, as the programs' `bpf_ktime_get_ns`.
+fn nanoseconds() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for one `timespec`. The clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
