@@ -108,6 +108,9 @@ pub struct RunArgs {
     /// The same for UDP.
     #[arg(long, env = "SLUICEGATE_UDP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
     pub udp_services_configmap: Option<String>,
+    /// ConfigMap with ingress-nginx's settings, by its keys.
+    #[arg(long, env = "SLUICEGATE_CONFIGMAP", value_name = "NS/NAME")]
+    pub configmap: Option<String>,
     /// Secret of the certificate for hosts that have none [default: self-signed].
     #[arg(long, env = "SLUICEGATE_DEFAULT_SSL_CERTIFICATE", value_name = "NS/NAME")]
     pub default_ssl_certificate: Option<String>,
@@ -258,6 +261,9 @@ pub struct WebhookArgs {
     /// As for `run`.
     #[arg(long, env = "SLUICEGATE_UDP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
     pub udp_services_configmap: Option<String>,
+    /// As for `run`.
+    #[arg(long, env = "SLUICEGATE_CONFIGMAP", value_name = "NS/NAME")]
+    pub configmap: Option<String>,
 }
 
 pub const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/sluicegate";

@@ -67,6 +67,7 @@ impl Config {
         let sources = SourceOptions {
             tcp_services: r.object("--tcp-services-configmap", args.tcp_services_configmap.as_ref()),
             udp_services: r.object("--udp-services-configmap", args.udp_services_configmap.as_ref()),
+            config_map: r.object("--configmap", args.configmap.as_ref()),
         };
         let plan = plan(&mut r, args, &vip_interface);
         let source = source(&mut r, args, plan.default_certificate.clone());
@@ -215,6 +216,7 @@ fn plan(r: &mut Reader, args: &RunArgs, vip_interface: &str) -> PlanOptions {
         https_port,
         default_certificate: r.object("--default-ssl-certificate", args.default_ssl_certificate.as_ref()),
         default_backend: r.object("--default-backend-service", args.default_backend_service.as_ref()),
+        config_map: r.object("--configmap", args.configmap.as_ref()),
         snat,
         hold: hold(r, &args.hold_vips),
     }

@@ -40,6 +40,7 @@ impl WebhookConfig {
                 sources: SourceOptions {
                     tcp_services: r.object("--tcp-services-configmap", args.tcp_services_configmap.as_ref()),
                     udp_services: r.object("--udp-services-configmap", args.udp_services_configmap.as_ref()),
+                    config_map: r.object("--configmap", args.configmap.as_ref()),
                 },
                 plan: plan(&mut r, args),
                 conflicts: r.choose("--conflicts", &args.conflicts, &conflicts).unwrap_or_default(),

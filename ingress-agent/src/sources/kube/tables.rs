@@ -353,7 +353,8 @@ fn secrets(object: Option<&Object>) -> impl Iterator<Item = &ObjectName> {
         Some(Object::Ingress(ingress)) => Some(ingress),
         _ => None,
     };
-    ingress.into_iter().flat_map(|i| &i.tls).filter_map(|tls| tls.secret.as_ref())
+    let tls = ingress.into_iter().flat_map(|i| &i.tls).filter_map(|tls| tls.secret.as_ref());
+    tls.chain(ingress.into_iter().flat_map(|i| &i.secrets))
 }
 
 impl Table {
