@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn known_variables_become_parts_and_others_are_named() {
         let parts = template("http://a$request_uri/${host}x").expect("known").0;
-        assert_eq!(parts.len(), 4, "{parts:?}");
+        assert_eq!(parts.len(), 5, "{parts:?}");
         assert_eq!(template("a$nope"), Err("$nope".to_owned()));
         assert_eq!(template("$"), Err("$".to_owned()));
         assert_eq!(template("${host"), Err("${".to_owned()));

@@ -134,7 +134,7 @@ pub(super) fn unheeded(metadata: &ObjectMeta) -> Option<Remark> {
     if names.is_empty() {
         return None;
     }
-    let reason = format!("{NGINX}* is served without what is not honoured yet: {}", listed(&names, NGINX));
+    let reason = format!("{NGINX}* is not honoured in full, so it is served without: {}", listed(&names, NGINX));
     Some(Remark { field: "metadata.annotations".into(), reason: reason.into() })
 }
 

@@ -143,12 +143,12 @@ fn a_new_object_is_told_what_is_wrong_with_it() {
             with(
                 good.clone(),
                 "/metadata/annotations",
-                json!({"nginx.ingress.kubernetes.io/rewrite-target": "/",
+                json!({"nginx.ingress.kubernetes.io/limit-rate": "1",
                 "sluicegate.io/balanse": "x", "other.io/x": "y"}),
             ),
             &[],
             &[
-                "metadata.annotations: nginx.ingress.kubernetes.io/* is not honoured yet, so it is served without: rewrite-target",
+                "metadata.annotations: nginx.ingress.kubernetes.io/* is not honoured in full, so it is served without: limit-rate",
                 "metadata.annotations[sluicegate.io/balanse]: sluicegate.io/balanse is unknown, so it changes nothing",
             ],
         ),

@@ -119,7 +119,7 @@ fn what_cannot_be_used_is_told() {
     check("", "c", "cut short");
     check("nonsense", "c", "head is not understood");
     check(&good[..good.len() / 2], "c", "EOF while parsing");
-    check(&good.replacen("\"version\":2", "\"version\":3", 1), "c", "are of version 3");
+    check(&good.replacen("\"version\":3", "\"version\":4", 1), "c", "are of version 4");
     check(&good, "d", "are of the cluster c");
     check(&good.replacen("\"services\"", "\"servants\"", 1), "c", "missing field");
     // The next save makes it good.
