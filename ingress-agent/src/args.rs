@@ -209,6 +209,9 @@ pub struct RulesArgs {
     /// The same for UDP.
     #[arg(long, env = "SLUICEGATE_UDP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
     pub udp_services_configmap: Option<String>,
+    /// ConfigMap with ingress-nginx's settings, by its keys.
+    #[arg(long, env = "SLUICEGATE_CONFIGMAP", value_name = "NS/NAME")]
+    pub configmap: Option<String>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]

@@ -42,6 +42,9 @@ pub mod capture;
 pub mod xdp_site;
 
 pub mod http;
+
+pub mod golden;
+
 pub mod l4_model;
 
 pub mod cluster;

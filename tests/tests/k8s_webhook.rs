@@ -54,8 +54,8 @@ fn authors_are_told_before_anything_is_stored() {
     admitted(w.apply(&ingress("tenant", "second", "foreign", "shop.example", "/(.*)")), &[]);
     admitted(w.apply(&ingress("tenant", "third", "sluicegate", "other.example", "/")), &[]);
     let annotated = ingress("shop", "first", "sluicegate", "shop.example", "/")
-        .replace("namespace: shop", "namespace: shop, annotations: { nginx.ingress.kubernetes.io/rewrite-target: / }");
-    admitted(w.apply(&annotated), &["metadata.annotations: nginx.ingress.kubernetes.io/* is not honoured yet"]);
+        .replace("namespace: shop", "namespace: shop, annotations: { nginx.ingress.kubernetes.io/limit-rate: x }");
+    admitted(w.apply(&annotated), &["metadata.annotations: nginx.ingress.kubernetes.io/* is not honoured in full"]);
     let missing = ingress("shop", "lost", "sluicegate", "lost.example", "/").replace("name: web", "name: nobody");
     admitted(w.apply(&missing), &["spec.rules[0].http.paths[0].backend.service.name: there is no Service shop/nobody"]);
 

@@ -16,7 +16,11 @@ use ingress_tests::dice::Dice;
 use ingress_tests::plans::dump;
 
 fn sources() -> SourceOptions {
-    SourceOptions { tcp_services: Some(ObjectName::new("n0", "tcp")), udp_services: Some(ObjectName::new("n0", "udp")) }
+    SourceOptions {
+        tcp_services: Some(ObjectName::new("n0", "tcp")),
+        udp_services: Some(ObjectName::new("n0", "udp")),
+        config_map: None,
+    }
 }
 
 fn options() -> PlanOptions {

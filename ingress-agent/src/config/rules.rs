@@ -17,6 +17,7 @@ pub(super) fn sources(r: &mut Reader, rules: &RulesArgs) -> SourceOptions {
     SourceOptions {
         tcp_services: r.object("--tcp-services-configmap", rules.tcp_services_configmap.as_ref()),
         udp_services: r.object("--udp-services-configmap", rules.udp_services_configmap.as_ref()),
+        config_map: r.object("--configmap", rules.configmap.as_ref()),
     }
 }
 
@@ -36,6 +37,7 @@ pub(super) fn plan(r: &mut Reader, rules: &RulesArgs, services_without_class: bo
         external_names: !rules.disable_svc_external_name,
         http_port,
         https_port,
+        config_map: r.object("--configmap", rules.configmap.as_ref()),
         ..PlanOptions::default()
     }
 }

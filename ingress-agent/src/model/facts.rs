@@ -8,6 +8,7 @@
 
 mod exposure;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -42,6 +43,9 @@ pub struct Facts {
     /// TCP and UDP ports that a ConfigMap maps to Services: the two ConfigMaps that the options name.
     pub tcp_streams: Option<Arc<StreamFacts>>,
     pub udp_streams: Option<Arc<StreamFacts>>,
+    /// Other ConfigMaps and Secrets that were read; who needs them names them.
+    pub config_maps: Objects<ConfigMapFacts>,
+    pub secrets: Objects<SecretFacts>,
     /// What could not be read or parsed. Sorted.
     pub rejections: Arc<Vec<Rejection>>,
 }
@@ -181,6 +185,10 @@ pub struct IngressFacts {
     pub rules: Vec<RuleFacts>,
     pub tls: Vec<TlsFacts>,
     pub balance: Option<Balance>,
+    /// `nginx.ingress.kubernetes.io/*`, without the prefix.
+    pub annotations: BTreeMap<String, String>,
+    /// Secrets that those name.
+    pub secrets: Vec<ObjectName>,
     /// Of annotations that change nothing although their prefix says that they should.
     pub unheeded: Vec<Remark>,
 }
@@ -280,13 +288,36 @@ pub struct IngressClassFacts {
 pub struct CertificateFacts {
     pub origin: Origin,
     pub certificate: Arc<Certificate>,
+    /// `ca.crt`, as it stands there.
+    pub authority: Option<Vec<u8>>,
+}
+
+/// What a ConfigMap says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigMapFacts {
+    pub origin: Origin,
+    pub data: BTreeMap<String, String>,
+}
+
+/// What a Secret of any type but `kubernetes.io/tls` says: users, authorities, keys.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretFacts {
+    pub origin: Origin,
+    pub data: BTreeMap<String, Vec<u8>>,
+}
+
+/// Never prints the values.
+impl std::fmt::Debug for SecretFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretFacts").field("origin", &self.origin).field("keys", &self.data.keys()).finish()
+    }
 }
 
 /// By content: the rest of a certificate is derived from the chain.
 impl PartialEq for CertificateFacts {
     fn eq(&self, other: &Self) -> bool {
         let (a, b) = (&self.certificate, &other.certificate);
-        self.origin == other.origin && a.chain == b.chain && a.key == b.key
+        self.origin == other.origin && self.authority == other.authority && a.chain == b.chain && a.key == b.key
     }
 }
 
@@ -326,6 +357,18 @@ impl Named for IngressFacts {
 }
 
 impl Named for IngressClassFacts {
+    fn name(&self) -> &ObjectName {
+        &self.origin.name
+    }
+}
+
+impl Named for ConfigMapFacts {
+    fn name(&self) -> &ObjectName {
+        &self.origin.name
+    }
+}
+
+impl Named for SecretFacts {
     fn name(&self) -> &ObjectName {
         &self.origin.name
     }

@@ -5,6 +5,8 @@ pub mod snapshot;
 
 pub mod route;
 
+pub mod policy;
+
 pub mod stream;
 
 pub mod rejection;

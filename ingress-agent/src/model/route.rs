@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+use super::policy::{ClientCertificates, ListenerSettings, Policy};
 use super::snapshot::{ObjectName, PoolName};
 
 /// One (address, port) on which HTTP is served. The hosts are usually shared by several listeners.
@@ -21,6 +22,7 @@ pub struct Listener {
     pub port: u16,
     pub tls: Option<Tls>,
     pub hosts: Arc<HostTable>,
+    pub settings: Arc<ListenerSettings>,
 }
 
 /// TLS of a listener: which certificate for which name.
@@ -40,6 +42,8 @@ pub struct HostTable {
     pub exact: BTreeMap<String, Arc<VirtualHost>>,
     /// `*.example.com` is stored as `example.com`. The longest suffix wins.
     pub wildcard: BTreeMap<String, Wildcard>,
+    /// Regular expressions over the whole name, matched without regard to case, in this order, where neither of those has it.
+    pub patterns: Vec<(String, Arc<VirtualHost>)>,
     /// For any other host. Without it, and without a match in the chosen host, the answer is 404.
     pub any: Option<Arc<VirtualHost>>,
 }
@@ -57,13 +61,22 @@ pub struct Wildcard {
 pub struct VirtualHost {
     /// Sorted by [`Route::precedence`]; the first that matches is taken.
     pub routes: Vec<Arc<Route>>,
+    /// A certificate was meant for it: its requests in clear text may be sent to https.
+    pub secured: bool,
+    /// Of the clients that come over TLS.
+    pub client: Option<Arc<ClientCertificates>>,
 }
 
 impl VirtualHost {
     /// Of routes in any order; equal ones stay in theirs.
     pub fn new(mut routes: Vec<Arc<Route>>) -> Self {
         routes.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
-        Self { routes }
+        Self { routes, secured: false, client: None }
+    }
+
+    /// Of routes that stand in the order in which they are tried.
+    pub fn ordered(routes: Vec<Arc<Route>>) -> Self {
+        Self { routes, secured: false, client: None }
     }
 }
 
@@ -81,6 +94,8 @@ pub struct Route {
     pub balance: Balance,
     /// Largest request body in bytes; `None` is unlimited.
     pub max_body: Option<u64>,
+    /// What more is asked of its requests.
+    pub policy: Option<Arc<Policy>>,
 }
 
 /// All present conditions must hold.

@@ -7,8 +7,12 @@ use http::StatusCode;
 
 use super::PlanOptions;
 use super::l4::wanted;
-use crate::model::facts::{BackendRef, Exposure, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, ServiceFacts};
+use super::nginx::{Asked, Found, Seen, Settings, expression_fault};
+use crate::model::facts::{
+    BackendRef, Exposure, Facts, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, RuleFacts, ServiceFacts,
+};
 use crate::model::objects::Objects;
+use crate::model::policy::{Canary, Policy};
 use crate::model::rejection::Rejection;
 use crate::model::route::{
     Action, Balance, PathMatch, PathRewrite, Redirect, Retry, Route, RouteMatch, Timeouts, WeightedPool,
@@ -21,7 +25,13 @@ pub(super) struct Compiled {
     pub(super) ingress: Arc<IngressFacts>,
     /// Every Service that it names, as it was found.
     services: Vec<(ObjectName, Option<Arc<ServiceFacts>>)>,
+    /// Other objects that its annotations name.
+    seen: Seen,
+    settings: Arc<Settings>,
+    pub(super) asked: Asked,
     pub(super) claims: Vec<Claim>,
+    /// Of an Ingress that takes some of another one's requests.
+    pub(super) canaries: Vec<CanaryClaim>,
     pub(super) pools: BTreeSet<PoolName>,
     pub(super) rejections: Vec<Rejection>,
 }
@@ -32,9 +42,22 @@ pub(super) struct Claim {
     pub(super) host: HostFacts,
     pub(super) route: Arc<Route>,
     pub(super) rank: Rank,
+    /// As written.
+    pub(super) path: String,
+    /// It makes all paths of its host regular expressions.
+    pub(super) makes_regex: bool,
     /// Of a path that ends in a slash: what answers the same path without it, where nobody else does.
     pub(super) unslashed: Option<Arc<Route>>,
     /// For messages.
+    pub(super) field: String,
+}
+
+/// Requests for the route of another Ingress with this host and path.
+#[derive(Debug)]
+pub(super) struct CanaryClaim {
+    pub(super) host: HostFacts,
+    pub(super) path: String,
+    pub(super) canary: Canary,
     pub(super) field: String,
 }
 
@@ -70,36 +93,47 @@ impl Names {
 
 impl Compiled {
     /// Whether compiling it again would give the same.
-    pub(super) fn holds(&self, ingress: &Arc<IngressFacts>, services: &Objects<ServiceFacts>) -> bool {
+    pub(super) fn holds(&self, ingress: &Arc<IngressFacts>, facts: &Facts, settings: &Arc<Settings>) -> bool {
         let same = |(name, found): &(ObjectName, Option<Arc<ServiceFacts>>)| {
-            services.find(name).map(Arc::as_ptr) == found.as_ref().map(Arc::as_ptr)
+            facts.services.find(name).map(Arc::as_ptr) == found.as_ref().map(Arc::as_ptr)
         };
-        Arc::ptr_eq(&self.ingress, ingress) && self.services.iter().all(same)
+        Arc::ptr_eq(&self.ingress, ingress)
+            && Arc::ptr_eq(&self.settings, settings)
+            && self.services.iter().all(same)
+            && self.seen.holds(facts)
     }
 }
 
-pub(super) fn compile(ingress: &Arc<IngressFacts>, services: &Objects<ServiceFacts>, names: Names) -> Compiled {
+pub(super) fn compile(ingress: &Arc<IngressFacts>, facts: &Facts, names: Names, settings: &Arc<Settings>) -> Compiled {
+    let mut found = Found::new(facts);
+    let (asked, rejections) = Asked::read(ingress, settings, &mut found);
     let mut compiled = Compiled {
         ingress: Arc::clone(ingress),
         services: Vec::new(),
+        seen: found.seen,
+        settings: Arc::clone(settings),
+        asked,
         claims: Vec::new(),
+        canaries: Vec::new(),
         pools: BTreeSet::new(),
-        rejections: Vec::new(),
+        rejections,
     };
+    for name in found.services {
+        compiled.services.push((name.clone(), facts.services.find(&name).cloned()));
+    }
     for remark in &ingress.unheeded {
         compiled.rejections.push(ingress.origin.warn("Ingress", &*remark.field, &*remark.reason));
     }
+    if compiled.asked.dropped {
+        return compiled;
+    }
+    let services = &facts.services;
     for rule in &ingress.rules {
         for path in &rule.paths {
-            let (action, balance) = compiled.forward(&path.backend, services, names);
-            let rule_text = format!("{}{} ({})", host_text(&rule.host), path.path, kind_text(path.kind));
-            let unslashed = slash_redirect(ingress, path, &rule_text);
-            let route = route(ingress, rule_text, path_match(path), action, balance);
-            let (host, field) = (rule.host.clone(), path.field.clone());
-            compiled.claims.push(Claim { host, route, rank: Rank::Rule, unslashed, field });
+            compiled.path(rule, path, services, names);
         }
     }
-    if let Some(backend) = &ingress.default_backend {
+    if let Some(backend) = ingress.default_backend.as_ref().filter(|_| compiled.asked.canary.is_none()) {
         let (action, balance) = compiled.forward(backend, services, names);
         // With rules it is the default of their hosts; an Ingress of nothing else takes the unknown hosts (observed in
         // ingress-nginx: golden cases 014 and 015).
@@ -111,15 +145,72 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, services: &Objects<ServiceFac
         for host in hosts {
             let rule_text = format!("{} (default backend)", host_text(&host));
             let everything = PathMatch::Prefix(String::new());
-            let route = route(ingress, rule_text, everything, action.clone(), balance);
+            let route = compiled.route(rule_text, everything, action.clone(), balance, compiled.asked.of_rest());
             let field = "spec.defaultBackend".to_owned();
-            compiled.claims.push(Claim { host, route, rank: Rank::Fallback, unslashed: None, field });
+            let path = "/".to_owned();
+            let (rank, unslashed, makes_regex) = (Rank::Fallback, None, false);
+            compiled.claims.push(Claim { host, route, rank, path, makes_regex, unslashed, field });
         }
+    }
+    if let Some(pool) = compiled.claims.iter().find_map(|c| c.route.policy.as_ref()?.errors.as_ref()?.pool.clone()) {
+        compiled.pools.insert(pool);
     }
     compiled
 }
 
 impl Compiled {
+    fn path(&mut self, rule: &RuleFacts, path: &PathFacts, services: &Objects<ServiceFacts>, names: Names) {
+        let makes_regex = self.asked.makes_regex(&path.path);
+        if makes_regex && let Some(fault) = expression_fault(&path.path) {
+            let reason = format!("`{}` is not a regular expression that is taken here: {fault}", path.path);
+            self.rejections.push(self.ingress.origin.reject("Ingress", format!("{}.path", path.field), reason));
+            return;
+        }
+        let (action, balance) = self.forward(&path.backend, services, names);
+        if let Some(wanted) = &self.asked.canary {
+            if let Action::Forward(pools) = &action {
+                let canary = wanted.to(pools[0].pool.clone());
+                let (host, field) = (rule.host.clone(), path.field.clone());
+                self.canaries.push(CanaryClaim { host, path: path.path.clone(), canary, field });
+            }
+            return;
+        }
+        let rule_text = format!("{}{} ({})", host_text(&rule.host), path.path, kind_text(path.kind));
+        let unslashed = slash_redirect(&self.ingress, path, &rule_text);
+        let port = match &path.backend.port {
+            PortRef::Number(number) => number.to_string(),
+            PortRef::Name(name) => name.clone(),
+        };
+        let policy = self.asked.of_path(&path.path, Some((&path.backend.service.name, &port)));
+        let route = self.route(rule_text, path_match(path), action, balance, policy);
+        let (host, field) = (rule.host.clone(), path.field.clone());
+        let (rank, path) = (Rank::Rule, path.path.clone());
+        self.claims.push(Claim { host, route, rank, path, makes_regex, unslashed, field });
+    }
+
+    fn route(&self, rule: String, path: PathMatch, action: Action, balance: Balance, policy: Policy) -> Arc<Route> {
+        let origin = &self.ingress.origin;
+        let (action, policy) = if self.asked.denied {
+            // Nothing else of it may answer, either.
+            (Action::Respond(StatusCode::SERVICE_UNAVAILABLE), Policy::default())
+        } else {
+            (action, policy)
+        };
+        let mut route = plain_route(&origin.name, origin.created, rule, path, action, balance);
+        route.timeouts = self.asked.timeouts;
+        route.retry = self.asked.retry;
+        route.max_body = self.asked.max_body;
+        route.filters.clone_from(&self.asked.filters);
+        route.policy = Some(Arc::new(policy));
+        Arc::new(route)
+    }
+
+    /// What answers a host's paths that nobody has.
+    pub(super) fn rest(&self, host: &HostFacts, action: Action) -> Arc<Route> {
+        let rule = format!("{} (paths that nobody has)", host_text(host));
+        self.route(rule, PathMatch::Prefix(String::new()), action, Balance::default(), self.asked.of_rest())
+    }
+
     /// A backend that leads nowhere answers 503 on its own path (golden case 021) and harms no other.
     fn forward(&mut self, backend: &BackendRef, services: &Objects<ServiceFacts>, names: Names) -> (Action, Balance) {
         let found = services.find(&backend.service).cloned();
@@ -130,7 +221,7 @@ impl Compiled {
         match resolve(backend, Protocol::Tcp, services, names) {
             Ok((service, pool)) => {
                 self.pools.insert(pool.clone());
-                let balance = self.ingress.balance.or(service.balance).unwrap_or_default();
+                let balance = self.ingress.balance.or(self.asked.balance).or(service.balance).unwrap_or_default();
                 (Action::Forward(vec![WeightedPool { pool, weight: 1, filters: Vec::new() }]), balance)
             }
             Err(fault) => {
@@ -209,11 +300,9 @@ fn slash_redirect(ingress: &IngressFacts, path: &PathFacts, rule: &str) -> Optio
         status: StatusCode::MOVED_PERMANENTLY,
     };
     let exact = PathMatch::Exact(without.to_owned());
-    Some(route(ingress, rule.to_owned(), exact, Action::Redirect(redirect), Balance::default()))
-}
-
-fn route(ingress: &IngressFacts, rule: String, path: PathMatch, action: Action, balance: Balance) -> Arc<Route> {
-    Arc::new(plain_route(&ingress.origin.name, ingress.origin.created, rule, path, action, balance))
+    let origin = &ingress.origin;
+    let action = Action::Redirect(redirect);
+    Some(Arc::new(plain_route(&origin.name, origin.created, rule.to_owned(), exact, action, Balance::default())))
 }
 
 /// A route that looks at the path alone and leaves the rest at its defaults.
@@ -236,6 +325,7 @@ pub(super) fn plain_route(
         retry: Retry::default(),
         balance,
         max_body: None,
+        policy: None,
     }
 }
 

@@ -1,14 +1,17 @@
 //! Host tables: which Ingress gets which host and path. The older one does.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::StatusCode;
 
 use super::compile::{Claim, Compiled, Rank, host_text, plain_route};
 use super::keep;
+use super::nginx::{Settings, to_other_name};
 use crate::model::facts::{HostFacts, Origin};
+use crate::model::policy::ClientCertificates;
 use crate::model::rejection::Rejection;
 use crate::model::route::{Action, Balance, HostTable, PathMatch, Route, VirtualHost, Wildcard};
 use crate::model::snapshot::ObjectName;
@@ -19,6 +22,14 @@ struct Host<'a> {
     rules: BTreeMap<Key<'a>, Winner<'a>>,
     /// The default backend of those paths that no rule takes.
     fallback: Option<Winner<'a>>,
+    /// The oldest Ingress that names it: what it asks holds for paths that nobody has.
+    first: Option<&'a Compiled>,
+    /// Some Ingress has TLS for it.
+    secured: bool,
+    /// The oldest Ingress that asks for certificates of clients decides for all of the host.
+    client: Option<&'a Arc<ClientCertificates>>,
+    /// Its paths are regular expressions (ingress-nginx: one such path makes all of the host's so).
+    regex: bool,
 }
 
 /// What a path matches: nothing else tells two routes of an Ingress apart.
@@ -32,6 +43,14 @@ enum Key<'a> {
 struct Winner<'a> {
     origin: &'a Origin,
     claim: &'a Claim,
+    /// With the canaries of other Ingresses.
+    route: Arc<Route>,
+}
+
+impl<'a> Winner<'a> {
+    fn new(origin: &'a Origin, claim: &'a Claim) -> Self {
+        Self { origin, claim, route: Arc::clone(&claim.route) }
+    }
 }
 
 /// `ingresses` come in the order of their seniority. `everywhere`: routes of the operator for hosts and paths that nobody
@@ -39,6 +58,7 @@ struct Winner<'a> {
 pub(super) fn table(
     ingresses: &[&Arc<Compiled>],
     everywhere: Option<&Arc<Route>>,
+    settings: &Settings,
     rejections: &mut Vec<Rejection>,
     last: Option<&Arc<HostTable>>,
 ) -> Arc<HostTable> {
@@ -47,19 +67,28 @@ pub(super) fn table(
         let origin = &compiled.ingress.origin;
         // A host exists as soon as a rule names it: its unmatched paths do not fall to the unknown hosts' rules.
         for rule in &compiled.ingress.rules {
-            hosts.entry(&rule.host).or_default();
+            let host = hosts.entry(&rule.host).or_default();
+            host.secured |= !compiled.ingress.tls.is_empty();
+            host.client = host.client.or(compiled.asked.client.as_ref());
+            if compiled.asked.canary.is_none() {
+                host.first.get_or_insert(compiled);
+            }
         }
         for claim in &compiled.claims {
             let host = hosts.entry(&claim.host).or_default();
+            host.regex |= claim.makes_regex;
             match (claim.rank, host.rules.entry(key(&claim.route.matches.path))) {
                 (Rank::Fallback, _) => match &host.fallback {
-                    None => host.fallback = Some(Winner { origin, claim }),
+                    None => host.fallback = Some(Winner::new(origin, claim)),
                     Some(winner) => rejections.push(lost(origin, claim, winner)),
                 },
-                (Rank::Rule, Entry::Vacant(place)) => drop(place.insert(Winner { origin, claim })),
+                (Rank::Rule, Entry::Vacant(place)) => drop(place.insert(Winner::new(origin, claim))),
                 (Rank::Rule, Entry::Occupied(taken)) => rejections.push(lost(origin, claim, taken.get())),
             }
         }
+    }
+    for compiled in ingresses {
+        canaries(compiled, &mut hosts, rejections);
     }
     hosts.entry(&HostFacts::Any).or_default();
 
@@ -69,28 +98,126 @@ pub(super) fn table(
         let built_in = if *name == HostFacts::Any { [everywhere, Some(&health)] } else { [everywhere, None] };
         match name {
             HostFacts::Any => {
-                let routes = host.routes(built_in);
+                let routes = host.routes(name, built_in);
                 table.any = Some(keep(routes, last.and_then(|l| l.any.as_ref())));
             }
-            HostFacts::Exact(name) => {
-                let old = last.and_then(|l| l.exact.get(name));
-                table.exact.insert(name.clone(), keep(host.routes(built_in), old));
+            HostFacts::Exact(exact) => {
+                let old = last.and_then(|l| l.exact.get(exact));
+                table.exact.insert(exact.clone(), keep(host.routes(name, built_in), old));
             }
             HostFacts::Wildcard(suffix) => {
                 let old = last.and_then(|l| l.wildcard.get(suffix)).map(|w| &w.host);
-                let host = keep(host.routes(built_in), old);
+                let host = keep(host.routes(name, built_in), old);
                 // The Ingress v1 API: the wildcard stands for exactly one label (golden case 011).
                 table.wildcard.insert(suffix.clone(), Wildcard { one_label: true, host });
             }
         }
     }
+    let mut named = BTreeSet::new();
+    for compiled in ingresses {
+        more_names(compiled, &mut named, &mut table, settings, rejections, last);
+    }
     keep(table, last)
 }
 
+/// Hands the requests that an Ingress wants of others' to their routes.
+fn canaries(compiled: &Compiled, hosts: &mut BTreeMap<&HostFacts, Host<'_>>, rejections: &mut Vec<Rejection>) {
+    for wanted in &compiled.canaries {
+        let rules = hosts.get_mut(&wanted.host).map(|h| &mut h.rules);
+        let winner = rules.and_then(|rules| rules.values_mut().find(|w| w.claim.path == wanted.path));
+        let Some(winner) = winner else {
+            let reason =
+                format!("no Ingress has {}{}, of which it would take requests", host_text(&wanted.host), wanted.path);
+            rejections.push(compiled.ingress.origin.warn("Ingress", wanted.field.as_str(), reason));
+            continue;
+        };
+        let route = Arc::make_mut(&mut winner.route);
+        let policy = Arc::make_mut(route.policy.get_or_insert_default());
+        Arc::make_mut(policy.canary.get_or_insert_default()).push(wanted.canary.clone());
+    }
+}
+
+/// `server-alias` and `from-to-www-redirect`: names that nobody has otherwise. The oldest Ingress of a host decides (golden case 019).
+fn more_names(
+    compiled: &Compiled,
+    named: &mut BTreeSet<String>,
+    table: &mut HostTable,
+    settings: &Settings,
+    rejections: &mut Vec<Rejection>,
+    last: Option<&Arc<HostTable>>,
+) {
+    let exact = |rule: &crate::model::facts::RuleFacts| match &rule.host {
+        HostFacts::Exact(name) => Some(name.clone()),
+        _ => None,
+    };
+    let names = compiled.ingress.rules.iter().filter_map(exact).filter(|name| named.insert(name.clone()));
+    let names: Vec<String> = names.collect();
+    if let Some(host) = names.first().and_then(|name| table.exact.get(name)).map(Arc::clone) {
+        for alias in &compiled.asked.aliases {
+            if let Some(pattern) = alias.strip_prefix('~') {
+                table.patterns.push((pattern.to_owned(), Arc::clone(&host)));
+            } else if let Some(suffix) = alias.strip_prefix("*.") {
+                let wildcard = Wildcard { one_label: true, host: Arc::clone(&host) };
+                table.wildcard.entry(suffix.to_owned()).or_insert(wildcard);
+            } else if table.exact.contains_key(alias) {
+                let reason = format!("`{alias}` is left out: an Ingress has that host, or it is named before");
+                rejections.push(compiled.ingress.origin.warn(
+                    "Ingress",
+                    "metadata.annotations[nginx.ingress.kubernetes.io/server-alias]",
+                    reason,
+                ));
+            } else {
+                table.exact.insert(alias.clone(), Arc::clone(&host));
+            }
+        }
+    }
+    for name in names.iter().filter(|_| compiled.asked.other_name) {
+        let other = name.strip_prefix("www.").map_or_else(|| format!("www.{name}"), str::to_owned);
+        let Entry::Vacant(place) = table.exact.entry(other) else { continue };
+        let origin = &compiled.ingress.origin;
+        let rule = format!("{} (from-to-www-redirect)", place.key());
+        // The policy answers; what it would come to otherwise is nobody's path.
+        let action = Action::Respond(StatusCode::NOT_FOUND);
+        let everything = PathMatch::Prefix(String::new());
+        let mut route = plain_route(&origin.name, origin.created, rule, everything, action, Balance::default());
+        route.policy = Some(Arc::new(to_other_name(name, settings)));
+        let host = VirtualHost::new(vec![Arc::new(route)]);
+        let old = last.and_then(|l| l.exact.get(place.key()));
+        place.insert(keep(host, old));
+    }
+}
+
 impl Host<'_> {
-    fn routes(self, built_in: [Option<&Arc<Route>>; 2]) -> VirtualHost {
+    fn routes(self, name: &HostFacts, built_in: [Option<&Arc<Route>>; 2]) -> VirtualHost {
+        let rest = self.rest(name, built_in[0]);
+        let (secured, client) = (self.secured, self.client.map(Arc::clone));
+        let host = if self.regex { self.expressions(rest, built_in[1]) } else { self.paths(rest, built_in[1]) };
+        VirtualHost { secured, client, ..host }
+    }
+
+    /// What takes every path that no rule does.
+    fn rest(&self, name: &HostFacts, everywhere: Option<&Arc<Route>>) -> Option<Arc<Route>> {
+        if let Some(fallback) = &self.fallback {
+            return Some(Arc::clone(&fallback.route));
+        }
+        match self.first {
+            // Without anything to ask, such paths are 404 without a route.
+            Some(first)
+                if everywhere.is_none() && !first.asked.of_rest().answers(self.secured) && !first.asked.denied =>
+            {
+                None
+            }
+            Some(first) => {
+                let action = everywhere.map_or(Action::Respond(StatusCode::NOT_FOUND), |route| route.action.clone());
+                Some(first.rest(name, action))
+            }
+            None => everywhere.map(Arc::clone),
+        }
+    }
+
+    fn paths(self, rest: Option<Arc<Route>>, built_in: Option<&Arc<Route>>) -> VirtualHost {
         let mut routes: BTreeMap<Key<'_>, &Arc<Route>> =
-            self.rules.iter().map(|(key, winner)| (*key, &winner.claim.route)).collect();
+            self.rules.iter().map(|(key, winner)| (*key, &winner.route)).collect();
         for route in self.rules.values().filter_map(|w| w.claim.unslashed.as_ref()) {
             // Somebody's prefix `/foo` already answers there; `/foo/` written as a prefix is the same prefix.
             let plain = |path| self.rules.get(&Key::Prefix(path)).is_some_and(|w| w.claim.unslashed.is_none());
@@ -99,12 +226,35 @@ impl Host<'_> {
                 key => drop(routes.entry(key).or_insert(route)),
             }
         }
-        let fallback = self.fallback.map(|winner| &winner.claim.route);
-        for route in fallback.into_iter().chain(built_in.into_iter().flatten()) {
+        for route in rest.iter().chain(built_in) {
             routes.entry(key(&route.matches.path)).or_insert(route);
         }
         VirtualHost::new(routes.into_values().map(Arc::clone).collect())
     }
+
+    /// Each path is an expression, Exact included; longer ones are tried first, and of one length those that sort last.
+    fn expressions(self, rest: Option<Arc<Route>>, built_in: Option<&Arc<Route>>) -> VirtualHost {
+        let mut routes: Vec<(&str, Arc<Route>)> = Vec::new();
+        for winner in self.rules.values() {
+            let path = winner.claim.path.as_str();
+            if super::nginx::expression_fault(path).is_some() {
+                continue;
+            }
+            routes.push((path, expression(&winner.route, path)));
+        }
+        if !routes.iter().any(|(path, _)| *path == "/") {
+            routes.extend(rest.map(|route| ("/", expression(&route, "/"))));
+        }
+        routes.sort_by_key(|(path, route)| (Reverse(path.len()), Reverse(path.to_owned()), route.matches.created));
+        let built_in = built_in.map(Arc::clone);
+        VirtualHost::ordered(built_in.into_iter().chain(routes.into_iter().map(|(_, route)| route)).collect())
+    }
+}
+
+fn expression(route: &Arc<Route>, path: &str) -> Arc<Route> {
+    let mut route = Route::clone(route);
+    route.matches.path = PathMatch::Regex { pattern: path.to_owned(), case_insensitive: true };
+    Arc::new(route)
 }
 
 fn key(path: &PathMatch) -> Key<'_> {

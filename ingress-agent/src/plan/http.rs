@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::addresses::Addresses;
 use super::compile::{Compiled, Names, compile, host_text, plain_route, resolve};
+use super::nginx::Settings;
 use super::{PlanOptions, hosts, keep, served, tls, vips};
 use crate::model::facts::{
     BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef,
@@ -33,6 +34,7 @@ pub(super) struct Http {
     pub(super) served: Arc<Vec<Arc<ServedObject>>>,
     /// By Ingress, sorted by name.
     compiled: Vec<Arc<Compiled>>,
+    settings: Option<Arc<Settings>>,
 }
 
 /// Endpoints play no part here.
@@ -41,6 +43,8 @@ pub(super) fn same_input(a: &Facts, b: &Facts) -> bool {
         && a.classes.same(&b.classes)
         && a.services.same(&b.services)
         && a.certificates.same(&b.certificates)
+        && a.secrets.same(&b.secrets)
+        && a.config_maps.same(&b.config_maps)
 }
 
 /// Whose Ingress it is: `None` of a class (only served where the options say so), or the class of this name.
@@ -50,6 +54,9 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
     let mut http = Http::default();
     let ours: Vec<&Arc<IngressClassFacts>> = facts.classes.iter().filter(|c| options.classes.owns(c)).collect();
 
+    let settings = Settings::read(facts, options, &mut http.rejections);
+    let settings = keep(settings, last.and_then(|l| l.settings.as_ref()));
+    http.settings = Some(Arc::clone(&settings));
     let known: BTreeSet<&str> = facts.classes.iter().map(|c| c.origin.name.name.as_str()).collect();
     let mut chosen: Vec<(Class<'_>, Arc<Compiled>)> = Vec::new();
     let mut old = last.map(|l| l.compiled.as_slice()).unwrap_or_default().iter().peekable();
@@ -60,9 +67,9 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
         let Some(class) = class(ingress, &known, &ours, options, &mut http.rejections) else {
             continue;
         };
-        let compiled = match before.filter(|c| c.holds(ingress, &facts.services)) {
+        let compiled = match before.filter(|c| c.holds(ingress, facts, &settings)) {
             Some(compiled) => Arc::clone(compiled),
-            None => Arc::new(compile(ingress, &facts.services, Names::of(options))),
+            None => Arc::new(compile(ingress, facts, Names::of(options), &settings)),
         };
         chosen.push((class, compiled));
     }
@@ -85,13 +92,15 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
     let fallback = std::mem::take(&mut http.pools);
     let mut pools: Vec<&PoolName> = fallback.iter().collect();
     for (classes, addresses) in &groups {
-        let members: Vec<_> = chosen.iter().filter(|(class, _)| classes.contains(class)).map(|(_, c)| c).collect();
+        let mut members: Vec<_> = chosen.iter().filter(|(class, _)| classes.contains(class)).map(|(_, c)| c).collect();
         for compiled in &members {
             pools.extend(&compiled.pools);
             http.rejections.extend(compiled.rejections.iter().cloned());
         }
+        members.retain(|compiled| !compiled.asked.dropped);
         let first = addresses.first().and_then(|a| last?.listeners.iter().find(|l| l.vip == *a));
-        let hosts = hosts::table(&members, everywhere.as_ref(), &mut http.rejections, first.map(|l| &l.hosts));
+        let hosts =
+            hosts::table(&members, everywhere.as_ref(), &settings, &mut http.rejections, first.map(|l| &l.hosts));
         let names = tls::names(&members, facts, &mut http.rejections);
         http.certificates.extend(names.certificates);
         let old_names = addresses.first().and_then(|a| last?.listeners.iter().find(|l| l.vip == *a && l.tls.is_some()));
@@ -124,11 +133,16 @@ impl Http {
         if port == 0 || self.frontends.iter().any(|f| f.key == key) {
             return;
         }
-        let listener = Listener { vip, port, tls, hosts: Arc::clone(hosts) };
+        let Some(settings) = self.settings.as_ref().map(|s| Arc::clone(&s.listener)) else { return };
+        let listener = Listener { vip, port, tls, hosts: Arc::clone(hosts), settings };
         let old = last.and_then(|l| l.listeners.iter().find(|l| l.vip == vip && l.port == port));
         self.listeners.push(match old {
             // Comparing host tables by content would cost as much as making them.
-            Some(old) if Arc::ptr_eq(&old.hosts, hosts) && old.tls == listener.tls => Arc::clone(old),
+            Some(old)
+                if Arc::ptr_eq(&old.hosts, hosts) && old.tls == listener.tls && old.settings == listener.settings =>
+            {
+                Arc::clone(old)
+            }
             _ => Arc::new(listener),
         });
         let owner = ObjectName::new("", "ingress");

@@ -22,6 +22,8 @@ mod http;
 
 mod compile;
 
+mod nginx;
+
 mod hosts;
 
 mod tls;

@@ -33,6 +33,8 @@ pub struct PlanOptions {
     pub default_certificate: Option<ObjectName>,
     /// Service that answers where no rule does.
     pub default_backend: Option<ObjectName>,
+    /// ingress-nginx's settings (`--configmap`).
+    pub config_map: Option<ObjectName>,
     /// Source addresses towards `nat` backends; the first of the VIP's family is used, and without one the VIP itself.
     pub snat: Vec<IpAddr>,
     pub hold: Hold,
@@ -71,6 +73,7 @@ impl Default for PlanOptions {
             https_port: 443,
             default_certificate: None,
             default_backend: None,
+            config_map: None,
             snat: Vec::new(),
             hold: Hold::All,
         }

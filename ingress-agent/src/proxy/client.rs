@@ -9,13 +9,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use hyper::rt::{Read, ReadBufCursor, Write};
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Limits;
 use super::compile::CompiledListener;
 use super::framing::{Framing, Judgement, Phase, Violation};
+use super::policy::{Mutual, Reply};
 use super::pools::Lease;
 use super::request::forwarded_block;
 use super::upstream::h1::Connection;
@@ -34,6 +36,9 @@ pub(super) struct Client {
     pub(super) tls: bool,
     /// The name that it asked a certificate for.
     pub(super) server_name: Option<Box<str>>,
+    /// Leaf first; empty where it showed none.
+    pub(super) certificates: Vec<CertificateDer<'static>>,
+    judged: RefCell<Option<Judged>>,
     pub(super) forwarded_block: Vec<u8>,
     /// The listener as of a generation; looked up again when that has passed.
     compiled: RefCell<(u64, Arc<CompiledListener>)>,
@@ -48,6 +53,13 @@ pub(super) struct Client {
     order: Cell<Order>,
     waker: RefCell<Option<Waker>>,
     waiting: Waiting,
+}
+
+/// What a host of a generation made of the client's certificate.
+struct Judged {
+    generation: u64,
+    host: *const Mutual,
+    fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What a connection has been told.
@@ -81,6 +93,7 @@ impl Client {
         listener: SocketAddr,
         compiled: (u64, Arc<CompiledListener>),
         server_name: Option<Box<str>>,
+        certificates: Vec<CertificateDer<'static>>,
     ) -> Self {
         let tls = compiled.1.secure;
         let scheme = if tls { "https" } else { "http" };
@@ -94,6 +107,8 @@ impl Client {
             port_value: value(&port_text),
             tls,
             server_name,
+            certificates,
+            judged: RefCell::default(),
             forwarded_block: forwarded_block(&peer_text, &port_text, scheme),
             compiled: RefCell::new(compiled),
             requests: Cell::new(0),
@@ -133,6 +148,20 @@ impl Client {
             }
         }
         Arc::clone(&known.1)
+    }
+
+    /// Judges the client's certificate, once for each host and generation.
+    pub(super) fn certificate_for(&self, host: &Mutual) -> Result<Vec<(HeaderName, HeaderValue)>, Reply> {
+        let (generation, key) = (self.worker.generation.get(), std::ptr::from_ref(host));
+        if let Some(judged) = &*self.judged.borrow()
+            && judged.generation == generation
+            && judged.host == key
+        {
+            return Ok(judged.fields.clone());
+        }
+        let fields = host.check(&self.certificates)?;
+        self.judged.replace(Some(Judged { generation, host: key, fields: fields.clone() }));
+        Ok(fields)
     }
 
     pub(super) fn tell(&self, order: Order) {

@@ -10,8 +10,11 @@ use rustls::sign::CertifiedKey;
 
 use super::hosts::{CompiledRoute, Host, Hosts};
 use super::metrics::RouteStats;
+use super::policy::Blocked;
 use super::pools::PoolId;
 use super::tls::{Names, TlsBasis};
+use super::upstream::io::CompiledUpstream;
+use crate::model::policy::{ListenerSettings, Upstream};
 use crate::model::route::{HostTable, Listener, Route, Tls, VirtualHost};
 use crate::model::snapshot::{Certificate, ObjectName, Pool, PoolName, Snapshot};
 use crate::model::stream::Stream;
@@ -42,6 +45,8 @@ pub(super) struct CompiledStream {
 
 pub(super) struct CompiledListener {
     pub(super) hosts: Arc<Hosts>,
+    pub(super) settings: Arc<ListenerSettings>,
+    pub(super) blocked: Blocked,
     /// TLS is wanted; without `tls` the connection is refused, never served in clear.
     pub(super) secure: bool,
     pub(super) tls: Option<Arc<CompiledTls>>,
@@ -49,7 +54,23 @@ pub(super) struct CompiledListener {
 
 pub(super) struct CompiledTls {
     pub(super) config: Arc<ServerConfig>,
+    pub(super) mutual: Option<MutualTls>,
+    http2: bool,
     source: Arc<Tls>,
+}
+
+/// For hosts that want certificates of clients.
+pub(super) struct MutualTls {
+    pub(super) config: Arc<ServerConfig>,
+    /// With `*.`; sorted.
+    names: Vec<String>,
+}
+
+impl MutualTls {
+    pub(super) fn asks(&self, name: &str) -> bool {
+        let has = |name: &str| self.names.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
+        has(name) || name.split_once('.').is_some_and(|(_, suffix)| has(&format!("*.{suffix}")))
+    }
 }
 
 impl CompiledTls {
@@ -66,13 +87,15 @@ impl CompiledTls {
 }
 
 /// Pools that differ from the generation before; `None` is gone.
-pub(super) type PoolChanges = Vec<(PoolId, Option<Arc<Pool>>)>;
+pub(super) type PoolChanges = Vec<(PoolId, Option<(Arc<Pool>, Option<Arc<CompiledUpstream>>)>)>;
 
 /// Remembers the last generation's parts.
 pub(super) struct Compiler {
     workers: usize,
     tls: Option<TlsBasis>,
-    ids: HashMap<PoolName, PoolId>,
+    ids: Ids,
+    /// Pools that workers have.
+    sent: HashSet<PoolId>,
     pools: HashMap<PoolName, Arc<Pool>>,
     stats: HashMap<(ObjectName, String), Arc<RouteStats>>,
     hosts: Vec<Arc<Hosts>>,
@@ -90,7 +113,8 @@ impl Compiler {
         Self {
             workers,
             tls: None,
-            ids: HashMap::new(),
+            ids: Ids::default(),
+            sent: HashSet::new(),
             pools: HashMap::new(),
             stats: HashMap::new(),
             hosts: Vec::new(),
@@ -121,8 +145,12 @@ impl Compiler {
             } else {
                 touched = true;
                 let table = self.host_table(&listener.hosts, &mut hosts);
-                let tls = listener.tls.as_ref().and_then(|tls| self.listener_tls(key, tls, changed_certificates));
-                Arc::new(CompiledListener { hosts: table, secure: listener.tls.is_some(), tls })
+                let tls = listener.tls.as_ref().and_then(|tls| {
+                    self.listener_tls(key, tls, &listener.hosts, &listener.settings, changed_certificates)
+                });
+                let settings = Arc::clone(&listener.settings);
+                let blocked = Blocked::new(&settings.block);
+                Arc::new(CompiledListener { hosts: table, settings, blocked, secure: listener.tls.is_some(), tls })
             };
             kept.insert(key, (Arc::clone(listener), Arc::clone(&compiled)));
             listeners.insert(key, compiled);
@@ -133,7 +161,7 @@ impl Compiler {
             self.forget_stats();
         }
         let streams = snapshot.streams.iter().map(|stream| {
-            let (source, pool) = (Arc::clone(stream), id_of(&mut self.ids, &stream.pool));
+            let (source, pool) = (Arc::clone(stream), self.ids.of(&stream.pool, None));
             (SocketAddr::new(stream.vip, stream.port), Arc::new(CompiledStream { source, pool }))
         });
         let streams = streams.collect();
@@ -182,7 +210,7 @@ impl Compiler {
             .or_insert_with_key(|(owner, rule)| Arc::new(RouteStats::new(owner.clone(), rule.clone(), workers)));
         let stats = Arc::clone(stats);
         let ids = &mut self.ids;
-        Arc::new(CompiledRoute::new(route, stats, |name| id_of(ids, name)))
+        Arc::new(CompiledRoute::new(route, stats, |name, upstream| ids.of(name, upstream)))
     }
 
     /// A route that left takes its statistics with it, once nobody uses them.
@@ -195,26 +223,47 @@ impl Compiler {
     fn pool_changes(&mut self, snapshot: &Snapshot) -> PoolChanges {
         let mut changes = Vec::new();
         for (name, pool) in &snapshot.pools {
-            if self.pools.get(name).is_some_and(|known| Arc::ptr_eq(known, pool)) {
-                continue;
+            let same = self.pools.get(name).is_some_and(|known| Arc::ptr_eq(known, pool));
+            if !same {
+                self.ids.of(name, None);
+                self.pools.insert(name.clone(), Arc::clone(pool));
             }
-            changes.push((id_of(&mut self.ids, name), Some(Arc::clone(pool))));
-            self.pools.insert(name.clone(), Arc::clone(pool));
+            for (id, upstream) in self.ids.all(name) {
+                if self.sent.insert(*id) || !same {
+                    changes.push((*id, Some((Arc::clone(pool), upstream.clone()))));
+                }
+            }
         }
         if self.pools.len() > snapshot.pools.len() {
             let gone: Vec<PoolName> = self.pools.keys().filter(|n| !snapshot.pools.contains_key(*n)).cloned().collect();
             for name in gone {
                 self.pools.remove(&name);
-                changes.push((id_of(&mut self.ids, &name), None));
+                for (id, _) in self.ids.all(&name) {
+                    self.sent.remove(id);
+                    changes.push((*id, None));
+                }
             }
         }
         changes
     }
 
-    fn listener_tls(&self, key: SocketAddr, tls: &Tls, changed: bool) -> Option<Arc<CompiledTls>> {
+    fn listener_tls(
+        &self,
+        key: SocketAddr,
+        tls: &Tls,
+        hosts: &HostTable,
+        settings: &ListenerSettings,
+        changed: bool,
+    ) -> Option<Arc<CompiledTls>> {
         let basis = self.tls.as_ref()?;
+        let asking = asking(hosts);
         let same = |known: &&Arc<CompiledTls>| {
-            !changed && Arc::ptr_eq(&known.source.by_name, &tls.by_name) && known.source.default == tls.default
+            let asks = known.mutual.as_ref().map_or(&[][..], |m| &m.names);
+            !changed
+                && asks == asking
+                && known.http2 == settings.http2
+                && Arc::ptr_eq(&known.source.by_name, &tls.by_name)
+                && known.source.default == tls.default
         };
         if let Some(known) = self.listeners.values().filter_map(|(_, l)| l.tls.as_ref()).find(same) {
             return Some(Arc::clone(known));
@@ -222,8 +271,18 @@ impl Compiler {
         let certified = |name: &ObjectName| self.certified.get(name).and_then(|(_, key)| key.clone());
         let by_name = tls.by_name.iter().filter_map(|(name, secret)| Some((name.as_str().into(), certified(secret)?)));
         let default = tls.default.as_ref().and_then(certified).unwrap_or_else(|| basis.default());
-        match basis.config(Names { by_name: by_name.collect(), default }) {
-            Ok(config) => Some(Arc::new(CompiledTls { config, source: Arc::new(tls.clone()) })),
+        let names = Arc::new(Names { by_name: by_name.collect(), default });
+        let made = || -> anyhow::Result<CompiledTls> {
+            let config = basis.config(&names, false, settings.http2)?;
+            let mutual = if asking.is_empty() {
+                None
+            } else {
+                Some(MutualTls { config: basis.config(&names, true, settings.http2)?, names: asking })
+            };
+            Ok(CompiledTls { config, mutual, http2: settings.http2, source: Arc::new(tls.clone()) })
+        };
+        match made() {
+            Ok(made) => Some(Arc::new(made)),
             Err(error) => {
                 tracing::error!(%key, "TLS: {error:#}");
                 None
@@ -249,11 +308,39 @@ impl Compiler {
     }
 }
 
-fn id_of(ids: &mut HashMap<PoolName, PoolId>, name: &PoolName) -> PoolId {
-    if let Some(&id) = ids.get(name) {
-        return id;
+/// Names of the hosts that want certificates of clients, sorted.
+fn asking(hosts: &HostTable) -> Vec<String> {
+    let exact = hosts.exact.iter().filter(|(_, host)| host.client.is_some()).map(|(name, _)| name.clone());
+    let wildcard = hosts.wildcard.iter().filter(|(_, w)| w.host.client.is_some()).map(|(name, _)| format!("*.{name}"));
+    let mut names: Vec<String> = exact.chain(wildcard).collect();
+    names.sort();
+    names
+}
+
+/// Pools have a number for each way in which their backends are spoken to.
+#[derive(Default)]
+struct Ids {
+    by_name: HashMap<PoolName, Vec<(PoolId, Option<Arc<CompiledUpstream>>)>>,
+    count: u32,
+}
+
+impl Ids {
+    fn of(&mut self, name: &PoolName, upstream: Option<&Arc<Upstream>>) -> PoolId {
+        if !self.by_name.contains_key(name) {
+            self.by_name.insert(name.clone(), Vec::new());
+        }
+        let Some(ways) = self.by_name.get_mut(name) else { return PoolId(self.count) };
+        let source = |way: &Option<Arc<CompiledUpstream>>| way.as_ref().map(|w| Arc::clone(&w.source));
+        if let Some((id, _)) = ways.iter().find(|(_, way)| source(way).as_ref() == upstream) {
+            return *id;
+        }
+        let id = PoolId(self.count);
+        self.count += 1;
+        ways.push((id, upstream.map(|u| Arc::new(CompiledUpstream::new(u)))));
+        id
     }
-    let id = PoolId(ids.len() as u32);
-    ids.insert(name.clone(), id);
-    id
+
+    fn all(&self, name: &PoolName) -> &[(PoolId, Option<Arc<CompiledUpstream>>)] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
 }

@@ -112,6 +112,7 @@ fn only(table: &HostTable, name: &str) -> HostTable {
             .filter_map(|s| table.wildcard.get_key_value(*s))
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect(),
+        patterns: table.patterns.clone(),
         any: table.any.clone(),
     }
 }

@@ -9,8 +9,11 @@ use http::{HeaderMap, Method};
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::metrics::RouteStats;
+use super::policy::{CompiledCanary, Mutual};
 use super::pools::PoolId;
+use crate::model::policy::Upstream;
 use crate::model::route::{Action, Filter, HostTable, PathMatch, Route, ValueMatch, VirtualHost};
+use crate::model::snapshot::PoolName;
 
 /// Regular expressions come from users: this bounds the memory of one compiled expression.
 const REGEX_BYTES: usize = 1 << 20;
@@ -19,6 +22,7 @@ const REGEX_BYTES: usize = 1 << 20;
 pub(super) struct Hosts {
     exact: HashMap<Box<str>, Arc<Host>>,
     wildcard: HashMap<Box<str>, (bool, Arc<Host>)>,
+    patterns: Vec<(Regex, Arc<Host>)>,
     any: Option<Arc<Host>>,
     pub(super) source: Arc<HostTable>,
 }
@@ -32,6 +36,7 @@ pub(super) struct Host {
     prefix: HashMap<Box<[u8]>, Vec<u32>>,
     longest_prefix: usize,
     regex: Vec<u32>,
+    pub(super) mutual: Option<Mutual>,
     pub(super) source: Arc<VirtualHost>,
 }
 
@@ -46,6 +51,10 @@ pub(super) struct CompiledRoute {
     pub(super) edits_request: bool,
     pub(super) edits_response: bool,
     pub(super) mirrors: Vec<(PoolId, u32)>,
+    /// Of the policy.
+    pub(super) rewrite: Option<Regex>,
+    pub(super) canaries: Vec<CompiledCanary>,
+    pub(super) error_pool: Option<PoolId>,
     path: Option<Regex>,
     headers: Vec<Compare>,
     query: Vec<Compare>,
@@ -76,6 +85,11 @@ impl Hosts {
                 .iter()
                 .map(|(name, w)| (name.as_str().into(), (w.one_label, host(&w.host))))
                 .collect(),
+            patterns: source
+                .patterns
+                .iter()
+                .filter_map(|(pattern, h)| Some((byte_expression(pattern)?, host(h))))
+                .collect(),
             any: source.any.as_ref().map(&mut host),
             source: Arc::clone(source),
         }
@@ -100,11 +114,17 @@ impl Hosts {
                 rest = suffix;
             }
         }
+        for (pattern, host) in &self.patterns {
+            if pattern.is_match(name.as_bytes()) {
+                return Some(host);
+            }
+        }
         self.any.as_ref()
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Host>> {
-        self.exact.values().chain(self.wildcard.values().map(|(_, h)| h)).chain(&self.any)
+        let wildcard = self.wildcard.values().map(|(_, h)| h);
+        self.exact.values().chain(wildcard).chain(self.patterns.iter().map(|(_, h)| h)).chain(&self.any)
     }
 }
 
@@ -116,6 +136,7 @@ impl Host {
             prefix: HashMap::new(),
             longest_prefix: 0,
             regex: Vec::new(),
+            mutual: source.client.as_ref().map(Mutual::new),
             source: Arc::clone(source),
         };
         for (index, route) in source.routes.iter().enumerate() {
@@ -186,15 +207,19 @@ impl CompiledRoute {
     pub(super) fn new(
         route: &Arc<Route>,
         stats: Arc<RouteStats>,
-        mut pool: impl FnMut(&crate::model::snapshot::PoolName) -> PoolId,
+        mut pool: impl FnMut(&PoolName, Option<&Arc<Upstream>>) -> PoolId,
     ) -> Self {
         let matches = &route.matches;
         let weighted = match &route.action {
             Action::Forward(pools) => pools.as_slice(),
             Action::Redirect(_) | Action::Respond(_) => &[],
         };
+        let policy = route.policy.as_deref();
+        let upstream = policy.and_then(|p| p.upstream.as_ref());
+        let canaries = policy.and_then(|p| p.canary.as_deref()).into_iter().flatten();
         let path = match &matches.path {
-            PathMatch::Regex { pattern, case_insensitive } => expression(&format!("^(?:{pattern})"), *case_insensitive),
+            PathMatch::Regex { pattern, case_insensitive: true } => byte_expression(&format!("^(?:{pattern})")),
+            PathMatch::Regex { pattern, .. } => expression(&format!("^(?:{pattern})"), false),
             PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
         };
         let filters = || route.filters.iter().chain(weighted.iter().flat_map(|w| &w.filters));
@@ -204,12 +229,15 @@ impl CompiledRoute {
         };
         Self {
             stats,
-            pools: weighted.iter().map(|w| (pool(&w.pool), w.weight)).collect(),
+            pools: weighted.iter().map(|w| (pool(&w.pool, upstream), w.weight)).collect(),
             total_weight: weighted.iter().map(|w| u64::from(w.weight)).sum(),
             edits_request: filters()
                 .any(|f| matches!(f, Filter::RequestHeaders(_) | Filter::RewritePath(_) | Filter::RewriteHost(_))),
             edits_response: filters().any(|f| matches!(f, Filter::ResponseHeaders(_))),
-            mirrors: filters().filter_map(mirror).map(|(name, parts)| (pool(&name), parts)).collect(),
+            mirrors: filters().filter_map(mirror).map(|(name, parts)| (pool(&name, None), parts)).collect(),
+            rewrite: policy.and_then(|p| p.rewrite.as_ref()).and_then(|r| byte_expression(&r.pattern)),
+            canaries: canaries.map(|c| CompiledCanary::new(c, pool(&c.pool, upstream))).collect(),
+            error_pool: policy.and_then(|p| p.errors.as_ref()?.pool.as_ref()).map(|name| pool(name, None)),
             path,
             headers: matches.headers.iter().map(|h| Compare::new(&h.value)).collect(),
             query: matches.query.iter().map(|q| Compare::new(&q.value)).collect(),
@@ -268,12 +296,17 @@ impl Compare {
 }
 
 /// A refused expression matches nothing and is logged: the plan has told its owner already.
-fn expression(pattern: &str, case_insensitive: bool) -> Option<Regex> {
-    let built = RegexBuilder::new(pattern)
-        .case_insensitive(case_insensitive)
-        .size_limit(REGEX_BYTES)
-        .dfa_size_limit(REGEX_BYTES)
-        .build();
+pub(super) fn expression(pattern: &str, case_insensitive: bool) -> Option<Regex> {
+    built(pattern, RegexBuilder::new(pattern).case_insensitive(case_insensitive))
+}
+
+/// Over bytes and without regard to case, as nginx's locations are.
+fn byte_expression(pattern: &str) -> Option<Regex> {
+    built(pattern, RegexBuilder::new(pattern).case_insensitive(true).unicode(false))
+}
+
+fn built(pattern: &str, builder: &mut RegexBuilder) -> Option<Regex> {
+    let built = builder.size_limit(REGEX_BYTES).dfa_size_limit(REGEX_BYTES).build();
     built.map_err(|error| tracing::warn!(pattern, %error, "regular expression refused: this rule matches nothing")).ok()
 }
 

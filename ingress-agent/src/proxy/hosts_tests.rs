@@ -28,6 +28,7 @@ fn route(path: PathMatch, method: Option<Method>) -> Arc<Route> {
         retry: Retry::default(),
         balance: Balance::RoundRobin,
         max_body: None,
+        policy: None,
     })
 }
 
@@ -68,10 +69,10 @@ fn compiled_look_up_finds_the_first_match_in_any_order() {
         if turn % 2 == 0 {
             routes.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
         }
-        let source = Arc::new(VirtualHost { routes: routes.clone() });
+        let source = Arc::new(VirtualHost::ordered(routes.clone()));
         let host = Host::new(&source, |r| {
             let stats = Arc::new(RouteStats::new(r.owner.clone(), r.rule.clone(), 1));
-            Arc::new(CompiledRoute::new(r, stats, |_| PoolId(0)))
+            Arc::new(CompiledRoute::new(r, stats, |_, _| PoolId(0)))
         });
         for _ in 0..50 {
             let mut path = random_path(&mut random);
@@ -90,10 +91,10 @@ fn compiled_look_up_finds_the_first_match_in_any_order() {
 fn refused_expressions_match_nothing() {
     let broken = route(PathMatch::Regex { pattern: "(".to_owned(), case_insensitive: false }, None);
     let huge = route(PathMatch::Regex { pattern: "(a{1000}){1000}".to_owned(), case_insensitive: false }, None);
-    let source = Arc::new(VirtualHost { routes: vec![broken, huge] });
+    let source = Arc::new(VirtualHost::ordered(vec![broken, huge]));
     let host = Host::new(&source, |r| {
         let stats = Arc::new(RouteStats::new(r.owner.clone(), r.rule.clone(), 1));
-        Arc::new(CompiledRoute::new(r, stats, |_| PoolId(0)))
+        Arc::new(CompiledRoute::new(r, stats, |_, _| PoolId(0)))
     });
     let question = Question { path: b"/a", query: None, method: &Method::GET, headers: &HeaderMap::new() };
     assert!(host.route(&question).is_none());

@@ -41,6 +41,8 @@ pub(super) fn send(
             request_id: parts.headers.get(super::request::X_REQUEST_ID).map_or(RequestId::Made(id), RequestId::Given),
             upgrade: None,
             edited,
+            origin: None,
+            prefer: None,
         };
         let answer = ask(&client.worker, &pool, &found.route, &outgoing, copy, &mut Trace::default()).await;
         if let Ok(answer) = answer {

@@ -5,6 +5,10 @@
 
 mod forward;
 
+mod routed;
+
+mod action;
+
 mod target;
 
 mod path;
@@ -14,6 +18,8 @@ mod framing;
 mod hosts;
 
 mod filters;
+
+mod policy;
 
 mod request;
 
@@ -135,6 +141,7 @@ impl Proxy {
         let count = options.workers.max(1);
         let log = LogWriter::start(options.access_log)?;
         let compiler = Compiler::new(count)?;
+        let limiter = Arc::new(policy::Limiter::default());
         let mut workers = Vec::with_capacity(count);
         let mut all_counters = Vec::with_capacity(count);
         for index in 0..count {
@@ -147,6 +154,7 @@ impl Proxy {
                 log: log.as_ref().map(|log| log.buffer(options.access_log_format)),
                 commands,
                 seed: seed(),
+                limiter: Arc::clone(&limiter),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("proxy-{index}"))

@@ -4,13 +4,16 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::route::Balance;
 use crate::model::snapshot::{AppProtocol, BackendState, Pool, PoolName};
 
+use super::policy::{digest, spread};
 use super::upstream::h1::Connection;
 use super::upstream::h2::Shared;
+use super::upstream::io::CompiledUpstream;
 
 /// A pool's number for the life of the process. Never given to another pool, so that a request that is under way with
 /// an old route cannot reach a stranger.
@@ -34,6 +37,7 @@ const LOOK_AT_ALL: usize = 8;
 pub(super) struct WorkerPool {
     pub(super) name: PoolName,
     pub(super) protocol: AppProtocol,
+    pub(super) upstream: Option<Arc<CompiledUpstream>>,
     /// Those that take new requests.
     ready: Vec<Rc<Backend>>,
     /// All weights alike: the turn is an index, and no weight need be summed.
@@ -43,8 +47,16 @@ pub(super) struct WorkerPool {
     uneven_until: Cell<Option<Instant>>,
 }
 
+/// Which backend a request wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prefer {
+    Backend(u64),
+    Hash(u64),
+}
+
 pub(super) struct Backend {
     pub(super) address: SocketAddr,
+    digest: u64,
     weight: Cell<u32>,
     current: Cell<i64>,
     under_way: Cell<u32>,
@@ -76,8 +88,14 @@ impl Drop for Lease {
 
 impl WorkerPool {
     /// `start` makes workers begin at different backends.
-    pub(super) fn new(pool: &Pool, last: Option<&Self>, start: usize) -> Self {
-        let same_protocol = last.filter(|last| last.protocol == pool.app_protocol);
+    pub(super) fn new(
+        pool: &Pool,
+        upstream: Option<&Arc<CompiledUpstream>>,
+        last: Option<&Self>,
+        start: usize,
+    ) -> Self {
+        let protocol = upstream.map_or(pool.app_protocol, |u| u.source.protocol);
+        let same_protocol = last.filter(|last| last.protocol == protocol);
         let mut known = same_protocol.map(|last| last.ready.clone()).unwrap_or_default();
         known.sort_by_key(|b| b.address);
         let mut ready = Vec::with_capacity(pool.backends.len());
@@ -109,7 +127,8 @@ impl WorkerPool {
         }
         Self {
             name: pool.name.clone(),
-            protocol: pool.app_protocol,
+            protocol,
+            upstream: upstream.cloned(),
             even,
             turn: Cell::new(last.map_or(start, |last| last.turn.get())),
             uneven_until: Cell::new(last.and_then(|last| last.uneven_until.get())),
@@ -136,6 +155,19 @@ impl WorkerPool {
         self.choose(balance, &random, healthy)
             .or_else(|| self.choose(balance, &random, untried))
             .or_else(|| self.choose(balance, &random, |_| true))
+    }
+
+    /// The backend that a cookie or a hash leads to, unless it was tried or is ejected.
+    pub(super) fn preferred(&self, prefer: Prefer, not: &[SocketAddr]) -> Option<Rc<Backend>> {
+        let now = self.uneven_until.get().map(|_| Instant::now());
+        let usable = |b: &&Rc<Backend>| {
+            !not.contains(&b.address) && b.ejected_until.get().is_none_or(|until| now.is_some_and(|now| until <= now))
+        };
+        let chosen = match prefer {
+            Prefer::Backend(digest) => self.ready.iter().filter(usable).find(|b| b.digest == digest),
+            Prefer::Hash(hash) => self.ready.iter().filter(usable).max_by_key(|b| spread(hash ^ b.digest)),
+        };
+        chosen.cloned()
     }
 
     fn choose(
@@ -215,6 +247,7 @@ impl Backend {
     fn new(address: SocketAddr) -> Self {
         Self {
             address,
+            digest: digest(address),
             weight: Cell::new(1),
             current: Cell::new(0),
             under_way: Cell::new(0),

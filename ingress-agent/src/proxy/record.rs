@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::access_log::Line;
 use super::client::Client;
 use super::hosts::CompiledRoute;
+use super::policy::Open;
 
 pub(super) struct Record {
     client: Rc<Client>,
@@ -18,6 +19,8 @@ pub(super) struct Record {
     /// Bytes of the response's body.
     pub(super) sent: u64,
     pub(super) line: Option<Box<Line>>,
+    /// It counts among its client's requests at one time.
+    pub(super) open: Option<Open>,
     /// The body gave a frame and was not asked since.
     owed: bool,
 }
@@ -25,7 +28,7 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn new(client: Rc<Client>, started: Instant) -> Self {
         client.request_begun();
-        Self { client, route: None, started, status: 0, sent: 0, line: None, owed: false }
+        Self { client, route: None, started, status: 0, sent: 0, line: None, open: None, owed: false }
     }
 
     /// The client's side wants a frame.

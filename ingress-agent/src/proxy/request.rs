@@ -10,6 +10,8 @@ use http::{Method, Request, Uri, Version};
 
 use super::body::RequestBody;
 use super::client::Client;
+use super::policy::Origin;
+use super::pools::Prefer;
 use super::upstream::response::tokens;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -20,6 +22,7 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_SCHEME: HeaderName = HeaderName::from_static("x-forwarded-scheme");
 const X_SCHEME: HeaderName = HeaderName::from_static("x-scheme");
+const X_ORIGINAL_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-original-forwarded-host");
 const X_ORIGINAL_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-original-forwarded-for");
 
 pub(super) struct Outgoing<'a> {
@@ -34,19 +37,33 @@ pub(super) struct Outgoing<'a> {
     pub(super) upgrade: Option<&'a HeaderValue>,
     /// All headers, where filters changed them.
     pub(super) edited: Option<HeaderMap>,
+    /// What a trusted proxy said of the client.
+    pub(super) origin: Option<&'a Origin<'a>>,
+    pub(super) prefer: Option<Prefer>,
 }
 
 /// The client's, or 32 random hexadecimal digits.
 pub(super) enum RequestId<'a> {
     Given(&'a HeaderValue),
     Made([u8; 32]),
+    /// None was sent, and none is made.
+    None,
 }
 
-impl RequestId<'_> {
+impl<'a> RequestId<'a> {
+    pub(super) fn again(&self) -> RequestId<'a> {
+        match self {
+            Self::Given(value) => RequestId::Given(value),
+            Self::Made(digits) => RequestId::Made(*digits),
+            Self::None => RequestId::None,
+        }
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Given(value) => value.as_bytes(),
             Self::Made(digits) => digits,
+            Self::None => b"",
         }
     }
 }
@@ -59,6 +76,8 @@ enum Fate {
     Drop,
     /// Passed on as `X-Original-Forwarded-For`.
     Original,
+    /// Passed on as `X-Original-Forwarded-Host`.
+    OriginalHost,
 }
 
 fn fate(name: &HeaderName) -> Fate {
@@ -69,11 +88,12 @@ fn fate(name: &HeaderName) -> Fate {
         | "content-length" | "expect" | "http2-settings"
         // httpoxy: CGI would turn it into HTTP_PROXY.
         | "proxy"
-        | "x-request-id" | "x-real-ip" | "x-forwarded-host" | "x-forwarded-port" | "x-forwarded-proto"
-        | "x-forwarded-scheme" | "x-scheme" | "x-original-forwarded-for" => Fate::Drop,
+        | "x-request-id" | "x-real-ip" | "x-forwarded-port" | "x-forwarded-proto"
+        | "x-forwarded-scheme" | "x-scheme" | "x-original-forwarded-for" | "x-original-forwarded-host" => Fate::Drop,
         "x-forwarded-for" => Fate::Original,
-        // As nginx does: CGI could not tell `a_b` from `a-b`.
-        _ if name.as_bytes().contains(&b'_') => Fate::Drop,
+        "x-forwarded-host" => Fate::OriginalHost,
+        // As nginx does: CGI could not tell `a_b` and `a.b` from `a-b`.
+        _ if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => Fate::Drop,
         _ => Fate::Pass,
     }
 }
@@ -96,9 +116,10 @@ impl Outgoing<'_> {
                 line(out, name, value.as_bytes());
             }
         } else {
-            out.extend_from_slice(b"x-request-id: ");
-            out.extend_from_slice(self.request_id.as_bytes());
-            out.extend_from_slice(b"\r\nx-forwarded-host: ");
+            if !matches!(self.request_id, RequestId::None) {
+                line(out, &X_REQUEST_ID, self.request_id.as_bytes());
+            }
+            out.extend_from_slice(b"x-forwarded-host: ");
             out.extend_from_slice(&self.host);
             out.extend_from_slice(b"\r\n");
             out.extend_from_slice(&self.client.forwarded_block);
@@ -109,10 +130,8 @@ impl Outgoing<'_> {
                     _ if nominated.contains(name) => {}
                     Fate::Pass => line(out, name, value.as_bytes()),
                     Fate::Original => line(out, &X_ORIGINAL_FORWARDED_FOR, value.as_bytes()),
+                    Fate::OriginalHost => line(out, &X_ORIGINAL_FORWARDED_HOST, value.as_bytes()),
                 }
-            }
-            if accepts_trailers(&self.parts.headers) {
-                out.extend_from_slice(b"te: trailers\r\n");
             }
         }
         if let Some(upgrade) = self.upgrade {
@@ -147,13 +166,17 @@ impl Outgoing<'_> {
                 Fate::Original => {
                     map.append(X_ORIGINAL_FORWARDED_FOR, value.clone());
                 }
+                Fate::OriginalHost => {
+                    map.append(X_ORIGINAL_FORWARDED_HOST, value.clone());
+                }
             }
         }
         let id = match &self.request_id {
-            RequestId::Given(value) => Ok((*value).clone()),
-            RequestId::Made(digits) => HeaderValue::from_bytes(digits),
+            RequestId::Given(value) => Some((*value).clone()),
+            RequestId::Made(digits) => HeaderValue::from_bytes(digits).ok(),
+            RequestId::None => None,
         };
-        if let Ok(id) = id {
+        if let Some(id) = id {
             map.insert(X_REQUEST_ID, id);
         }
         if let Ok(host) = HeaderValue::from_bytes(&self.host) {
@@ -167,10 +190,27 @@ impl Outgoing<'_> {
         map.insert(X_FORWARDED_PROTO, scheme.clone());
         map.insert(X_FORWARDED_SCHEME, scheme.clone());
         map.insert(X_SCHEME, scheme);
-        if accepts_trailers(incoming) {
-            map.insert(header::TE, HeaderValue::from_static("trailers"));
+        if let Some(origin) = self.origin {
+            self.told(origin, &mut map);
         }
         map
+    }
+
+    /// A trusted proxy knows better.
+    fn told(&self, origin: &Origin<'_>, map: &mut HeaderMap) {
+        let address = origin.address.to_string();
+        for (name, value) in [
+            (X_REAL_IP, &*address),
+            (X_FORWARDED_FOR, origin.forwarded_for.as_deref().unwrap_or(&address)),
+            (X_FORWARDED_PORT, &*origin.port),
+            (X_FORWARDED_PROTO, &*origin.scheme),
+            (X_FORWARDED_SCHEME, &*origin.scheme),
+            (X_SCHEME, &*origin.scheme),
+        ] {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                map.insert(name, value);
+            }
+        }
     }
 
     /// `None` where the target or host cannot stand in `:path` or `:authority`.
@@ -181,7 +221,11 @@ impl Outgoing<'_> {
         let authority = std::str::from_utf8(&self.host).ok()?;
         let uri = Uri::builder().scheme("http").authority(authority).path_and_query(self.target.as_ref());
         *request.uri_mut() = uri.build().ok()?;
-        *request.headers_mut() = self.edited.clone().unwrap_or_else(|| self.headers());
+        let headers = request.headers_mut();
+        *headers = self.edited.clone().unwrap_or_else(|| self.headers());
+        if accepts_trailers(&self.parts.headers) {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
         Some(request)
     }
 }

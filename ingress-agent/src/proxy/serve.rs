@@ -5,6 +5,7 @@ use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,9 +15,11 @@ use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::client::{Client, ClientIo, Order};
+use super::compile::CompiledTls;
 use super::forward;
 use super::stream;
 use super::tunnel;
@@ -72,12 +75,11 @@ async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, 
     };
     let ip = peer.ip().to_canonical();
     if !compiled.secure {
-        let client = Client::new(Rc::clone(&worker), ip, address, (generation, compiled), None);
+        let client = Client::new(Rc::clone(&worker), ip, address, (generation, compiled), None, Vec::new());
         return plain(Rc::new(client), stream).await;
     }
     let Some(tls) = compiled.tls.clone() else { return };
-    let acceptor = TlsAcceptor::from(std::sync::Arc::clone(&tls.config));
-    let Ok(Ok(stream)) = tokio::time::timeout(worker.limits.header, acceptor.accept(stream)).await else {
+    let Ok(Ok(stream)) = tokio::time::timeout(worker.limits.header, shaken(&tls, stream)).await else {
         worker.counters.handshake_failures.add(1);
         return;
     };
@@ -85,8 +87,19 @@ async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, 
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let name = session.server_name().map(Box::from);
-    let client = Rc::new(Client::new(Rc::clone(&worker), ip, address, (generation, compiled), name));
+    let shown = session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
+    let client = Rc::new(Client::new(Rc::clone(&worker), ip, address, (generation, compiled), name, shown));
     if http2 { serve_http2(client, stream).await } else { serve_http1(client, stream).await }
+}
+
+/// Only clients of hosts that want certificates are asked for one: a browser would ask its user.
+async fn shaken(tls: &CompiledTls, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+    let Some(mutual) = &tls.mutual else {
+        return TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await;
+    };
+    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let asks = start.client_hello().server_name().is_some_and(|name| mutual.asks(name));
+    start.into_stream(Arc::clone(if asks { &mutual.config } else { &tls.config })).await
 }
 
 /// Clear text: HTTP/2 with prior knowledge begins with a preface that no HTTP/1 request begins with (RFC 9113 §3.3).

@@ -70,7 +70,7 @@ pub(super) fn name(authority: &[u8]) -> Option<Cow<'_, str>> {
     }
     let name = name.strip_suffix('.').unwrap_or(name);
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&b);
-    if name.is_empty() || name.len() > 255 || !name.bytes().all(plain) || name.contains("..") {
+    if name.is_empty() || name.starts_with('.') || name.len() > 255 || !name.bytes().all(plain) || name.contains("..") {
         return None;
     }
     Some(lower(name))
@@ -106,6 +106,7 @@ mod tests {
             ("[2001:db8::1]", Some("[2001:db8::1]")),
             ("", None),
             (".", None),
+            ("..", None),
             (":80", None),
             ("a..b", None),
             ("a b", None),

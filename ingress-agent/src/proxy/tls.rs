@@ -7,11 +7,15 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, version};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName as DistinguishedNameDer, ServerConfig, SignatureScheme, version,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
 use crate::model::snapshot::{Certificate, PrivateKey};
 
@@ -51,18 +55,68 @@ impl TlsBasis {
         Ok(Arc::new(key.with_context(|| format!("certificate {}", certificate.name))?))
     }
 
-    pub(super) fn config(&self, names: Names) -> anyhow::Result<Arc<ServerConfig>> {
+    /// `mutual`: clients are asked for certificates. Any is taken here; whether it is good is judged with the request.
+    pub(super) fn config(&self, names: &Arc<Names>, mutual: bool, http2: bool) -> anyhow::Result<Arc<ServerConfig>> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider));
-        let mut config = builder
-            .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(names));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let builder = builder.with_protocol_versions(&[&version::TLS13, &version::TLS12])?;
+        let builder = if mutual {
+            builder.with_client_cert_verifier(Arc::new(AnyClient(Arc::clone(&self.provider))))
+        } else {
+            builder.with_no_client_auth()
+        };
+        let mut config = builder.with_cert_resolver(Arc::<Names>::clone(names));
+        config.alpn_protocols = if http2 { vec![b"h2".to_vec()] } else { Vec::new() };
+        config.alpn_protocols.push(b"http/1.1".to_vec());
         // Tickets are stateless, so a session begun at one worker resumes at any.
         config.ticketer = Arc::clone(&self.ticketer);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
+    }
+}
+
+/// Takes any certificate of which the client has the key.
+#[derive(Debug)]
+struct AnyClient(Arc<CryptoProvider>);
+
+impl ClientCertVerifier for AnyClient {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedNameDer] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -19,9 +19,11 @@ use super::compile::{PoolChanges, Routing};
 use super::deadline::{Deadlines, ROUND};
 use super::listen;
 use super::metrics::WorkerCounters;
+use super::policy::{Limiter, NAMES_HOLD, Passwords};
 use super::pools::{PoolId, WorkerPool};
 use super::serve;
-use crate::model::snapshot::Pool;
+use super::upstream::io::CompiledUpstream;
+use crate::model::snapshot::{AppProtocol, Backend, BackendState, Forwarding, ObjectName, Pool, PoolName, Protocol};
 
 pub(super) struct Worker {
     pub(super) index: usize,
@@ -39,6 +41,9 @@ pub(super) struct Worker {
     random: Cell<u64>,
     listeners: RefCell<BTreeMap<SocketAddr, Listening>>,
     draining: Cell<bool>,
+    pub(super) limiter: Arc<Limiter>,
+    pub(super) passwords: Passwords,
+    questions: RefCell<HashMap<(String, u16, bool), Asked>>,
     /// Told when a connection ends while draining.
     closed: Notify,
 }
@@ -47,7 +52,15 @@ pub(super) struct Worker {
 /// services that HTTP never reaches, or not through this worker.
 struct Known {
     source: Arc<Pool>,
+    upstream: Option<Arc<CompiledUpstream>>,
     made: Option<Rc<WorkerPool>>,
+}
+
+/// A server that is asked about requests.
+struct Asked {
+    addresses: Vec<SocketAddr>,
+    pool: Rc<WorkerPool>,
+    since: Instant,
 }
 
 enum Listening {
@@ -87,6 +100,7 @@ pub(super) struct Birth {
     pub(super) log: Option<LogBuffer>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) seed: u64,
+    pub(super) limiter: Arc<Limiter>,
 }
 
 /// The worker's life.
@@ -106,6 +120,9 @@ pub(super) async fn run(birth: Birth) {
         random: Cell::new(birth.seed | 1),
         listeners: RefCell::default(),
         draining: Cell::new(false),
+        limiter: birth.limiter,
+        passwords: Passwords::new(birth.seed),
+        questions: RefCell::default(),
         closed: Notify::new(),
     });
     let rounds = tokio::task::spawn_local(rounds(Rc::clone(&worker)));
@@ -170,9 +187,9 @@ impl Worker {
             }
             let last = pools[at].take().and_then(|known| known.made);
             match pool {
-                Some(source) => {
-                    let made = last.map(|last| Rc::new(WorkerPool::new(source, Some(&last), 0)));
-                    pools[at] = Some(Known { source: Arc::clone(source), made });
+                Some((source, upstream)) => {
+                    let made = last.map(|last| Rc::new(WorkerPool::new(source, upstream.as_ref(), Some(&last), 0)));
+                    pools[at] = Some(Known { source: Arc::clone(source), upstream: upstream.clone(), made });
                 }
                 None => {
                     if let Some(last) = last {
@@ -281,8 +298,51 @@ impl Worker {
         let mut pools = self.pools.borrow_mut();
         let known = pools.get_mut(id.0 as usize)?.as_mut()?;
         // Workers begin at different backends, or all first requests would meet at one.
-        let made = known.made.get_or_insert_with(|| Rc::new(WorkerPool::new(&known.source, None, self.index * 7919)));
+        let Known { source, upstream, made } = known;
+        let made =
+            made.get_or_insert_with(|| Rc::new(WorkerPool::new(source, upstream.as_ref(), None, self.index * 7919)));
         Some(Rc::clone(made))
+    }
+
+    /// The addresses of a server that is asked about requests, while they are fresh.
+    pub(super) fn known_addresses(&self, host: &str, port: u16, secure: bool) -> Option<Vec<SocketAddr>> {
+        let questions = self.questions.borrow();
+        let known = questions.get(&(host.to_owned(), port, secure))?;
+        (known.since.elapsed() < NAMES_HOLD).then(|| known.addresses.clone())
+    }
+
+    /// The pool of such a server, with its connections.
+    pub(super) fn question_pool(
+        &self,
+        host: &str,
+        port: u16,
+        secure: bool,
+        addresses: Vec<SocketAddr>,
+    ) -> Rc<WorkerPool> {
+        let mut questions = self.questions.borrow_mut();
+        let key = (host.to_owned(), port, secure);
+        let old = questions.get(&key);
+        if let Some(known) = old.filter(|known| known.addresses == addresses) {
+            return Rc::clone(&known.pool);
+        }
+        let mut backends: Vec<Backend> = addresses
+            .iter()
+            .map(|&address| Backend {
+                address,
+                weight: 1,
+                state: BackendState::Ready,
+                forwarding: Forwarding::Nat,
+                node: None,
+            })
+            .collect();
+        backends.sort_by_key(|b| b.address);
+        backends.dedup_by_key(|b| b.address);
+        let name = PoolName { service: ObjectName::new("", host), port, protocol: Protocol::Tcp, local: false };
+        let app_protocol = if secure { AppProtocol::Https } else { AppProtocol::Http1 };
+        let pool = Pool { name, backends, table_size: 251, app_protocol };
+        let pool = Rc::new(WorkerPool::new(&pool, None, old.map(|known| &*known.pool), 0));
+        questions.insert(key, Asked { addresses, pool: Rc::clone(&pool), since: Instant::now() });
+        pool
     }
 
     pub(super) fn logs(&self) -> bool {

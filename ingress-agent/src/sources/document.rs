@@ -13,8 +13,8 @@ use super::parse::{self, Notes};
 use super::virtual_ip_pool::VirtualIpPool;
 use super::{SourceOptions, fault};
 use crate::model::facts::{
-    CertificateFacts, IngressClassFacts, IngressFacts, NodeFacts, Origin, ServiceFacts, SliceFacts, StreamFacts,
-    VirtualIpPoolFacts,
+    CertificateFacts, ConfigMapFacts, IngressClassFacts, IngressFacts, NodeFacts, Origin, SecretFacts, ServiceFacts,
+    SliceFacts, StreamFacts, VirtualIpPoolFacts,
 };
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{ObjectName, Protocol};
@@ -68,6 +68,8 @@ pub enum Object {
     Class(Arc<IngressClassFacts>),
     Certificate(Arc<CertificateFacts>),
     Streams(Arc<StreamFacts>),
+    ConfigMap(Arc<ConfigMapFacts>),
+    Secret(Arc<SecretFacts>),
     VirtualIpPool(Arc<VirtualIpPoolFacts>),
     Node(Arc<NodeFacts>),
 }
@@ -81,6 +83,8 @@ impl Object {
             Self::Class(o) => &o.origin,
             Self::Certificate(o) => &o.origin,
             Self::Streams(o) => &o.origin,
+            Self::ConfigMap(o) => &o.origin,
+            Self::Secret(o) => &o.origin,
             Self::VirtualIpPool(o) => &o.origin,
             Self::Node(o) => &o.origin,
         };
@@ -191,7 +195,7 @@ fn object(mut value: Value, place: &str, options: &SourceOptions, to: &mut Conte
         }
         return;
     }
-    let place = Place { text: place, options };
+    let place = Place { text: place };
     match (version.as_str(), kind.as_str()) {
         ("v1", "Service") => place.read(&value, "Service", true, to, |o: &Service, n| {
             Some(parse::service::parse(o, n).map(|f| Object::Service(f.into())))
@@ -209,13 +213,10 @@ fn object(mut value: Value, place: &str, options: &SourceOptions, to: &mut Conte
                 Some(parse::ingress_class::parse(o, n).map(|f| Object::Class(f.into())))
             });
         }
-        ("v1", "Secret") => place.read(&value, "Secret", true, to, |o: &Secret, n| {
-            Some(parse::secret::parse(o, n)?.map(|f| Object::Certificate(f.into())))
-        }),
-        ("v1", "ConfigMap") => place.read(&value, "ConfigMap", true, to, |o: &ConfigMap, n| {
-            let protocol = streams(&n.origin.name, options)?;
-            Some(Ok(Object::Streams(parse::config_map::parse(o, protocol, n).into())))
-        }),
+        ("v1", "Secret") => place.read(&value, "Secret", true, to, |o: &Secret, n| Some(secret(o, n))),
+        ("v1", "ConfigMap") => {
+            place.read(&value, "ConfigMap", true, to, |o: &ConfigMap, n| Some(Ok(config_map(o, n, options))))
+        }
         ("sluicegate.io/v1alpha1", "VirtualIPPool") => {
             place.read(&value, "VirtualIPPool", false, to, |o: &VirtualIpPool, n| {
                 Some(parse::virtual_ip_pool::parse(o, n).map(|f| Object::VirtualIpPool(f.into())))
@@ -225,6 +226,22 @@ fn object(mut value: Value, place: &str, options: &SourceOptions, to: &mut Conte
             Some(parse::node::parse(o, n).map(|f| Object::Node(f.into())))
         }),
         _ => unknown(&value, &version, &kind, place.text, to),
+    }
+}
+
+/// A certificate, or a Secret that something may name.
+pub(super) fn secret(object: &Secret, notes: &mut Notes) -> Result<Object, Rejection> {
+    match parse::secret::parse(object, notes) {
+        Some(certificate) => certificate.map(|f| Object::Certificate(f.into())),
+        None => Ok(Object::Secret(parse::secret::plain(object, notes).into())),
+    }
+}
+
+/// Ports, or a ConfigMap that something may name.
+pub(super) fn config_map(object: &ConfigMap, notes: &mut Notes, options: &SourceOptions) -> Object {
+    match streams(&notes.origin.name, options) {
+        Some(protocol) => Object::Streams(parse::config_map::parse(object, protocol, notes).into()),
+        None => Object::ConfigMap(parse::config_map::plain(object, notes).into()),
     }
 }
 
@@ -260,7 +277,6 @@ fn unknown(value: &Value, version: &str, kind: &str, place: &str, to: &mut Conte
 
 struct Place<'a> {
     text: &'a str,
-    options: &'a SourceOptions,
 }
 
 impl Place<'_> {
@@ -275,10 +291,6 @@ impl Place<'_> {
     ) where
         T: DeserializeOwned + kube::Resource,
     {
-        // A ConfigMap or Secret of no interest is not even looked at.
-        if kind == "ConfigMap" && self.options.tcp_services.is_none() && self.options.udp_services.is_none() {
-            return;
-        }
         let typed = T::deserialize(value);
         let metadata: ObjectMeta = match &typed {
             Ok(object) => object.meta().clone(),

@@ -15,7 +15,10 @@ pub fn fold(facts: &mut Facts, name: &ObjectName, before: Option<&Object>, after
         (_, Some(Object::Service(o))) => put(&mut facts.services, o),
         (_, Some(Object::Ingress(o))) => put(&mut facts.ingresses, o),
         (_, Some(Object::Class(o))) => put(&mut facts.classes, o),
-        (_, Some(Object::Certificate(o))) => put(&mut facts.certificates, o),
+        (_, Some(Object::Certificate(o))) => {
+            facts.secrets.remove(name);
+            put(&mut facts.certificates, o)
+        }
         (Some(Object::Slice(old)), Some(Object::Slice(new))) if Arc::ptr_eq(old, new) => false,
         (before, Some(Object::Slice(new))) => {
             // A slice keeps its Service in practice; where its label was edited, the old Service loses it.
@@ -33,12 +36,20 @@ pub fn fold(facts: &mut Facts, name: &ObjectName, before: Option<&Object>, after
             *streams = Some(Arc::clone(o));
             changed
         }
+        (_, Some(Object::ConfigMap(o))) => put(&mut facts.config_maps, o),
+        (_, Some(Object::Secret(o))) => {
+            // A Secret that changed its type.
+            facts.certificates.remove(name);
+            put(&mut facts.secrets, o)
+        }
         (_, Some(Object::VirtualIpPool(o))) => put(&mut facts.virtual_ip_pools, o),
         (_, Some(Object::Node(o))) => put(&mut facts.nodes, o),
         (Some(Object::Service(_)), None) => facts.services.remove(name).is_some(),
         (Some(Object::Ingress(_)), None) => facts.ingresses.remove(name).is_some(),
         (Some(Object::Class(_)), None) => facts.classes.remove(name).is_some(),
         (Some(Object::Certificate(_)), None) => facts.certificates.remove(name).is_some(),
+        (Some(Object::ConfigMap(_)), None) => facts.config_maps.remove(name).is_some(),
+        (Some(Object::Secret(_)), None) => facts.secrets.remove(name).is_some(),
         (Some(Object::VirtualIpPool(_)), None) => facts.virtual_ip_pools.remove(name).is_some(),
         (Some(Object::Node(_)), None) => facts.nodes.remove(name).is_some(),
         (Some(Object::Slice(old)), None) => {

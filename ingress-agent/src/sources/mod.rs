@@ -30,4 +30,6 @@ pub struct SourceOptions {
     pub tcp_services: Option<ObjectName>,
     /// The same for UDP.
     pub udp_services: Option<ObjectName>,
+    /// ingress-nginx's settings (`--configmap`).
+    pub config_map: Option<ObjectName>,
 }

@@ -93,7 +93,9 @@ impl Change<'_> {
             Ok(Object::Service(service)) => Some(if exposed(service, options) { Scope::Ours } else { Scope::Partly }),
             Ok(Object::Class(class)) => options.classes.owns(class).then_some(Scope::Ours),
             Ok(Object::VirtualIpPool(_) | Object::Streams(_)) | Err(_) => Some(Scope::Ours),
-            Ok(Object::Slice(_) | Object::Certificate(_) | Object::Node(_)) => None,
+            Ok(
+                Object::Slice(_) | Object::Certificate(_) | Object::Node(_) | Object::ConfigMap(_) | Object::Secret(_),
+            ) => None,
         }
     }
 
@@ -171,7 +173,12 @@ impl Change<'_> {
             Object::Service(_) => self.index.around_service(&states().filter_map(service_of).collect::<Vec<_>>()),
             Object::VirtualIpPool(pool) => self.index.around_pool(&pool.origin.name),
             Object::Streams(streams) => self.index.around_references(streams.ports.iter().map(|p| &p.backend)),
-            Object::Class(_) | Object::Slice(_) | Object::Certificate(_) | Object::Node(_) => return None,
+            Object::Class(_)
+            | Object::Slice(_)
+            | Object::Certificate(_)
+            | Object::Node(_)
+            | Object::ConfigMap(_)
+            | Object::Secret(_) => return None,
         })
     }
 

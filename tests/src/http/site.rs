@@ -54,6 +54,7 @@ pub fn route_doing(path: PathMatch, action: Action) -> Route {
         retry: Retry::default(),
         balance: Balance::RoundRobin,
         max_body: None,
+        policy: None,
     }
 }
 
@@ -136,9 +137,10 @@ impl Site {
 
     pub fn snapshot(&self, generation: u64, vip: IpAddr) -> Snapshot {
         let hosts = Arc::new(self.hosts.clone());
-        let mut listeners = vec![Listener { vip, port: HTTP, tls: None, hosts: Arc::clone(&hosts) }];
+        let mut listeners =
+            vec![Listener { vip, port: HTTP, tls: None, hosts: Arc::clone(&hosts), settings: Arc::default() }];
         if let Some(tls) = &self.tls {
-            listeners.push(Listener { vip, port: HTTPS, tls: Some(tls.clone()), hosts });
+            listeners.push(Listener { vip, port: HTTPS, tls: Some(tls.clone()), hosts, settings: Arc::default() });
         }
         Snapshot {
             generation,

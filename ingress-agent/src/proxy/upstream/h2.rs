@@ -7,13 +7,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::io::tcp;
+use super::io::{CompiledUpstream, tcp, tls};
 use super::{Answer, Failure, within};
 use crate::model::route::Timeouts;
 use crate::proxy::body::{BodyError, Kind, RequestBody};
@@ -29,7 +28,12 @@ pub(in crate::proxy) type Shared = SendRequest<RequestBody>;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-pub(super) async fn sender(backend: &Rc<Backend>, deadline: &Deadline, connect: Duration) -> Result<Shared, Failure> {
+pub(super) async fn sender(
+    backend: &Rc<Backend>,
+    upstream: Option<&CompiledUpstream>,
+    deadline: &Deadline,
+    connect: Duration,
+) -> Result<Shared, Failure> {
     let known = backend.h2.borrow().clone();
     if let Some(known) = known
         && !known.is_closed()
@@ -37,7 +41,10 @@ pub(super) async fn sender(backend: &Rc<Backend>, deadline: &Deadline, connect: 
         return Ok(known);
     }
     deadline.arm(Some(connect));
-    let io = within(deadline, tcp(backend.address)).await?;
+    let io = match upstream.filter(|u| u.source.tls.is_some()) {
+        Some(upstream) => within(deadline, tls(backend.address, Some(upstream))).await?,
+        None => within(deadline, tcp(backend.address)).await?,
+    };
     let mut builder = Builder::new(LocalTasks);
     builder
         .timer(TokioTimer::new())
@@ -87,8 +94,7 @@ pub(super) async fn exchange(
         })
         .await?
     };
-    let (mut parts, body) = response.into_parts();
-    parts.headers.remove(header::SERVER);
+    let (parts, body) = response.into_parts();
     let kind = if body.is_end_stream() {
         Kind::Empty
     } else {

@@ -9,11 +9,14 @@ use std::task::{Context, Poll};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use crate::model::policy::{Upstream, UpstreamTls};
+use crate::model::snapshot::AppProtocol;
 
 pub(in crate::proxy) enum UpstreamIo {
     Tcp(TcpStream),
@@ -27,27 +30,73 @@ pub(super) async fn tcp(address: SocketAddr) -> io::Result<UpstreamIo> {
 }
 
 /// As nginx does by default: no SNI, no verification.
-pub(super) async fn tls(address: SocketAddr) -> io::Result<UpstreamIo> {
+pub(super) async fn tls(address: SocketAddr, upstream: Option<&CompiledUpstream>) -> io::Result<UpstreamIo> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    let (config, name) = match upstream {
+        None => (CONFIG.get_or_init(|| Arc::new(unverified())), None),
+        Some(upstream) => match &upstream.tls {
+            Some(config) => (config, upstream.name.clone()),
+            None => return Err(io::Error::other("TLS towards the backend cannot be set up as its annotations ask")),
+        },
+    };
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let config = CONFIG.get_or_init(|| Arc::new(unverified()));
-    let name = ServerName::IpAddress(address.ip().into());
+    let name = name.unwrap_or(ServerName::IpAddress(address.ip().into()));
     let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
     Ok(UpstreamIo::Tls(Box::new(stream)))
 }
 
-fn unverified() -> ClientConfig {
+/// How the backends of one pool are spoken to, ready for use. A connection belongs to one such way and is never used for another, so that
+/// what one Ingress has checked is not taken for what another one asked to check.
+pub(in crate::proxy) struct CompiledUpstream {
+    pub(in crate::proxy) source: Arc<Upstream>,
+    /// `None`: it cannot be set up, and nothing is sent.
+    tls: Option<Arc<ClientConfig>>,
+    name: Option<ServerName<'static>>,
+}
+
+impl CompiledUpstream {
+    pub(in crate::proxy) fn new(source: &Arc<Upstream>) -> Self {
+        let wanted = source.tls.clone().unwrap_or_default();
+        let tls = client_config(&wanted, source.protocol == AppProtocol::H2c);
+        let tls = tls.map_err(|error| tracing::warn!("TLS towards backends: {error:#}")).ok().map(Arc::new);
+        let name = wanted.name.and_then(|name| ServerName::try_from(name).ok());
+        Self { source: Arc::clone(source), tls, name }
+    }
+}
+
+fn client_config(wanted: &UpstreamTls, http2: bool) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Arc::new(AcceptAny(Arc::clone(&provider)));
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = builder
-        .expect("the provider supports TLS 1.2 and 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    config.enable_sni = false;
-    config
+    let verifier: Arc<dyn ServerCertVerifier> = match &wanted.authorities {
+        None => Arc::new(AcceptAny(Arc::clone(&provider))),
+        Some(authorities) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for authority in authorities {
+                roots.add(CertificateDer::from(authority.clone()))?;
+            }
+            rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()?
+        }
+    };
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let mut config = match &wanted.client {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = chain.iter().cloned().map(CertificateDer::from).collect();
+            let key = PrivateKeyDer::try_from(key.clone()).map_err(|e| anyhow::anyhow!("the client's key: {e}"))?;
+            builder.with_client_auth_cert(chain, key)?
+        }
+    };
+    config.enable_sni = wanted.send_name && wanted.name.is_some();
+    if http2 {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
+    Ok(config)
+}
+
+fn unverified() -> ClientConfig {
+    client_config(&UpstreamTls::default(), false).expect("the provider supports TLS 1.2 and 1.3")
 }
 
 /// `proxy-ssl-verify: off`: pods have certificates that nobody outside can check. Signatures are checked all the same.

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::io::Result as IoResult;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode};
 use smallvec::SmallVec;
@@ -23,6 +24,7 @@ use super::metrics::UpstreamError;
 use super::pools::{Backend, Lease, WorkerPool};
 use super::request::Outgoing;
 use super::worker::Worker;
+use crate::model::policy::RetryOn;
 use crate::model::route::Route;
 use crate::model::snapshot::AppProtocol;
 use h1::{Connection, Exchange, Failed};
@@ -115,18 +117,26 @@ async fn attempts(
 ) -> Result<Answer, Failure> {
     let mut deadline = Deadline::new(&worker.deadlines);
     deadline.limit(route.timeouts.request);
-    let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
+    let mut tries = Tries { worker, pool, route, tried: SmallVec::new(), began: None };
     // RFC 9110 §9.2.2: only these may be sent again without knowing what became of the first.
-    let repeatable = idempotent(outgoing.method()) && body.is_empty();
+    let idempotent = idempotent(outgoing.method());
+    let repeatable = idempotent && body.is_empty();
+    let on = route.policy.as_ref().map(|policy| policy.retry_on);
+    let again = on.is_some_and(|on| idempotent || on.non_idempotent);
     loop {
-        let backend = pool.pick(route.balance, &tried, || worker.random()).ok_or(Failure::NoBackend)?;
+        let preferred = outgoing.prefer.and_then(|prefer| pool.preferred(prefer, &tries.tried));
+        let picked = preferred.or_else(|| pool.pick(route.balance, &tries.tried, || worker.random()));
+        let backend = picked.ok_or(Failure::NoBackend)?;
         trace.backend = Some(backend.address);
         if pool.protocol == AppProtocol::H2c {
-            match h2::sender(&backend, &deadline, route.timeouts.connect).await {
+            match h2::sender(&backend, pool.upstream.as_deref(), &deadline, route.timeouts.connect).await {
                 Ok(sender) => {
                     return h2::exchange(sender, outgoing, body, deadline, route.timeouts, Lease::new(backend)).await;
                 }
-                Err(failure) => retry(worker, pool, route, &backend, &mut tried, failure)?,
+                Err(failure) => {
+                    tries.after_connect(&backend, failure)?;
+                    deadline = again_within(worker, route, deadline, failure);
+                }
             }
             continue;
         }
@@ -135,17 +145,27 @@ async fn attempts(
             // A request that cannot be repeated asks the kernel first whether the backend has closed.
             let (connection, reused) = match idle.take() {
                 Some(connection) if repeatable || !connection.peer_closed() => (connection, true),
-                _ => match connect(&backend, pool.protocol, &deadline, route).await {
+                _ => match connect(&backend, pool, &deadline, route).await {
                     Ok(connection) => (connection, false),
                     Err(failure) => {
-                        retry(worker, pool, route, &backend, &mut tried, failure)?;
+                        tries.after_connect(&backend, failure)?;
+                        deadline = again_within(worker, route, deadline, failure);
                         break;
                     }
                 },
             };
             let lease = Lease::new(Rc::clone(&backend));
             match exchange(connection, outgoing, body, deadline, route, lease, trace).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    let unwanted = again && repeatable && on.is_some_and(|on| on.status(answer.status));
+                    if !unwanted || !tries.another(&backend) {
+                        return Ok(answer);
+                    }
+                    body = RequestBody::empty();
+                    deadline = Deadline::new(&worker.deadlines);
+                    deadline.limit(route.timeouts.request);
+                    break;
+                }
                 // RFC 9112 §9.3.1: the backend closed an idle connection just as we used it.
                 Err(Failed { failure: Failure::Reset, body: b, deadline: d }) if reused && repeatable && !b.begun => {
                     worker.counters.retries.add(1);
@@ -153,34 +173,77 @@ async fn attempts(
                     deadline = d;
                     // The other idle connections are likely as dead; the loop opens a new one.
                 }
-                Err(failed) => return Err(failed.failure),
+                Err(Failed { failure, body: b, .. }) => {
+                    let wanted = again && !b.begun && on.is_some_and(|on| retries(on, failure));
+                    if !wanted || !tries.another(&backend) {
+                        return Err(failure);
+                    }
+                    body = b;
+                    deadline = Deadline::new(&worker.deadlines);
+                    deadline.limit(route.timeouts.request);
+                    break;
+                }
             }
         }
     }
 }
 
-/// Decides after a failure to connect: `Ok` is another try.
-fn retry(
-    worker: &Worker,
-    pool: &WorkerPool,
-    route: &Route,
-    backend: &Backend,
-    tried: &mut SmallVec<[SocketAddr; 4]>,
-    failure: Failure,
-) -> Result<(), Failure> {
-    if failure == Failure::RequestTimeout {
-        return Err(failure);
+/// A limit that was reached stays reached: the next try has its own. The whole request's limit is never renewed.
+fn again_within(worker: &Worker, route: &Route, deadline: Deadline, failure: Failure) -> Deadline {
+    if failure == Failure::ConnectTimeout && route.timeouts.request.is_none() {
+        return Deadline::new(&worker.deadlines);
     }
-    if pool.failed(backend) {
-        worker.counters.ejections.add(1);
-        tracing::info!(pool = %pool.name, backend = %backend.address, "backend ejected: it refuses connections");
+    deadline
+}
+
+/// Whether nginx's words cover a failure.
+fn retries(on: RetryOn, failure: Failure) -> bool {
+    match failure {
+        Failure::Connect | Failure::Reset => on.error,
+        Failure::ConnectTimeout | Failure::ReadTimeout | Failure::SendTimeout => on.timeout,
+        Failure::BadResponse(_) => on.invalid_header,
+        Failure::NoBackend | Failure::RequestTimeout | Failure::TooLarge | Failure::Client => false,
     }
-    tried.push(backend.address);
-    if tried.len() as u32 >= route.retry.tries.max(1) || tried.len() >= pool.backends().len() {
-        return Err(failure);
+}
+
+/// What was tried for one request.
+struct Tries<'a> {
+    worker: &'a Worker,
+    pool: &'a WorkerPool,
+    route: &'a Route,
+    tried: SmallVec<[SocketAddr; 4]>,
+    /// When the first of them ended.
+    began: Option<Instant>,
+}
+
+impl Tries<'_> {
+    /// Decides after a failure to connect: `Ok` is another try.
+    fn after_connect(&mut self, backend: &Backend, failure: Failure) -> Result<(), Failure> {
+        if failure == Failure::RequestTimeout {
+            return Err(failure);
+        }
+        if self.pool.failed(backend) {
+            self.worker.counters.ejections.add(1);
+            tracing::info!(pool = %self.pool.name, backend = %backend.address, "backend ejected: it refuses connections");
+        }
+        // Nothing has reached a backend, so any request may try again.
+        let wanted = self.route.policy.as_ref().is_none_or(|policy| retries(policy.retry_on, failure));
+        if wanted && self.another(backend) { Ok(()) } else { Err(failure) }
     }
-    worker.counters.retries.add(1);
-    Ok(())
+
+    fn another(&mut self, backend: &Backend) -> bool {
+        let began = *self.began.get_or_insert_with(Instant::now);
+        self.tried.push(backend.address);
+        let policy = self.route.policy.as_ref();
+        // ingress-nginx asks a lone backend as often as several.
+        let others = policy.is_some() || self.tried.len() < self.pool.backends().len();
+        let in_time = policy.and_then(|p| p.retry_on.within).is_none_or(|within| began.elapsed() < within);
+        let more = (self.tried.len() as u32) < self.route.retry.tries.max(1) && others && in_time;
+        if more {
+            self.worker.counters.retries.add(1);
+        }
+        more
+    }
 }
 
 async fn exchange(
@@ -206,13 +269,13 @@ async fn exchange(
 
 async fn connect(
     backend: &Backend,
-    protocol: AppProtocol,
+    pool: &WorkerPool,
     deadline: &Deadline,
     route: &Route,
 ) -> Result<Box<Connection>, Failure> {
     deadline.arm(Some(route.timeouts.connect));
-    let io = match protocol {
-        AppProtocol::Https => within(deadline, io::tls(backend.address)).await?,
+    let io = match pool.protocol {
+        AppProtocol::Https => within(deadline, io::tls(backend.address, pool.upstream.as_deref())).await?,
         AppProtocol::Http1 | AppProtocol::H2c => within(deadline, io::tcp(backend.address)).await?,
     };
     backend.connected();

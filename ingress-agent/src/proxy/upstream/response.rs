@@ -102,9 +102,9 @@ fn build(
                 }
             }
             header::UPGRADE if !switching => {}
-            // Ours are not named either (`server-tokens: false`).
-            header::SERVER => {}
-            _ if matches!(name.as_str(), "keep-alive" | "proxy-connection") => {}
+            _ if matches!(name.as_str(), "keep-alive" | "proxy-connection" | "x-pad") => {}
+            // Orders for nginx, which nobody behind us obeys.
+            _ if name.as_str().starts_with("x-accel-") => {}
             _ => {
                 headers.append(name, value);
             }

@@ -10,7 +10,7 @@ use super::guard::Guarded;
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::ObjectName;
 use crate::sources::SourceOptions;
-use crate::sources::document::{Identity, Object, Read, streams};
+use crate::sources::document::{Identity, Object, Read, config_map, secret};
 use crate::sources::parse::{self, Notes};
 use crate::sources::virtual_ip_pool::VirtualIpPool;
 
@@ -57,13 +57,10 @@ pub(super) static POOL: Kind<VirtualIpPool> = Kind {
     })
 };
 
-pub(super) static SECRET: Kind<Secret> =
-    namespaced("Secret", |o, n, _| Some(parse::secret::parse(o, n)?.map(|f| Object::Certificate(f.into()))));
+pub(super) static SECRET: Kind<Secret> = namespaced("Secret", |o, n, _| Some(secret(o, n)));
 
-pub(super) static CONFIG_MAP: Kind<ConfigMap> = namespaced("ConfigMap", |o, n, options| {
-    let protocol = streams(&n.origin.name, options)?;
-    Some(Ok(Object::Streams(parse::config_map::parse(o, protocol, n).into())))
-});
+pub(super) static CONFIG_MAP: Kind<ConfigMap> =
+    namespaced("ConfigMap", |o, n, options| Some(Ok(config_map(o, n, options))));
 
 /// What an object turned out to be.
 pub(super) enum Seen {

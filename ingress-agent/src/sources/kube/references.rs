@@ -74,5 +74,6 @@ impl References {
 }
 
 fn secrets(ingress: &IngressFacts) -> impl Iterator<Item = &ObjectName> {
-    ingress.tls.iter().filter_map(|tls| tls.secret.as_ref())
+    // Those of certificates, and those that annotations name.
+    ingress.tls.iter().filter_map(|tls| tls.secret.as_ref()).chain(&ingress.secrets)
 }

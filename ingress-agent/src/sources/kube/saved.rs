@@ -4,6 +4,7 @@
 //! The file holds private keys and is for root only. It is replaced as a whole, so that a crash leaves the old one. One
 //! that cannot be used, for whatever reason, is told and passed over; the next save replaces it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -17,8 +18,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 
 use crate::model::facts::{
-    CertificateFacts, Facts, IngressClassFacts, IngressFacts, NodeFacts, Origin, ServiceFacts, SliceFacts, StreamFacts,
-    VirtualIpPoolFacts,
+    CertificateFacts, ConfigMapFacts, Facts, IngressClassFacts, IngressFacts, NodeFacts, Origin, SecretFacts,
+    ServiceFacts, SliceFacts, StreamFacts, VirtualIpPoolFacts,
 };
 use crate::model::snapshot::PrivateKey;
 use crate::sources::document::{Identity, Object};
@@ -56,6 +57,8 @@ struct Writing<'a> {
     streams: Vec<&'a StreamFacts>,
     pools: Vec<&'a VirtualIpPoolFacts>,
     nodes: Vec<&'a NodeFacts>,
+    config_maps: Vec<&'a ConfigMapFacts>,
+    secrets: Vec<Plain>,
     certificates: Vec<Certificate>,
 }
 
@@ -68,7 +71,16 @@ struct Reading {
     streams: Vec<StreamFacts>,
     pools: Vec<VirtualIpPoolFacts>,
     nodes: Vec<NodeFacts>,
+    config_maps: Vec<ConfigMapFacts>,
+    secrets: Vec<Plain>,
     certificates: Vec<Certificate>,
+}
+
+/// A Secret that is no certificate.
+#[derive(Serialize, Deserialize)]
+struct Plain {
+    origin: Origin,
+    data: BTreeMap<String, ByteString>,
 }
 
 /// As DER; what else is known of a certificate follows from it.
@@ -78,6 +90,7 @@ struct Certificate {
     chain: Vec<ByteString>,
     form: KeyForm,
     key: ByteString,
+    authority: Option<ByteString>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -174,6 +187,8 @@ impl<'a> Writing<'a> {
             streams: [&facts.tcp_streams, &facts.udp_streams].into_iter().flatten().map(AsRef::as_ref).collect(),
             pools: facts.virtual_ip_pools.iter().map(AsRef::as_ref).collect(),
             nodes: facts.nodes.iter().map(AsRef::as_ref).collect(),
+            config_maps: facts.config_maps.iter().map(AsRef::as_ref).collect(),
+            secrets: facts.secrets.iter().map(|s| Plain::of(s)).collect(),
             certificates: facts.certificates.iter().map(|c| Certificate::of(c)).collect(),
         }
     }
@@ -191,10 +206,24 @@ impl Reading {
         let pools = self.pools.into_iter();
         all.extend(pools.map(|o| (named("VirtualIPPool", &o.origin), Object::VirtualIpPool(o.into()))));
         all.extend(self.nodes.into_iter().map(|o| (named("Node", &o.origin), Object::Node(o.into()))));
+        all.extend(self.config_maps.into_iter().map(|o| (named("ConfigMap", &o.origin), Object::ConfigMap(o.into()))));
+        let secrets = self.secrets.into_iter().map(Plain::facts);
+        all.extend(secrets.map(|o| (named("Secret", &o.origin), Object::Secret(o.into()))));
         // One that is no longer taken (a rule of a newer agent) is left out, as any bad object.
         let certificates = self.certificates.into_iter().filter_map(Certificate::facts);
         all.extend(certificates.map(|o| (named("Secret", &o.origin), Object::Certificate(o.into()))));
         all
+    }
+}
+
+impl Plain {
+    fn of(facts: &SecretFacts) -> Self {
+        let data = facts.data.iter().map(|(key, value)| (key.clone(), ByteString(value.clone())));
+        Self { origin: facts.origin.clone(), data: data.collect() }
+    }
+
+    fn facts(self) -> SecretFacts {
+        SecretFacts { origin: self.origin, data: self.data.into_iter().map(|(key, value)| (key, value.0)).collect() }
     }
 }
 
@@ -210,6 +239,7 @@ impl Certificate {
             chain: facts.certificate.chain.iter().cloned().map(ByteString).collect(),
             form,
             key: ByteString(key.clone()),
+            authority: facts.authority.clone().map(ByteString),
         }
     }
 
@@ -227,7 +257,9 @@ impl Certificate {
             KeyForm::Pkcs1 => PrivateKeyDer::Pkcs1(self.key.0.into()),
             KeyForm::Sec1 => PrivateKeyDer::Sec1(self.key.0.into()),
         };
-        secret::from_der(&chain, Ok(key), &notes).ok()
+        let mut facts = secret::from_der(&chain, Ok(key), &notes).ok()?;
+        facts.authority = self.authority.map(|a| a.0);
+        Some(facts)
     }
 }
 

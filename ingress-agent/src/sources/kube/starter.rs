@@ -61,8 +61,11 @@ impl Starter {
         spawn(self.global::<IngressClass>(&kinds::CLASS, tables));
         spawn(self.global::<VirtualIpPool>(&kinds::POOL, tables));
         spawn(self.global::<Node>(&kinds::NODE, tables));
-        let mut named: Vec<_> =
-            [&self.sources.tcp_services, &self.sources.udp_services].into_iter().flatten().cloned().collect();
+        let mut named: Vec<_> = [&self.sources.tcp_services, &self.sources.udp_services, &self.sources.config_map]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         named.dedup();
         for name in named {
             let scope = Scope { namespace: name.namespace, object: name.name };

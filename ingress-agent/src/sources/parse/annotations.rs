@@ -1,13 +1,104 @@
 //! Annotations that change nothing although their prefix says that they should: they are told, not swallowed. A misspelt name would
 //! otherwise look like a setting.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::annotation_field;
 use crate::model::facts::Remark;
+use crate::model::snapshot::ObjectName;
 
 const OURS: &str = "sluicegate.io/";
 const NGINX: &str = "nginx.ingress.kubernetes.io/";
+/// What `plan::nginx` reads.
+const HEEDED: &[&str] = &[
+    "affinity",
+    "affinity-mode",
+    "allowlist-source-range",
+    "app-root",
+    "auth-always-set-cookie",
+    "auth-method",
+    "auth-proxy-set-headers",
+    "auth-realm",
+    "auth-request-redirect",
+    "auth-response-headers",
+    "auth-secret",
+    "auth-secret-type",
+    "auth-signin",
+    "auth-signin-redirect-param",
+    "auth-tls-error-page",
+    "auth-tls-match-cn",
+    "auth-tls-pass-certificate-to-upstream",
+    "auth-tls-secret",
+    "auth-tls-verify-client",
+    "auth-type",
+    "auth-url",
+    "backend-protocol",
+    "canary",
+    "canary-by-cookie",
+    "canary-by-header",
+    "canary-by-header-pattern",
+    "canary-by-header-value",
+    "canary-weight",
+    "canary-weight-total",
+    "cors-allow-credentials",
+    "cors-allow-headers",
+    "cors-allow-methods",
+    "cors-allow-origin",
+    "cors-expose-headers",
+    "cors-max-age",
+    "custom-headers",
+    "custom-http-errors",
+    "default-backend",
+    "denylist-source-range",
+    "disable-proxy-intercept-errors",
+    "enable-cors",
+    "enable-global-auth",
+    "force-ssl-redirect",
+    "from-to-www-redirect",
+    "limit-allowlist",
+    "limit-burst-multiplier",
+    "limit-connections",
+    "limit-rpm",
+    "limit-rps",
+    "limit-whitelist",
+    "load-balance",
+    "permanent-redirect",
+    "permanent-redirect-code",
+    "preserve-trailing-slash",
+    "proxy-body-size",
+    "proxy-connect-timeout",
+    "proxy-next-upstream",
+    "proxy-next-upstream-timeout",
+    "proxy-next-upstream-tries",
+    "proxy-read-timeout",
+    "proxy-send-timeout",
+    "proxy-ssl-name",
+    "proxy-ssl-secret",
+    "proxy-ssl-server-name",
+    "proxy-ssl-verify",
+    "rewrite-target",
+    "satisfy",
+    "server-alias",
+    "session-cookie-change-on-failure",
+    "session-cookie-conditional-samesite-none",
+    "session-cookie-domain",
+    "session-cookie-expires",
+    "session-cookie-max-age",
+    "session-cookie-name",
+    "session-cookie-path",
+    "session-cookie-samesite",
+    "session-cookie-secure",
+    "ssl-redirect",
+    "temporal-redirect",
+    "temporal-redirect-code",
+    "upstream-hash-by",
+    "upstream-vhost",
+    "use-regex",
+    "whitelist-source-range",
+    "x-forwarded-prefix",
+];
 /// Names that one remark lists, and bytes that it spends on them: an object may have 256 KiB of annotations.
 const MOST_NAMES: usize = 8;
 const MOST_BYTES: usize = 240;
@@ -28,14 +119,33 @@ pub(super) fn unknown(metadata: &ObjectMeta, kind: &str, known: &[&str]) -> Opti
     })
 }
 
-/// Those of ingress-nginx. None is honoured so far.
-pub(super) fn of_nginx(metadata: &ObjectMeta) -> Option<Remark> {
-    let names: Vec<&str> = with_prefix(metadata, NGINX).collect();
+/// Those of ingress-nginx, without their prefix. What they mean is the plan's business.
+pub(super) fn nginx(metadata: &ObjectMeta) -> BTreeMap<String, String> {
+    let annotations = metadata.annotations.iter().flatten();
+    annotations
+        .filter_map(|(name, value)| Some((name.strip_prefix(NGINX)?.to_owned(), value.trim().to_owned())))
+        .collect()
+}
+
+/// Those of ingress-nginx that change nothing here.
+pub(super) fn unheeded(metadata: &ObjectMeta) -> Option<Remark> {
+    let heeded = |name: &str| HEEDED.contains(&name.strip_prefix(NGINX).unwrap_or_default());
+    let names: Vec<&str> = with_prefix(metadata, NGINX).filter(|name| !heeded(name)).collect();
     if names.is_empty() {
         return None;
     }
-    let reason = format!("{NGINX}* is not honoured yet, so it is served without: {}", listed(&names, NGINX));
+    let reason = format!("{NGINX}* is not honoured in full, so it is served without: {}", listed(&names, NGINX));
     Some(Remark { field: "metadata.annotations".into(), reason: reason.into() })
+}
+
+/// Secrets that ingress-nginx's annotations name, `name` or `namespace/name`.
+pub(super) fn secrets(metadata: &ObjectMeta, namespace: &str) -> Vec<ObjectName> {
+    let named = ["auth-secret", "auth-tls-secret", "proxy-ssl-secret"].into_iter().filter_map(|key| {
+        let value = metadata.annotations.as_ref()?.get(&format!("{NGINX}{key}"))?.trim();
+        let (namespace, name) = value.split_once('/').unwrap_or((namespace, value));
+        (!name.is_empty()).then(|| ObjectName::new(namespace, name))
+    });
+    named.collect()
 }
 
 fn with_prefix<'a>(metadata: &'a ObjectMeta, prefix: &'static str) -> impl Iterator<Item = &'a str> {
@@ -87,8 +197,8 @@ mod tests {
             [format!("{OURS}{i}-{long}"), format!("{NGINX}{i}-{long}")]
         });
         let metadata = with(many);
-        for remark in [unknown(&metadata, "an Ingress", &["sluicegate.io/balance"]), of_nginx(&metadata)] {
-            let remark = remark.expect("a remark");
+        let remark = unknown(&metadata, "an Ingress", &["sluicegate.io/balance"]).expect("a remark");
+        {
             assert!(remark.field.len() + remark.reason.len() < 800, "{remark:?}");
             assert!(!remark.reason.contains('\n') && !remark.field.contains('\n'), "{remark:?}");
             assert!(remark.reason.contains(" more"), "{remark:?}");
@@ -99,6 +209,5 @@ mod tests {
     fn known_and_foreign_names_are_no_matter() {
         let metadata = with(["sluicegate.io/vips", "example.com/x", "kubernetes.io/ingress.class"].map(str::to_owned));
         assert_eq!(unknown(&metadata, "a Service", &["sluicegate.io/vips"]), None);
-        assert_eq!(of_nginx(&metadata), None);
     }
 }

@@ -4,7 +4,7 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{Notes, port_number};
-use crate::model::facts::{BackendRef, PortRef, StreamFacts, StreamPort};
+use crate::model::facts::{BackendRef, ConfigMapFacts, PortRef, StreamFacts, StreamPort};
 use crate::model::snapshot::{ObjectName, Protocol};
 use crate::model::stream::ProxyProtocol;
 
@@ -27,6 +27,11 @@ pub fn parse(object: &ConfigMap, protocol: Protocol, notes: &mut Notes) -> Strea
     }
     ports.sort_by_key(|p| p.port);
     StreamFacts { origin: notes.origin.clone(), protocol, ports }
+}
+
+/// Any other ConfigMap: what it says is its reader's business.
+pub fn plain(object: &ConfigMap, notes: &Notes) -> ConfigMapFacts {
+    ConfigMapFacts { origin: notes.origin.clone(), data: object.data.clone().unwrap_or_default() }
 }
 
 fn listen_port(key: &str) -> Result<u16, String> {

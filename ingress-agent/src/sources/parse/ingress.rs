@@ -19,6 +19,10 @@ pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Reject
     if spec.default_backend.is_none() && catch_all {
         return Err(notes.error("spec", "has neither `rules` nor a `defaultBackend`"));
     }
+    let annotations = annotations::nginx(&object.metadata);
+    // There a path of any type is one (golden case 027).
+    let regex = annotations.get("use-regex").is_some_and(|v| v == "true")
+        || annotations.get("rewrite-target").is_some_and(|v| !v.is_empty());
     let mut rules = Vec::new();
     for (i, rule) in spec.rules.iter().flatten().enumerate() {
         let field = format!("spec.rules[{i}]");
@@ -34,7 +38,7 @@ pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Reject
         };
         let mut paths = Vec::new();
         for (k, written) in rule.http.iter().flat_map(|h| &h.paths).enumerate() {
-            paths.extend(path(written, format!("{field}.http.paths[{k}]"), notes));
+            paths.extend(path(written, regex, format!("{field}.http.paths[{k}]"), notes));
         }
         rules.push(RuleFacts { field, host, paths });
     }
@@ -49,6 +53,8 @@ pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Reject
         rules,
         tls,
         balance: balance(&object.metadata, notes),
+        annotations,
+        secrets: annotations::secrets(&object.metadata, &notes.origin.name.namespace),
         unheeded: unheeded(object),
         origin: notes.origin.clone(),
     })
@@ -70,10 +76,10 @@ fn class(object: &Ingress) -> ClassChoice {
 /// Only the plan knows whether it is ours; another controller may well honour these.
 fn unheeded(object: &Ingress) -> Vec<Remark> {
     let unknown = annotations::unknown(&object.metadata, "an Ingress", &[BALANCE]);
-    unknown.into_iter().chain(annotations::of_nginx(&object.metadata)).collect()
+    unknown.into_iter().chain(annotations::unheeded(&object.metadata)).collect()
 }
 
-fn path(written: &HTTPIngressPath, field: String, notes: &mut Notes) -> Option<PathFacts> {
+fn path(written: &HTTPIngressPath, regex: bool, field: String, notes: &mut Notes) -> Option<PathFacts> {
     let kind = match written.path_type.as_str() {
         "Exact" => PathKind::Exact,
         "Prefix" => PathKind::Prefix,
@@ -91,7 +97,7 @@ fn path(written: &HTTPIngressPath, field: String, notes: &mut Notes) -> Option<P
         "" if kind == PathKind::ImplementationSpecific => "/",
         path => path,
     };
-    if let Some(reason) = path_fault(path, kind) {
+    if let Some(reason) = path_fault(path, if regex { PathKind::ImplementationSpecific } else { kind }) {
         notes.reject(format!("{field}.path"), reason);
         return None;
     }

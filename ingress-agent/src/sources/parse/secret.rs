@@ -13,7 +13,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{X509Certificate, X509Version, parse_x509_certificate};
 
 use super::Notes;
-use crate::model::facts::{CertificateFacts, Origin};
+use crate::model::facts::{CertificateFacts, Origin, SecretFacts};
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{Certificate, PrivateKey};
 
@@ -22,6 +22,15 @@ const TYPE: &str = "kubernetes.io/tls";
 /// `None`: a Secret of another type, which is nobody's mistake.
 pub fn parse(object: &Secret, notes: &mut Notes) -> Option<Result<CertificateFacts, Rejection>> {
     (object.type_.as_deref() == Some(TYPE)).then(|| certificate(object, notes))
+}
+
+/// Any other Secret: what it says is its reader's business.
+pub fn plain(object: &Secret, notes: &Notes) -> SecretFacts {
+    let mut data: std::collections::BTreeMap<String, Vec<u8>> =
+        object.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect();
+    // `stringData` wins, as in the API server.
+    data.extend(object.string_data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes())));
+    SecretFacts { origin: notes.origin.clone(), data }
 }
 
 fn certificate(object: &Secret, notes: &Notes) -> Result<CertificateFacts, Rejection> {
@@ -34,7 +43,9 @@ fn certificate(object: &Secret, notes: &Notes) -> Result<CertificateFacts, Rejec
         let reason = "contains no PEM section `PRIVATE KEY`, `RSA PRIVATE KEY` or `EC PRIVATE KEY` (unencrypted)";
         notes.error("data[tls.key]", reason)
     });
-    from_der(&chain, key, notes)
+    let mut facts = from_der(&chain, key, notes)?;
+    facts.authority = value(object, "ca.crt").map(<[u8]>::to_vec);
+    Ok(facts)
 }
 
 /// The same from what PEM wraps. The chain's faults are told before the key's.
@@ -83,7 +94,7 @@ pub fn from_der(
         },
         chain: chain.iter().map(|c| c.to_vec()).collect(),
     };
-    Ok(CertificateFacts { origin: notes.origin.clone(), certificate: Arc::new(certificate) })
+    Ok(CertificateFacts { origin: notes.origin.clone(), certificate: Arc::new(certificate), authority: None })
 }
 
 /// `stringData` wins, as in the API server.

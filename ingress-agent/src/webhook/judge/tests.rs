@@ -65,7 +65,8 @@ fn with(mut object: Value, pointer: &str, value: Value) -> Value {
 
 fn rules() -> Rules {
     let plan = PlanOptions { watch_services_without_class: false, ..PlanOptions::default() };
-    let sources = SourceOptions { tcp_services: Some(ObjectName::new("sys", "tcp")), udp_services: None };
+    let sources =
+        SourceOptions { tcp_services: Some(ObjectName::new("sys", "tcp")), udp_services: None, config_map: None };
     Rules { plan, sources, conflicts: Conflicts::Deny }
 }
 
@@ -142,12 +143,12 @@ fn a_new_object_is_told_what_is_wrong_with_it() {
             with(
                 good.clone(),
                 "/metadata/annotations",
-                json!({"nginx.ingress.kubernetes.io/rewrite-target": "/",
+                json!({"nginx.ingress.kubernetes.io/limit-rate": "1",
                 "sluicegate.io/balanse": "x", "other.io/x": "y"}),
             ),
             &[],
             &[
-                "metadata.annotations: nginx.ingress.kubernetes.io/* is not honoured yet, so it is served without: rewrite-target",
+                "metadata.annotations: nginx.ingress.kubernetes.io/* is not honoured in full, so it is served without: limit-rate",
                 "metadata.annotations[sluicegate.io/balanse]: sluicegate.io/balanse is unknown, so it changes nothing",
             ],
         ),

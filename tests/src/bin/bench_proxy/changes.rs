@@ -83,7 +83,8 @@ fn large() -> Snapshot {
     });
     let hosts = Arc::new(HostTable { exact: exact.collect(), ..HostTable::default() });
     let vip = ingress_tests::http::address();
-    let listener = |port, tls| Arc::new(Listener { vip, port, tls, hosts: Arc::clone(&hosts) });
+    let listener =
+        |port, tls| Arc::new(Listener { vip, port, tls, hosts: Arc::clone(&hosts), settings: Arc::default() });
     Snapshot {
         generation: 1,
         listeners: vec![listener(8080, None), listener(8443, Some(Tls::default()))],

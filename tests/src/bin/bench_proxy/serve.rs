@@ -14,8 +14,10 @@ pub(crate) fn run(http: SocketAddr, https: SocketAddr, backend: SocketAddr) -> a
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let hosts = Arc::new(HostTable { any: Some(host(vec![route(prefix(""), "web")])), ..HostTable::default() });
     let pool = Arc::new(pool("web", &[backend]));
-    let listener =
-        |at: SocketAddr, tls| Arc::new(Listener { vip: at.ip(), port: at.port(), tls, hosts: Arc::clone(&hosts) });
+    let listener = |at: SocketAddr, tls| {
+        let (hosts, settings) = (Arc::clone(&hosts), Arc::default());
+        Arc::new(Listener { vip: at.ip(), port: at.port(), tls, hosts, settings })
+    };
     let snapshot = Snapshot {
         generation: 1,
         listeners: vec![listener(http, None), listener(https, Some(Tls::default()))],

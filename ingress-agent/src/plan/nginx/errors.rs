@@ -1,0 +1,49 @@
+//! `custom-http-errors`, `default-backend`.
+
+use super::Found;
+use super::read::{Reader, Spoilt};
+use super::settings::Settings;
+use crate::model::policy::ErrorPages;
+use crate::model::snapshot::{ObjectName, PoolName, Protocol};
+
+pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings, found: &mut Found<'_>) -> Option<ErrorPages> {
+    let mut codes = settings.errors.clone();
+    if let Some(text) = reader.text("custom-http-errors") {
+        let read: Option<Vec<u16>> =
+            text.split(',').map(|c| c.trim().parse().ok().filter(|c| (400..600).contains(c))).collect();
+        match read {
+            Some(read) => codes = read,
+            None => reader.spoil("custom-http-errors", Spoilt::Ingress, "is not a list of statuses from 400 to 599"),
+        }
+    }
+    let own = reader.text("default-backend").and_then(|name| {
+        let name = ObjectName::new(reader.ingress.origin.name.namespace.as_str(), name);
+        let pool = first_port(found, &name);
+        if pool.is_none() {
+            reader.ignore("default-backend", "is not the name of a Service with a TCP port in its namespace");
+        }
+        pool
+    });
+    let pool = own.clone().or_else(|| first_port(found, settings.default_backend.as_ref()?));
+    if codes.is_empty() && own.is_none() {
+        return None;
+    }
+    codes.sort_unstable();
+    codes.dedup();
+    Some(ErrorPages {
+        codes,
+        pool,
+        stands_in: own.is_some(),
+        ingress: reader.ingress.origin.name.clone(),
+        service: String::new(),
+        service_port: String::new(),
+        intercept: !reader.flag("disable-proxy-intercept-errors", false),
+    })
+}
+
+fn first_port(found: &mut Found<'_>, name: &ObjectName) -> Option<PoolName> {
+    found.services.push(name.clone());
+    let service = found.facts.services.find(name)?;
+    let port = service.ports.iter().find(|p| p.protocol == Protocol::Tcp)?.port;
+    Some(PoolName { service: name.clone(), port, protocol: Protocol::Tcp, local: false })
+}

@@ -1,0 +1,48 @@
+//! `limit-rps`, `limit-rpm`, `limit-connections` and their kin.
+
+use std::time::Duration;
+
+use super::read::{Reader, Spoilt, ranges};
+use super::settings::Settings;
+use crate::model::policy::{Limits, Rate};
+
+/// How much more than the rate comes through at once, unless `limit-burst-multiplier` says otherwise.
+const BURST: u32 = 5;
+
+pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings) -> Option<Limits> {
+    let multiplier = reader.number("limit-burst-multiplier").filter(|m| *m > 0).unwrap_or(BURST);
+    let mut rates = Vec::new();
+    for (key, period) in [("limit-rps", Duration::from_secs(1)), ("limit-rpm", Duration::from_mins(1))] {
+        if let Some(rate) = count(reader, key) {
+            rates.push(Rate { every: period / rate, burst: rate.saturating_mul(multiplier) });
+        }
+    }
+    let connections = count(reader, "limit-connections");
+    if rates.is_empty() && connections.is_none() {
+        return None;
+    }
+    let mut exempt = Vec::new();
+    if let Some((key, text)) =
+        ["limit-allowlist", "limit-whitelist"].into_iter().find_map(|k| Some((k, reader.text(k)?)))
+    {
+        match ranges(text) {
+            Ok(ranges) => exempt = ranges,
+            Err(part) => reader.ignore(key, format!("contains `{part}`, which is no address or range")),
+        }
+    }
+    let owner = reader.ingress.origin.name.clone();
+    let (rate_status, connection_status) = (settings.rate_status, settings.connection_status);
+    Some(Limits { owner, rates, connections, exempt, rate_status, connection_status })
+}
+
+/// Negative and 0: no limit.
+fn count(reader: &mut Reader<'_>, key: &str) -> Option<u32> {
+    let text = reader.text(key)?;
+    match text.parse::<i64>() {
+        Ok(number) => u32::try_from(number).ok().filter(|n| *n > 0).map(|n| n.min(1_000_000)),
+        Err(_) => {
+            reader.spoil(key, Spoilt::Ingress, "is not a whole number");
+            None
+        }
+    }
+}

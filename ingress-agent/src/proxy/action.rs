@@ -1,0 +1,259 @@
+//! What a route does with a request that may pass: forward it, redirect it, or answer it. Holds no state of its own; what outlives it travels in the
+//! response's body.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::body::{Body, Kind, RequestBody};
+use super::client::Client;
+use super::compile::CompiledListener;
+use super::filters::{self, Rewritten};
+use super::hosts::CompiledRoute;
+use super::metrics::UpstreamError;
+use super::mirror;
+use super::policy::{self, Admitted, Reply, Sticky, View};
+use super::pools::{Prefer, WorkerPool};
+use super::record::Record;
+use super::reply::{After, page, response};
+use super::request::{self, Outgoing, RequestId};
+use super::routed::{asked_instead, hide, replied};
+use super::upstream::{self, Answer, Failure, Trace};
+use super::worker::Worker;
+use crate::model::policy::Canary;
+use crate::model::route::{Action, Filter, WeightedPool};
+
+/// The route's action. True beside the answer: it is ours, not a backend's.
+#[expect(clippy::too_many_arguments, reason = "one request's parts, which live in its caller")]
+pub(super) async fn answered(
+    client: &Rc<Client>,
+    listener: &CompiledListener,
+    view: &View<'_>,
+    request_id: &RequestId<'_>,
+    found: &Arc<CompiledRoute>,
+    admitted: Admitted,
+    body: Incoming,
+    mut record: Record,
+) -> (Response<Body>, bool) {
+    let worker = &client.worker;
+    let (parts, normalised, query) = (view.parts, view.path, view.parts.uri.query());
+    let route = &found.route;
+    record.open = admitted.open;
+    let weighted = match &route.action {
+        Action::Forward(pools) => pools,
+        Action::Respond(status) if status.is_success() => {
+            let mut headers = HeaderMap::with_capacity(2);
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            return (edited(response(*status, headers, Kind::Empty, record), found, None), true);
+        }
+        Action::Respond(status) => return (edited(page(*status, After::KeepAlive, record), found, None), true),
+        Action::Redirect(redirect) => {
+            let port = client.listener.port();
+            let location =
+                filters::location(redirect, route, client.scheme(), view.name, port, view.target(), normalised);
+            let mut response = page(redirect.status, After::KeepAlive, record);
+            match HeaderValue::try_from(location) {
+                Ok(location) => response.headers_mut().insert(header::LOCATION, location),
+                Err(_) => return (page_again(response, StatusCode::BAD_REQUEST), true),
+            };
+            return (edited(response, found, None), true);
+        }
+    };
+    let Some(choice) = choose(worker, found) else {
+        return (page(StatusCode::INTERNAL_SERVER_ERROR, After::KeepAlive, record), true);
+    };
+    if route.max_body.is_some_and(|most| hyper::body::Body::size_hint(&body).lower() > most) {
+        return (page(StatusCode::PAYLOAD_TOO_LARGE, After::Close, record), true);
+    }
+    let chosen = &weighted[choice];
+    let policy = route.policy.as_deref();
+    let host = view.origin.host.unwrap_or(view.authority);
+    let mut rewritten = Rewritten { target: Cow::Borrowed(view.target()), host: Cow::Borrowed(host) };
+    if found.edits_request {
+        filters::rewrite(&mut rewritten, &route.filters, route, normalised, query);
+        filters::rewrite(&mut rewritten, &chosen.filters, route, normalised, query);
+    }
+    let rewrite = policy.and_then(|p| p.rewrite.as_ref());
+    if let (Some(rewrite), Some(pattern)) = (rewrite, &found.rewrite)
+        && let Some(target) = policy::rewritten(rewrite, pattern, normalised, query)
+    {
+        if !target.starts_with('/') {
+            let reply = Reply::location(StatusCode::FOUND, &target);
+            return (edited(replied(reply, record), found, Some(chosen)), true);
+        }
+        rewritten.target = Cow::Owned(target);
+    }
+    let upgrade = request::upgrade(parts);
+    let Rewritten { target, host } = rewritten;
+    let origin = view.origin.told.then_some(view.origin);
+    let sticky = policy.and_then(|p| p.affinity.as_deref()).map(|affinity| (affinity, Sticky::read(affinity, view)));
+    let prefer = match (&sticky, policy.and_then(|p| p.hash_by.as_ref())) {
+        (Some((_, sticky)), _) => sticky.had.map(Prefer::Backend),
+        (None, Some(by)) => Some(Prefer::Hash(policy::hash(view.fill(&by.0).as_bytes()))),
+        (None, None) => None,
+    };
+    let id = request_id.again();
+    let mut outgoing = Outgoing { parts, client, target, host, request_id: id, upgrade, edited: None, origin, prefer };
+    let sets = &listener.settings.set;
+    let prefix = rewrite.and_then(|r| r.prefix.as_ref());
+    let basic = policy.is_some_and(|p| p.basic.is_some());
+    let told = !admitted.certificate.is_empty();
+    let fields = found.edits_request && edits_fields(route.filters.iter().chain(&chosen.filters));
+    if fields
+        || origin.is_some()
+        || prefix.is_some()
+        || basic
+        || admitted.external.is_some()
+        || told
+        || !sets.is_empty()
+    {
+        let mut headers = outgoing.headers();
+        filters::edit_request(&mut headers, &route.filters);
+        filters::edit_request(&mut headers, &chosen.filters);
+        if let Some(prefix) = prefix {
+            headers.insert("x-forwarded-prefix", prefix.clone());
+        }
+        if basic {
+            // The password was for us.
+            headers.remove(header::AUTHORIZATION);
+        }
+        if let Some(passed) = &admitted.external {
+            for name in &passed.dropped {
+                headers.remove(name);
+            }
+            for (name, value) in &passed.fields {
+                headers.insert(name.clone(), value.clone());
+            }
+        }
+        if !admitted.certificate.is_empty() {
+            policy::forget(&mut headers);
+            headers.extend(admitted.certificate.iter().cloned());
+        }
+        for (name, template) in sets {
+            if let Ok(value) = HeaderValue::try_from(view.fill(template)) {
+                headers.insert(name.clone(), value);
+            }
+        }
+        outgoing.edited = Some(headers);
+    }
+    let mut body = RequestBody::client(body, route.max_body);
+    for &(pool, parts_per_million) in &found.mirrors {
+        if worker.random() % 1_000_000 < u64::from(parts_per_million) {
+            mirror::send(client, pool, found, &outgoing, &mut body);
+        }
+    }
+    let mut trace = Trace::default();
+    let asked = Instant::now();
+    let pool = worker.pool(found.pools[choice].0).map(|main| match policy.and_then(|p| p.canary.as_deref()) {
+        Some(canaries) if !main.backends().is_empty() => canary(worker, found, canaries, view).unwrap_or(main),
+        _ => main,
+    });
+    let result = if let Some(pool) = &pool {
+        upstream::ask(worker, pool, route, &outgoing, body, &mut trace).await
+    } else {
+        worker.counters.errors[UpstreamError::NoBackend as usize].add(1);
+        Err(Failure::NoBackend)
+    };
+    if let Some(line) = &mut record.line {
+        line.pool = Some(chosen.pool.clone());
+        line.upstream = trace.backend;
+        line.upstream_time = asked.elapsed();
+        line.request_length += trace.received;
+        line.upstream_status = result.as_ref().map_or(0, |answer| answer.status.as_u16());
+    }
+    match result {
+        Ok(mut answer) => {
+            hide(listener, &mut answer.headers);
+            if let (Some((affinity, sticky)), Some(backend)) = (&sticky, trace.backend)
+                && let Some(cookie) = sticky.cookie(affinity, backend, view)
+            {
+                answer.headers.append(header::SET_COOKIE, cookie);
+            }
+            (deliver(client, answer, upgrade.is_some(), found, chosen, record), false)
+        }
+        Err(failure) => {
+            let after = match failure {
+                Failure::TooLarge | Failure::Client => After::Close,
+                _ => After::KeepAlive,
+            };
+            let answer = edited(page(failure.status(), after, record), found, Some(chosen));
+            let pages = policy.and_then(|p| p.errors.as_deref()).filter(|p| p.stands_in);
+            if let (Failure::NoBackend, Some(pages)) = (failure, pages)
+                && let Some(pool) = found.error_pool.and_then(|id| worker.pool(id))
+            {
+                let target = view.target().to_owned();
+                return (asked_instead(client, listener, view, found, pages, &pool, target, answer).await, false);
+            }
+            (answer, true)
+        }
+    }
+}
+
+/// The first canary that wants the request and has somebody to serve it.
+fn canary(worker: &Rc<Worker>, found: &CompiledRoute, canaries: &[Canary], view: &View<'_>) -> Option<Rc<WorkerPool>> {
+    let mut both = canaries.iter().zip(&found.canaries);
+    let (_, taker) = both.find(|(c, compiled)| compiled.takes(c, &view.parts.headers, || worker.random()))?;
+    worker.pool(taker.pool).filter(|pool| !pool.backends().is_empty())
+}
+
+fn deliver(
+    client: &Client,
+    answer: Answer,
+    wanted_upgrade: bool,
+    found: &CompiledRoute,
+    chosen: &WeightedPool,
+    record: Record,
+) -> Response<Body> {
+    let Answer { status, mut headers, kind, tunnel } = answer;
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(tunnel) = tunnel.filter(|_| wanted_upgrade) else {
+            return page(StatusCode::BAD_GATEWAY, After::KeepAlive, record);
+        };
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        client.tunnel_idle.set(found.route.timeouts.read);
+        client.tunnel.replace(Some(tunnel));
+        return edited(response(status, headers, Kind::Empty, record), found, Some(chosen));
+    }
+    edited(response(status, headers, kind, record), found, Some(chosen))
+}
+
+fn edited(mut response: Response<Body>, found: &CompiledRoute, chosen: Option<&WeightedPool>) -> Response<Body> {
+    if found.edits_response {
+        filters::edit_response(response.headers_mut(), &found.route.filters);
+        if let Some(chosen) = chosen {
+            filters::edit_response(response.headers_mut(), &chosen.filters);
+        }
+    }
+    response
+}
+
+/// The same record with another status.
+fn page_again(response: Response<Body>, status: StatusCode) -> Response<Body> {
+    page(status, After::KeepAlive, response.into_body().record)
+}
+
+fn edits_fields<'a>(mut filters: impl Iterator<Item = &'a Filter>) -> bool {
+    filters.any(|f| matches!(f, Filter::RequestHeaders(_)))
+}
+
+/// Which of the weighted pools; `None` where no weight is left.
+fn choose(worker: &Worker, found: &CompiledRoute) -> Option<usize> {
+    if found.total_weight == 0 {
+        return None;
+    }
+    if found.pools.len() == 1 {
+        return Some(0);
+    }
+    let mut draw = worker.random() % found.total_weight;
+    found.pools.iter().position(|&(_, weight)| {
+        let hit = draw < u64::from(weight);
+        draw = draw.saturating_sub(u64::from(weight));
+        hit
+    })
+}

@@ -1,0 +1,202 @@
+//! What a route's policy does to a request on its way: who may pass, what is answered at once, where it goes instead. Routes without a
+//! part pay a comparison for it.
+
+mod view;
+
+mod rewrite;
+
+mod limits;
+
+mod password;
+
+mod basic;
+
+mod external;
+
+mod cors;
+
+mod canary;
+
+mod affinity;
+
+mod errors;
+
+mod mutual;
+
+use std::time::Instant;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+
+pub(super) use affinity::{Sticky, digest, hash, spread};
+pub(super) use basic::Passwords;
+pub(super) use canary::CompiledCanary;
+pub(super) use cors::decorate;
+pub(super) use errors::question;
+pub(super) use external::{NAMES_HOLD, Passed};
+pub(super) use limits::{Limiter, Open};
+pub(super) use mutual::{Mutual, forget};
+pub(super) use rewrite::rewritten;
+pub(super) use view::{Origin, View};
+
+use super::worker::Worker;
+use crate::model::policy::{Block, FieldPattern, HttpsWhen, ListenerSettings, Policy};
+
+/// An answer without a backend.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) fields: Vec<(HeaderName, HeaderValue)>,
+    /// Without HSTS, as ingress-nginx sends what it answers before it looks further.
+    pub(super) bare: bool,
+    pub(super) empty: bool,
+}
+
+impl Reply {
+    fn new(status: StatusCode) -> Self {
+        Self { status, fields: Vec::new(), bare: false, empty: false }
+    }
+
+    pub(super) fn location(status: StatusCode, location: &str) -> Self {
+        match HeaderValue::try_from(location) {
+            Ok(location) => Self { fields: vec![(header::LOCATION, location)], ..Self::new(status) },
+            Err(_) => Self::new(StatusCode::BAD_REQUEST),
+        }
+    }
+}
+
+/// What a request that passes takes along.
+#[derive(Default)]
+pub(super) struct Admitted {
+    pub(super) external: Option<Passed>,
+    pub(super) open: Option<Open>,
+    /// What the backend is told of the client's certificate.
+    pub(super) certificate: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The order is nginx's: rewriting, limits, access, authentication.
+pub(super) async fn gate(
+    worker: &std::rc::Rc<Worker>,
+    policy: &Policy,
+    secured: bool,
+    view: &View<'_>,
+    now: Instant,
+) -> Result<Admitted, Reply> {
+    if let Some(reply) = at_once(policy, secured, view) {
+        return Err(reply);
+    }
+    let mut admitted = Admitted::default();
+    if let Some(limits) = &policy.limits {
+        admitted.open = worker.limiter.admit(limits, view.origin.address, now).map_err(Reply::new)?;
+    }
+    let by_address = policy.access.as_ref().map(|access| access.admits(view.origin.address));
+    if policy.satisfy_any {
+        if by_address == Some(true) {
+            return Ok(admitted);
+        }
+    } else if by_address == Some(false) {
+        return Err(Reply::new(StatusCode::FORBIDDEN));
+    }
+    if let Some(users) = &policy.basic {
+        match basic::check(worker, users, &view.parts.headers).await {
+            Ok(()) if policy.satisfy_any => return Ok(admitted),
+            Ok(()) => {}
+            Err(reply) if policy.satisfy_any && policy.external.is_some() => drop(reply),
+            Err(reply) => return Err(reply),
+        }
+    }
+    if let Some(external) = &policy.external {
+        admitted.external = Some(external::ask(worker, external, view).await?);
+    } else if policy.satisfy_any && policy.basic.is_none() && by_address == Some(false) {
+        return Err(Reply::new(StatusCode::FORBIDDEN));
+    }
+    Ok(admitted)
+}
+
+fn at_once(policy: &Policy, secured: bool, view: &View<'_>) -> Option<Reply> {
+    if let Some(redirect) = &policy.redirect {
+        let mut location = view.fill(&redirect.location);
+        if redirect.trim_slash && location.ends_with('/') {
+            location.pop();
+        }
+        return Some(Reply { bare: redirect.trim_slash, ..Reply::location(redirect.status, &location) });
+    }
+    if let Some(root) = &policy.app_root
+        && view.path == b"/"
+    {
+        return Some(Reply { bare: true, ..Reply::location(StatusCode::FOUND, &view.fill(root)) });
+    }
+    if let Some(cors) = &policy.cors
+        && view.parts.method == Method::OPTIONS
+        && cors::allowed(cors, &view.parts.headers).is_some()
+    {
+        return Some(Reply { empty: true, ..Reply::new(StatusCode::NO_CONTENT) });
+    }
+    let wanted = match policy.https.when {
+        HttpsWhen::Never => false,
+        HttpsWhen::Secured => secured,
+        HttpsWhen::Always => true,
+    };
+    if wanted && view.origin.scheme == "http" {
+        let host = view.origin.host.unwrap_or(view.authority);
+        let host = String::from_utf8_lossy(host);
+        let host = without_port(&host);
+        let target = view.target();
+        let trimmed = if policy.https.keep_slash { target } else { target.strip_suffix('/').unwrap_or(target) };
+        let status = StatusCode::from_u16(policy.https.status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
+        return Some(Reply::location(status, &format!("https://{host}{trimmed}")));
+    }
+    None
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
+        _ => host,
+    }
+}
+
+/// Patterns of a listener's settings, compiled.
+#[derive(Default)]
+pub(super) struct Blocked {
+    agents: Vec<Pattern>,
+    referers: Vec<Pattern>,
+}
+
+enum Pattern {
+    Exact(Box<str>),
+    Regex(regex::bytes::Regex),
+}
+
+impl Blocked {
+    pub(super) fn new(block: &Block) -> Self {
+        let compile = |patterns: &[FieldPattern]| {
+            let compiled = patterns.iter().filter_map(|pattern| match pattern {
+                FieldPattern::Exact(text) => Some(Pattern::Exact(text.as_str().into())),
+                FieldPattern::Regex { pattern, case_insensitive } => {
+                    super::hosts::expression(pattern, *case_insensitive).map(Pattern::Regex)
+                }
+            });
+            compiled.collect()
+        };
+        Self { agents: compile(&block.agents), referers: compile(&block.referers) }
+    }
+
+    pub(super) fn blocks(&self, settings: &ListenerSettings, address: std::net::IpAddr, headers: &HeaderMap) -> bool {
+        let within = settings.block.addresses.iter().any(|range| range.contains(&address));
+        let found = |patterns: &[Pattern], name: HeaderName| {
+            !patterns.is_empty() && {
+                let value = headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+                patterns.iter().any(|pattern| match pattern {
+                    Pattern::Exact(text) => text.as_bytes() == value,
+                    Pattern::Regex(regex) => regex.is_match(value),
+                })
+            }
+        };
+        within || found(&self.agents, header::USER_AGENT) || found(&self.referers, header::REFERER)
+    }
+}

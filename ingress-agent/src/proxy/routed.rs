@@ -1,0 +1,155 @@
+//! From a host to its answer: the route, what its policy lets pass, and what is shown instead of errors. The route's action itself stands in
+//! `action`.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::action::answered;
+use super::body::{Body, Kind, RequestBody};
+use super::client::Client;
+use super::compile::CompiledListener;
+use super::hosts::{CompiledRoute, Question};
+use super::policy::{self, Admitted, Reply, View};
+use super::pools::WorkerPool;
+use super::record::Record;
+use super::reply::{After, page, response};
+use super::request::{Outgoing, RequestId};
+use super::upstream::{self, Answer, Trace};
+use crate::model::policy::{ErrorPages, Policy};
+
+/// Finds the route, and has its policy say whether the request may go on. True beside the answer: without HSTS.
+pub(super) async fn routed(
+    client: &Rc<Client>,
+    listener: &CompiledListener,
+    view: &View<'_>,
+    request_id: &RequestId<'_>,
+    body: Incoming,
+    mut record: Record,
+) -> (Response<Body>, bool) {
+    let worker = &client.worker;
+    let parts = view.parts;
+    let query = parts.uri.query();
+    let question = Question { path: view.path, query, method: &parts.method, headers: &parts.headers };
+    let host = listener.hosts.host(view.name);
+    let Some((host, found)) = host.and_then(|host| Some((host, host.route(&question)?))) else {
+        return (page(StatusCode::NOT_FOUND, After::KeepAlive, record), false);
+    };
+    let (secured, found) = (host.source.secured, Arc::clone(found));
+    record.route = Some(Arc::clone(&found));
+    let mut certificate = Vec::new();
+    if let Some(mutual) = &host.mutual {
+        match if client.tls { client.certificate_for(mutual) } else { mutual.in_clear(&found, host.source.secured) } {
+            Ok(fields) => certificate = fields,
+            Err(reply) => return (replied(reply, record), true),
+        }
+    }
+    let Some(policy) = found.route.policy.as_deref() else {
+        let admitted = Admitted { certificate, ..Admitted::default() };
+        let (answer, _) = answered(client, listener, view, request_id, &found, admitted, body, record).await;
+        return (answer, false);
+    };
+    let mut admitted = match policy::gate(worker, policy, secured, view, record.started).await {
+        Ok(admitted) => admitted,
+        Err(reply) => {
+            let bare = reply.bare;
+            let answer = replied(reply, record);
+            let answer = instead(client, listener, view, &found, policy, answer, true).await;
+            return (policed(policy, view, answer), bare);
+        }
+    };
+    admitted.certificate = certificate;
+    let passed = admitted.external.as_ref().map(|p| (p.cookies.clone(), p.always));
+    let (answer, own) = answered(client, listener, view, request_id, &found, admitted, body, record).await;
+    let mut answer = instead(client, listener, view, &found, policy, answer, own).await;
+    if let Some((cookies, always)) = passed
+        && (always || [200, 201, 204, 206, 301, 302, 303, 304, 307, 308].contains(&answer.status().as_u16()))
+    {
+        for cookie in cookies {
+            answer.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+    }
+    (policed(policy, view, answer), false)
+}
+
+pub(super) fn replied(reply: Reply, record: Record) -> Response<Body> {
+    let mut answer = if reply.empty {
+        response(reply.status, HeaderMap::new(), Kind::Empty, record)
+    } else {
+        page(reply.status, After::KeepAlive, record)
+    };
+    for (name, value) in reply.fields {
+        answer.headers_mut().append(name, value);
+    }
+    answer
+}
+
+fn policed(policy: &Policy, view: &View<'_>, mut answer: Response<Body>) -> Response<Body> {
+    if let Some(cors) = &policy.cors {
+        policy::decorate(cors, &view.parts.headers, answer.headers_mut());
+    }
+    answer
+}
+
+/// The answer of another pool, where the policy wants it instead of an error. `own`: it is an answer of ours.
+async fn instead(
+    client: &Rc<Client>,
+    listener: &CompiledListener,
+    view: &View<'_>,
+    found: &Arc<CompiledRoute>,
+    policy: &Policy,
+    answer: Response<Body>,
+    own: bool,
+) -> Response<Body> {
+    let Some(pages) = policy.errors.as_deref() else { return answer };
+    let status = answer.status();
+    let wanted = (own || pages.intercept) && pages.codes.binary_search(&status.as_u16()).is_ok();
+    let Some(pool) = found.error_pool.filter(|_| wanted).and_then(|id| client.worker.pool(id)) else { return answer };
+    let target = view.parts.uri.query().map_or_else(|| "/".to_owned(), |query| format!("/?{query}"));
+    asked_instead(client, listener, view, found, pages, &pool, target, answer).await
+}
+
+/// Whoever is asked decides what is shown, but lets nobody pass: what was refused stays refused.
+#[expect(clippy::too_many_arguments, reason = "one request's parts, which live in its caller")]
+pub(super) async fn asked_instead(
+    client: &Rc<Client>,
+    listener: &CompiledListener,
+    view: &View<'_>,
+    found: &CompiledRoute,
+    pages: &ErrorPages,
+    pool: &WorkerPool,
+    target: String,
+    answer: Response<Body>,
+) -> Response<Body> {
+    let none = HeaderValue::from_static("");
+    let format = view.parts.headers.get(header::ACCEPT).unwrap_or(&none);
+    let status = answer.status();
+    let edited = Some(policy::question(pages, status.as_u16(), format, view));
+    let (host, target) = (Cow::Borrowed(view.authority), Cow::Owned(target));
+    let request_id = RequestId::Made([b'0'; 32]);
+    let (parts, origin, prefer) = (view.parts, None, None);
+    let outgoing = Outgoing { parts, client, target, host, request_id, upgrade: None, edited, origin, prefer };
+    let (worker, body) = (&client.worker, RequestBody::empty());
+    match upstream::ask(worker, pool, &found.route, &outgoing, body, &mut Trace::default()).await {
+        Ok(Answer { status: theirs, mut headers, kind, .. }) => {
+            hide(listener, &mut headers);
+            let refused =
+                matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && !theirs.is_client_error();
+            response(if refused { status } else { theirs }, headers, kind, answer.into_body().record)
+        }
+        Err(_) => answer,
+    }
+}
+
+pub(super) fn hide(listener: &CompiledListener, headers: &mut HeaderMap) {
+    if !listener.settings.pass_server {
+        headers.remove(header::SERVER);
+    }
+    for name in &listener.settings.hide {
+        headers.remove(name);
+    }
+}

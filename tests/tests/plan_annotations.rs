@@ -1,0 +1,99 @@
+//! Values of ingress-nginx's annotations that cannot be used: what they cost, and that their owner is told. Beyond the recorded cases:
+//! what could be smuggled through them into a header or past a check.
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use ingress_agent::model::route::Action;
+use ingress_agent::plan::{PlanOptions, plan};
+use ingress_agent::sources::SourceOptions;
+use ingress_agent::sources::store::Store;
+use serde_json::json;
+
+/// Of `shop.example/`: nothing, 503, or forwarded; and what was said.
+fn served(annotations: &[(&str, &str)]) -> (&'static str, String) {
+    let annotations: serde_json::Map<String, serde_json::Value> =
+        annotations.iter().map(|(k, v)| (format!("nginx.ingress.kubernetes.io/{k}"), (*v).into())).collect();
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let paths = json!([{"path": "/", "pathType": "ImplementationSpecific", "backend": backend}]);
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "nginx"},
+            "spec": {"controller": "k8s.io/ingress-nginx"}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"ports": [{"port": 80}]}},
+        {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {"name": "web", "namespace": "shop", "annotations": annotations},
+            "spec": {"ingressClassName": "nginx", "rules": [{"host": "shop.example", "http": {"paths": paths}}]}},
+    ]});
+    let mut store = Store::new(SourceOptions::default());
+    store.put("a.json", Ok(&list.to_string()));
+    let facts = store.publish(SystemTime::now(), &[]).expect("the first facts");
+    let options = PlanOptions {
+        controller_class: "k8s.io/ingress-nginx".to_owned(),
+        ingress_vips: vec!["192.0.2.1".parse().expect("an address")],
+        ..PlanOptions::default()
+    };
+    let snapshot = plan(&facts, &options, None).snapshot;
+    let mut said = String::new();
+    for rejection in &snapshot.rejections {
+        writeln!(said, "{rejection}").expect("a String takes all");
+    }
+    let host = snapshot.listeners[0].hosts.exact.get("shop.example");
+    let outcome = match host.and_then(|h| h.routes.first()).map(|r| &r.action) {
+        None => "nothing",
+        Some(Action::Respond(status)) if status.as_u16() == 503 => "503",
+        Some(Action::Forward(_)) => "forwarded",
+        Some(_) => "other",
+    };
+    (outcome, said)
+}
+
+#[test]
+fn what_cannot_be_used_costs_what_it_must() {
+    for (name, value, outcome, said) in [
+        // A line break in a value would be one in a header, or in a configuration.
+        ("permanent-redirect", "https://a.example\r\nSet-Cookie: a=b", "nothing", "control character"),
+        ("auth-realm", "a\nb", "nothing", "control character"),
+        ("upstream-vhost", "a\u{0}b", "nothing", "control character"),
+        ("session-cookie-path", "/a\u{7f}", "nothing", "control character"),
+        ("permanent-redirect", "https://a.example$request_uri", "nothing", "is not an address"),
+        ("upstream-vhost", "a b", "nothing", "is not a host"),
+        ("load-balance", "x", "nothing", "is neither"),
+        ("upstream-hash-by", "$secret", "nothing", "not known"),
+        // What was to protect an Ingress must not open it by being wrong.
+        ("allowlist-source-range", "10.0.0.0/8, x", "503", "no address or range"),
+        ("denylist-source-range", "10.0.0.0/33", "503", "no address or range"),
+        ("auth-url", "not a url", "503", "is not an address"),
+        ("auth-url", "http://$http_x/check", "503", "is not an address"),
+        ("auth-url", "http://a.example@b.example/check", "503", "is not an address"),
+        ("auth-url", "http://a.example/$nope", "503", "is not an address"),
+        ("auth-type", "basic", "503", "is missing"),
+        ("auth-type", "bearer", "nothing", "is not `basic`"),
+        ("custom-headers", "shop/none", "503", "is not the name of a ConfigMap"),
+        // The rest is passed over.
+        ("proxy-read-timeout", "60s", "forwarded", "is ignored"),
+        ("proxy-body-size", "5 m", "forwarded", "is ignored"),
+        ("rewrite-target", "/$1;bad{}", "forwarded", "is ignored"),
+        ("no-such-annotation", "x", "forwarded", "no-such-annotation"),
+    ] {
+        let (found, told) = served(&[(name, value)]);
+        assert_eq!(found, outcome, "{name}: {value:?}: {told}");
+        assert!(told.contains(said), "{name}: {value:?}: {told}");
+    }
+}
+
+#[test]
+fn a_secret_of_another_namespace_is_not_believed() {
+    let (found, told) = served(&[("auth-type", "basic"), ("auth-secret", "other/users")]);
+    assert_eq!(found, "503", "{told}");
+    assert!(told.contains("allow-cross-namespace-resources"), "{told}");
+}
+
+#[test]
+fn expressions_that_may_take_for_ever_or_all_memory_are_refused() {
+    for (pattern, outcome) in
+        [("(?=a)", "no"), ("(a)\\1", "no"), ("(a{1000}){1000}", "no"), ("(a+)+$", "yes"), ("[", "no")]
+    {
+        let (_, told) = served(&[("server-alias", &format!("~^{pattern}"))]);
+        assert_eq!(told.contains("is left out"), outcome == "no", "{pattern}: {told}");
+    }
+}
