@@ -46,7 +46,7 @@ fn recorded_requests_are_answered_alike() {
             (false, true, _) => wrong
                 .push(format!("{} {}: is answered alike, and is listed as deliberate", verdict.case, verdict.number)),
             (false, _, true) => {
-                wrong.push(format!("{} {}: is answered alike: take it off not-yet.yaml", verdict.case, verdict.number))
+                wrong.push(format!("{} {}: is answered alike: take it off not-yet.yaml", verdict.case, verdict.number));
             }
             _ => {}
         }

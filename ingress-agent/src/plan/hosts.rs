@@ -191,7 +191,8 @@ impl Host<'_> {
     fn routes(self, name: &HostFacts, built_in: [Option<&Arc<Route>>; 2]) -> VirtualHost {
         let rest = self.rest(name, built_in[0]);
         let (secured, client) = (self.secured, self.client.map(Arc::clone));
-        let host = if self.regex { self.expressions(rest, built_in[1]) } else { self.paths(rest, built_in[1]) };
+        let host =
+            if self.regex { self.expressions(rest, built_in[1]) } else { self.paths(rest.as_ref(), built_in[1]) };
         VirtualHost { secured, client, ..host }
     }
 
@@ -215,7 +216,7 @@ impl Host<'_> {
         }
     }
 
-    fn paths(self, rest: Option<Arc<Route>>, built_in: Option<&Arc<Route>>) -> VirtualHost {
+    fn paths(self, rest: Option<&Arc<Route>>, built_in: Option<&Arc<Route>>) -> VirtualHost {
         let mut routes: BTreeMap<Key<'_>, &Arc<Route>> =
             self.rules.iter().map(|(key, winner)| (*key, &winner.route)).collect();
         for route in self.rules.values().filter_map(|w| w.claim.unslashed.as_ref()) {
@@ -226,7 +227,7 @@ impl Host<'_> {
                 key => drop(routes.entry(key).or_insert(route)),
             }
         }
-        for route in rest.iter().chain(built_in) {
+        for route in rest.into_iter().chain(built_in) {
             routes.entry(key(&route.matches.path)).or_insert(route);
         }
         VirtualHost::new(routes.into_values().map(Arc::clone).collect())

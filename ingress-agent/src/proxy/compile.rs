@@ -317,10 +317,12 @@ fn asking(hosts: &HostTable) -> Vec<String> {
     names
 }
 
+type Way = (PoolId, Option<Arc<CompiledUpstream>>);
+
 /// Pools have a number for each way in which their backends are spoken to.
 #[derive(Default)]
 struct Ids {
-    by_name: HashMap<PoolName, Vec<(PoolId, Option<Arc<CompiledUpstream>>)>>,
+    by_name: HashMap<PoolName, Vec<Way>>,
     count: u32,
 }
 

@@ -191,13 +191,13 @@ impl Outgoing<'_> {
         map.insert(X_FORWARDED_SCHEME, scheme.clone());
         map.insert(X_SCHEME, scheme);
         if let Some(origin) = self.origin {
-            self.told(origin, &mut map);
+            Self::told(origin, &mut map);
         }
         map
     }
 
     /// A trusted proxy knows better.
-    fn told(&self, origin: &Origin<'_>, map: &mut HeaderMap) {
+    fn told(origin: &Origin<'_>, map: &mut HeaderMap) {
         let address = origin.address.to_string();
         for (name, value) in [
             (X_REAL_IP, &*address),

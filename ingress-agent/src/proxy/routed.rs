@@ -128,7 +128,12 @@ pub(super) async fn asked_instead(
     let none = HeaderValue::from_static("");
     let format = view.parts.headers.get(header::ACCEPT).unwrap_or(&none);
     let status = answer.status();
-    let edited = Some(policy::question(pages, status.as_u16(), format, view));
+    let mut fields = policy::question(pages, status.as_u16(), format, view);
+    if found.route.policy.as_ref().is_some_and(|policy| policy.basic.is_some()) {
+        // The password was for us.
+        fields.remove(header::AUTHORIZATION);
+    }
+    let edited = Some(fields);
     let (host, target) = (Cow::Borrowed(view.authority), Cow::Owned(target));
     let request_id = RequestId::Made([b'0'; 32]);
     let (parts, origin, prefer) = (view.parts, None, None);

@@ -215,7 +215,7 @@ fn object(mut value: Value, place: &str, options: &SourceOptions, to: &mut Conte
         }
         ("v1", "Secret") => place.read(&value, "Secret", true, to, |o: &Secret, n| Some(secret(o, n))),
         ("v1", "ConfigMap") => {
-            place.read(&value, "ConfigMap", true, to, |o: &ConfigMap, n| Some(Ok(config_map(o, n, options))))
+            place.read(&value, "ConfigMap", true, to, |o: &ConfigMap, n| Some(Ok(config_map(o, n, options))));
         }
         ("sluicegate.io/v1alpha1", "VirtualIPPool") => {
             place.read(&value, "VirtualIPPool", false, to, |o: &VirtualIpPool, n| {

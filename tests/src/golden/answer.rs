@@ -19,7 +19,7 @@ pub struct Answer {
     pub version: String,
     /// Messages after a 101; `<closed>`, `<timeout>`.
     pub messages: Vec<String>,
-    /// RST_STREAM's or GOAWAY's code.
+    /// The code of `RST_STREAM` or GOAWAY.
     pub reset: Option<u32>,
     pub tls_error: Option<String>,
     pub refused: bool,

@@ -1,6 +1,7 @@
 //! The client of the recordings: exact bytes over TCP or TLS, and every answer as it came. `../shared/golden/echo/recorder.py` is what this
 //! reproduces.
 
+use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
@@ -171,10 +172,11 @@ impl Ask<'_> {
         let word = |name| self.text(name).unwrap_or_default();
         let mut head = format!("{} {} HTTP/{version}\r\n", word("method"), word("path"));
         if let Some(host) = self.text("host") {
-            head += &format!("Host: {host}\r\n");
+            // Writing to a String cannot fail.
+            let _ = write!(head, "Host: {host}\r\n");
         }
         for (name, value) in self.fields() {
-            head += &format!("{name}: {value}\r\n");
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         let mut body = Vec::new();
         if let Some(content) = self.body() {
@@ -192,7 +194,7 @@ impl Ask<'_> {
                 }
                 body.extend(b"0\r\n\r\n");
             } else {
-                head += &format!("Content-Length: {}\r\n", content.len());
+                let _ = write!(head, "Content-Length: {}\r\n", content.len());
                 body = content;
             }
         }
@@ -347,12 +349,11 @@ fn answer(stream: &mut Stream, buffer: &mut Buffer, method: &str) -> Answer {
             answer.end = Some("truncated");
         }
     } else if let Some(length) = length {
-        match buffer.take(stream, length) {
-            Ok(whole) => body = whole,
-            Err(_) => {
-                body = std::mem::take(&mut buffer.0);
-                answer.end = Some("truncated");
-            }
+        if let Ok(whole) = buffer.take(stream, length) {
+            body = whole;
+        } else {
+            body = std::mem::take(&mut buffer.0);
+            answer.end = Some("truncated");
         }
     } else {
         while buffer.fill(stream).is_ok() {}

@@ -174,7 +174,8 @@ fn fields(request: &Value, expect: &Value, answer: &Answer, to: &mut Differences
             _ => false,
         };
         // Which of several backends it was is compared over the case.
-        if !same && !(name == "x-backend" && w.is_some() && g.is_some()) {
+        let either = name == "x-backend" && w.is_some() && g.is_some();
+        if !same && !either {
             to.push(format!("{name}: {}, recorded {}", listed(g), listed(w)));
         }
     }
@@ -234,7 +235,7 @@ fn body(expect: &Value, answer: &Answer, to: &mut Differences) {
 fn certificate(wanted: &Value, answer: &Answer, to: &mut Differences) {
     let subject = wanted["subject"].as_str().unwrap_or_default();
     if subject.contains("Fake Certificate") {
-        let own = answer.certificate.as_ref().is_some_and(|c| !c["cn"].as_str().unwrap_or_default().ends_with(".test"));
+        let own = answer.certificate.as_ref().is_some_and(|c| !c["cn"].as_str().unwrap_or_default().contains(".test"));
         if !own {
             to.push(format!("certificate {:?}, recorded the default one", answer.certificate));
         }

@@ -1,6 +1,7 @@
 //! The backends of the recordings: they show what reached them and do what a request's fields ask. Bytes are kept as they come, one
 //! character a byte. `../shared/golden/echo/main.go` is what these reproduce.
 
+use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -93,13 +94,13 @@ impl Backend {
         }
         let tls = json!({"sni": session.server_name().unwrap_or_default(), "client_cn": common_name(&session)});
         let mut stream = StreamOwned::new(session, stream);
-        self.serve(&mut stream, Some(tls), |_| Ok(()))
+        self.serve(&mut stream, Some(&tls), |_| Ok(()))
     }
 
     fn serve<S: Read + Write>(
         &self,
         stream: &mut S,
-        tls: Option<Value>,
+        tls: Option<&Value>,
         reset: impl Fn(&mut S) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut buffer = Buffer::default();
@@ -111,7 +112,7 @@ impl Backend {
                 stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
             let (body, complete) = buffer.body(stream, &fields);
-            let seen = self.seen(method, target, proto, &fields, &body, tls.as_ref());
+            let seen = self.seen(method, target, proto, &fields, &body, tls);
             self.log.add(seen.clone());
             if !complete {
                 return Ok(());
@@ -199,10 +200,11 @@ impl Backend {
         let mut typed = false;
         for (name, value) in fields {
             if name.eq_ignore_ascii_case(&format!("{prefix}Set")) {
-                extra += &format!("{value}\r\n");
+                // Writing to a String cannot fail.
+                let _ = write!(extra, "{value}\r\n");
                 typed |= value.to_ascii_lowercase().starts_with("content-type:");
             } else if name.eq_ignore_ascii_case(&format!("{prefix}Bighdr")) {
-                extra += &format!("X-Big: {}\r\n", "b".repeat(value.parse().unwrap_or(0)));
+                let _ = write!(extra, "X-Big: {}\r\n", "b".repeat(value.parse().unwrap_or(0)));
             }
         }
         let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("");
@@ -211,14 +213,14 @@ impl Backend {
             head += "Content-Type: application/json\r\n";
         }
         if !extra.contains("X-Backend:") {
-            head += &format!("X-Backend: {}\r\n", self.name);
+            let _ = write!(head, "X-Backend: {}\r\n", self.name);
         }
         head += &extra;
         let bodiless = method == "HEAD" || status == 204 || status == 304;
         let mut wire = Vec::new();
         match action {
             "chunked" if !bodiless => {
-                head += &format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", out.len());
+                let _ = write!(head, "Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", out.len());
                 wire.extend(latin1(&head));
                 wire.extend(&out);
                 wire.extend(b"\r\n0\r\n\r\n");
@@ -230,7 +232,7 @@ impl Backend {
                 return Ok(false);
             }
             "drip" => {
-                head += &format!("Content-Length: {}\r\n\r\n", out.len());
+                let _ = write!(head, "Content-Length: {}\r\n\r\n", out.len());
                 stream.write_all(&latin1(&head))?;
                 for piece in out.chunks(out.len() / 3 + 1) {
                     stream.write_all(piece)?;
@@ -241,7 +243,7 @@ impl Backend {
             }
             _ => {
                 if status != 204 {
-                    head += &format!("Content-Length: {}\r\n", out.len());
+                    let _ = write!(head, "Content-Length: {}\r\n", out.len());
                 }
                 wire.extend(latin1(&(head + "\r\n")));
                 if !bodiless {
@@ -287,7 +289,11 @@ pub fn echo(seen: &Value) -> Vec<u8> {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        let _ = write!(out, "{byte:02x}");
+    }
+    out
 }
 
 /// One byte a character.

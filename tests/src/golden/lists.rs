@@ -2,6 +2,7 @@
 //! accept, and those whose behaviour is not built yet. Both may only hold what truly differs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -61,7 +62,8 @@ impl Lists {
             # `UPDATE_GOLDEN=1 cargo test -p ingress-tests --test proxy_golden` writes this; read the difference before you commit it.\n"
             .to_owned();
         for (case, numbers) in by_case {
-            text += &format!("{case}: \"{}\"\n", numbers.join(" "));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{case}: \"{}\"\n", numbers.join(" "));
         }
         if failing.is_empty() {
             text += "{}\n";

@@ -5,12 +5,9 @@ use super::template::template;
 use crate::model::policy::{Affinity, HashBy};
 
 pub(super) fn cookie(reader: &mut Reader<'_>) -> Option<Affinity> {
-    match reader.text("affinity")? {
-        "cookie" => {}
-        _ => {
-            reader.ignore("affinity", "is not `cookie`");
-            return None;
-        }
+    if reader.text("affinity")? != "cookie" {
+        reader.ignore("affinity", "is not `cookie`");
+        return None;
     }
     let word = |reader: &mut Reader<'_>, key: &str| {
         let text = reader.text(key)?;

@@ -24,12 +24,11 @@ pub(super) fn response(reader: &mut Reader<'_>, settings: &Settings, found: &mut
     for (name, value) in &map.data {
         let allowed = settings.response_headers.contains(&name.to_ascii_lowercase());
         let pair = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::try_from(value.trim()).ok());
-        match pair.filter(|_| allowed) {
-            Some(pair) => edits.set.push(pair),
-            None => {
-                let why = if allowed { "is not a field" } else { "is not among `global-allowed-response-headers`" };
-                reader.spoil("custom-headers", Spoilt::Denied, format!("has `{name}`, which {why}"));
-            }
+        if let Some(pair) = pair.filter(|_| allowed) {
+            edits.set.push(pair);
+        } else {
+            let why = if allowed { "is not a field" } else { "is not among `global-allowed-response-headers`" };
+            reader.spoil("custom-headers", Spoilt::Denied, format!("has `{name}`, which {why}"));
         }
     }
     Some(Filter::ResponseHeaders(edits))

@@ -38,11 +38,9 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings) -> Option<Limit
 /// Negative and 0: no limit.
 fn count(reader: &mut Reader<'_>, key: &str) -> Option<u32> {
     let text = reader.text(key)?;
-    match text.parse::<i64>() {
-        Ok(number) => u32::try_from(number).ok().filter(|n| *n > 0).map(|n| n.min(1_000_000)),
-        Err(_) => {
-            reader.spoil(key, Spoilt::Ingress, "is not a whole number");
-            None
-        }
-    }
+    let Ok(number) = text.parse::<i64>() else {
+        reader.spoil(key, Spoilt::Ingress, "is not a whole number");
+        return None;
+    };
+    u32::try_from(number).ok().filter(|n| *n > 0).map(|n| n.min(1_000_000))
 }

@@ -189,6 +189,9 @@ pub(super) struct Found<'a> {
     pub(super) services: Vec<ObjectName>,
 }
 
+/// Certificates in DER.
+type Chain = Vec<Vec<u8>>;
+
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     secrets: Vec<(ObjectName, Option<Arc<SecretFacts>>)>,
@@ -214,7 +217,7 @@ impl<'a> Found<'a> {
     }
 
     /// `ca.crt` of a Secret, each certificate in DER, and its own certificate with key.
-    fn pair(&mut self, name: &ObjectName) -> (Option<Vec<Vec<u8>>>, Option<(Vec<Vec<u8>>, Vec<u8>)>) {
+    fn pair(&mut self, name: &ObjectName) -> (Option<Chain>, Option<(Chain, Vec<u8>)>) {
         let plain = self.secret(name);
         let certificate = self.facts.certificates.find(name).cloned();
         self.seen.certificates.push((name.clone(), certificate.clone()));

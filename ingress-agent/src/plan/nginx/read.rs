@@ -53,13 +53,11 @@ impl<'a> Reader<'a> {
     /// Seconds, as ingress-nginx has them: a bare number, of which 0 and less mean nothing.
     pub(super) fn seconds(&mut self, key: &str) -> Option<Duration> {
         let text = self.text(key)?;
-        match text.parse().ok().filter(|n: &u64| *n > 0) {
-            Some(seconds) => Some(Duration::from_secs(seconds)),
-            None => {
-                self.ignore(key, "is not a number of seconds");
-                None
-            }
+        let seconds = text.parse().ok().filter(|n: &u64| *n > 0).map(Duration::from_secs);
+        if seconds.is_none() {
+            self.ignore(key, "is not a number of seconds");
         }
+        seconds
     }
 
     /// It changes nothing.
@@ -109,6 +107,7 @@ pub(super) fn flag(text: &str) -> Option<bool> {
 }
 
 /// nginx's sizes: bytes, or with `k`, `m`, `g`. 0 is no limit.
+#[expect(clippy::option_option, reason = "no size, and a size that is no limit")]
 pub(super) fn size(text: &str) -> Option<Option<u64>> {
     let (digits, unit) = match text.char_indices().next_back()? {
         (end, 'k' | 'K') => (&text[..end], 1 << 10),

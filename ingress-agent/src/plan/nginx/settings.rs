@@ -56,12 +56,12 @@ impl Values<'_> {
         let text = self.text(key)?.to_owned();
         let value = if plain(&text) { read(&text) } else { None };
         if value.is_none() {
-            self.ignore(key, format!("`{text}` is not {what}"));
+            self.ignore(key, &format!("`{text}` is not {what}"));
         }
         value
     }
 
-    fn ignore(&mut self, key: &str, reason: String) {
+    fn ignore(&mut self, key: &str, reason: &str) {
         if let Some(map) = self.map {
             self.rejections.push(map.origin.warn(
                 "ConfigMap",
@@ -111,7 +111,7 @@ impl Values<'_> {
             };
             match pattern {
                 Some(pattern) => patterns.push(pattern),
-                None => self.ignore(key, format!("`{text}` is not a regular expression")),
+                None => self.ignore(key, &format!("`{text}` is not a regular expression")),
             }
         }
         patterns
@@ -193,7 +193,7 @@ fn listener(v: &mut Values<'_>, facts: &Facts) -> ListenerSettings {
         if settings.trusted.is_empty() {
             v.ignore(
                 "use-forwarded-headers",
-                "names nobody who is believed, since `proxy-real-ip-cidr` is empty: say there which addresses your proxies have".to_owned(),
+                "names nobody who is believed, since `proxy-real-ip-cidr` is empty: say there which addresses your proxies have",
             );
         }
     }
@@ -221,7 +221,7 @@ fn filled(v: &mut Values<'_>, facts: &Facts, key: &str) -> Vec<(HeaderName, Temp
     for (name, value) in named(v, facts, key) {
         match template(&value) {
             Ok(value) => fields.push((name, value)),
-            Err(variable) => v.ignore(key, format!("{name} has {variable}, which is not known here")),
+            Err(variable) => v.ignore(key, &format!("{name} has {variable}, which is not known here")),
         }
     }
     fields
@@ -233,14 +233,14 @@ fn named(v: &mut Values<'_>, facts: &Facts, key: &str) -> Vec<(HeaderName, Strin
     let found =
         text.split_once('/').and_then(|(namespace, name)| facts.config_maps.find(&ObjectName::new(namespace, name)));
     let Some(found) = found else {
-        v.ignore(key, format!("there is no ConfigMap {text}"));
+        v.ignore(key, &format!("there is no ConfigMap {text}"));
         return Vec::new();
     };
     let mut fields = Vec::new();
     for (name, value) in &found.data {
         match HeaderName::from_bytes(name.as_bytes()) {
             Ok(name) if plain(value.trim()) => fields.push((name, value.trim().to_owned())),
-            _ => v.ignore(key, format!("`{name}` of ConfigMap {text} is not a field that can be sent")),
+            _ => v.ignore(key, &format!("`{name}` of ConfigMap {text} is not a field that can be sent")),
         }
     }
     fields

@@ -1,6 +1,7 @@
 //! The cookie that keeps a client at its backend, and hashing. Which backend it is stands in the cookie as a digest of its address: the client
 //! learns no address, and a cookie that was made up leads to a backend as any other.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use http::HeaderValue;
@@ -35,11 +36,12 @@ impl Sticky {
         let mut text = format!("{}={:016x}|{digest:016x}", affinity.cookie, spread(digest));
         if let Some(seconds) = affinity.expires {
             let at = std::time::SystemTime::now() + std::time::Duration::from_secs(seconds);
-            text += &format!("; Expires={}", httpdate::fmt_http_date(at));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "; Expires={}", httpdate::fmt_http_date(at));
         }
         for (name, value) in [("Max-Age", &affinity.max_age), ("Domain", &affinity.domain), ("Path", &affinity.path)] {
             if let Some(value) = value {
-                text += &format!("; {name}={value}");
+                let _ = write!(text, "; {name}={value}");
             }
         }
         if affinity.secure.unwrap_or(view.origin.scheme == "https") {
@@ -50,13 +52,13 @@ impl Sticky {
         if let Some(same_site) = &affinity.same_site
             && !(affinity.conditional_none && same_site.eq_ignore_ascii_case("none") && misreads_none(agent))
         {
-            text += &format!("; SameSite={same_site}");
+            let _ = write!(text, "; SameSite={same_site}");
         }
         HeaderValue::try_from(text).ok()
     }
 }
 
-/// Browsers that take SameSite=None for Strict: old WebKit and Chrome 51 to 66.
+/// Browsers that take `SameSite=None` for `Strict`: old `WebKit` and Chrome 51 to 66.
 fn misreads_none(agent: &str) -> bool {
     let chrome = agent.split_once("Chrome/").map(|(_, v)| v).and_then(|v| v.split('.').next()?.parse().ok());
     chrome.is_some_and(|v: u32| (51..=66).contains(&v))

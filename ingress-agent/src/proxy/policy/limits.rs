@@ -82,14 +82,13 @@ impl Limiter {
         let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
         let first = (key >> 8) as usize % (SLOTS / WAYS) * WAYS;
         let ways = &mut slots[first..first + WAYS];
-        let slot = match ways.iter().position(|slot| slot.key == key) {
-            Some(at) => &mut ways[at],
-            None => {
-                // Free places have the earliest arrival of all.
-                let Some(oldest) = ways.iter_mut().min_by_key(|slot| slot.arrival) else { return true };
-                *oldest = Slot { key, arrival: 0 };
-                oldest
-            }
+        let slot = if let Some(at) = ways.iter().position(|slot| slot.key == key) {
+            &mut ways[at]
+        } else {
+            // Free places have the earliest arrival of all.
+            let Some(oldest) = ways.iter_mut().min_by_key(|slot| slot.arrival) else { return true };
+            *oldest = Slot { key, arrival: 0 };
+            oldest
         };
         let arrival = slot.arrival.max(now);
         if arrival - now > every.saturating_mul(u64::from(rate.burst)) {

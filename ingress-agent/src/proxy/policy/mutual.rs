@@ -113,7 +113,7 @@ pub(in crate::proxy) fn forget(headers: &mut HeaderMap) {
 /// RFC 2253: the most specific part first.
 fn name(name: &X509Name<'_>) -> String {
     let mut parts: Vec<String> = Vec::new();
-    for part in name.iter_rdn().flat_map(|rdn| rdn.iter()) {
+    for part in name.iter_rdn().flat_map(x509_parser::x509::RelativeDistinguishedName::iter) {
         let kind = x509_parser::objects::oid2abbrev(part.attr_type(), x509_parser::objects::oid_registry());
         let kind = kind.map_or_else(|_| part.attr_type().to_string(), str::to_owned);
         let value = part.as_str().unwrap_or_default();

@@ -33,17 +33,14 @@ fn expand(text: &str, captures: &regex::bytes::Captures<'_>, out: &mut Vec<u8>) 
     let mut rest = text.as_bytes();
     while let Some(at) = rest.iter().position(|&b| b == b'$') {
         out.extend_from_slice(&rest[..at]);
-        match rest.get(at + 1) {
-            Some(digit @ b'1'..=b'9') => {
-                if let Some(group) = captures.get(usize::from(digit - b'0')) {
-                    out.extend_from_slice(group.as_bytes());
-                }
-                rest = &rest[at + 2..];
+        if let Some(digit @ b'1'..=b'9') = rest.get(at + 1) {
+            if let Some(group) = captures.get(usize::from(digit - b'0')) {
+                out.extend_from_slice(group.as_bytes());
             }
-            _ => {
-                out.push(b'$');
-                rest = &rest[at + 1..];
-            }
+            rest = &rest[at + 2..];
+        } else {
+            out.push(b'$');
+            rest = &rest[at + 1..];
         }
     }
     out.extend_from_slice(rest);
