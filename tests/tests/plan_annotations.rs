@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use ingress_agent::model::class_rule::ClassRule;
 use ingress_agent::model::route::Action;
 use ingress_agent::plan::{PlanOptions, plan};
 use ingress_agent::sources::SourceOptions;
@@ -28,7 +29,7 @@ fn served(annotations: &[(&str, &str)]) -> (&'static str, String) {
     store.put("a.json", Ok(&list.to_string()));
     let facts = store.publish(SystemTime::now(), &[]).expect("the first facts");
     let options = PlanOptions {
-        controller_class: "k8s.io/ingress-nginx".to_owned(),
+        classes: ClassRule { controller: "k8s.io/ingress-nginx".to_owned(), ..ClassRule::default() },
         ingress_vips: vec!["192.0.2.1".parse().expect("an address")],
         ..PlanOptions::default()
     };
