@@ -4,6 +4,8 @@
 //! The input is a set of addresses. Today the plan's set comes straight in; with VRRP an election stands between, on this
 //! same thread, and the rest stays. This room never decides who should hold an address, and never asks Kubernetes.
 
+mod vrrp;
+
 mod schedule;
 
 mod frame;
