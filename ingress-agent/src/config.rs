@@ -4,6 +4,9 @@
 mod uplink;
 
 mod value;
+
+mod vrrp;
+
 mod webhook;
 
 use std::net::SocketAddr;
@@ -12,6 +15,7 @@ use std::time::Duration;
 
 use crate::admin::AdminOptions;
 use crate::args::RunArgs;
+use crate::checks::Check;
 use crate::dataplane::{DataplaneOptions, XdpMode};
 use crate::model::snapshot::ObjectName;
 use crate::plan::{Hold, PlanOptions};
@@ -37,6 +41,8 @@ pub struct Config {
     /// At least one worker.
     pub proxy: ProxyOptions,
     pub vips: VipOptions,
+    /// What else must work here before this node holds addresses.
+    pub checks: Vec<Check>,
     pub admin: AdminOptions,
     pub drain_timeout: Duration,
 }
@@ -68,7 +74,9 @@ impl Config {
             tcp_services: r.object("--tcp-services-configmap", args.tcp_services_configmap.as_ref()),
             udp_services: r.object("--udp-services-configmap", args.udp_services_configmap.as_ref()),
         };
-        let plan = plan(&mut r, args, &vip_interface);
+        let elected = vrrp::parse(&mut r, &args.vrrp);
+        let election = elected.as_ref().map(|e| e.plan.clone());
+        let plan = PlanOptions { election, ..plan(&mut r, args, &vip_interface) };
         let source = source(&mut r, args, plan.default_certificate.clone());
         let config = Self {
             status: status(&source, &plan.node),
@@ -78,7 +86,12 @@ impl Config {
             plan,
             dataplane: dataplane(&mut r, args, interfaces),
             proxy: proxy(&mut r, args),
-            vips: VipOptions { interface: vip_interface, proc_sys: proc_sys(&mut r, args) },
+            vips: VipOptions {
+                interface: vip_interface,
+                proc_sys: proc_sys(&mut r, args),
+                vrrp: elected.as_ref().map(|e| e.vips.clone()),
+            },
+            checks: elected.map(|e| e.checks).unwrap_or_default(),
             admin: admin(&mut r, args),
             drain_timeout: r.read("--drain-timeout", &args.drain_timeout, value::duration).unwrap_or_default(),
         };
@@ -217,6 +230,7 @@ fn plan(r: &mut Reader, args: &RunArgs, vip_interface: &str) -> PlanOptions {
         default_backend: r.object("--default-backend-service", args.default_backend_service.as_ref()),
         snat,
         hold: hold(r, &args.hold_vips),
+        election: None,
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::elections::ElectionsStatus;
 use super::query::{Readings, Room};
 use crate::model::rejection::{Rejection, Severity};
 use crate::model::snapshot::{BackendState, Forwarding, Frontend, FrontendKind, Pool, PoolName};
@@ -30,6 +31,8 @@ pub struct Status {
     pub vip_interface: String,
     pub vip_link: String,
     pub vips: Vec<VipStatus>,
+    #[serde(default)]
+    pub elections: ElectionsStatus,
     pub services: Vec<ServiceStatus>,
     pub flows: u64,
     pub flow_capacity: u64,
@@ -177,7 +180,7 @@ impl Status {
             node: r.node.clone(),
             ready: r.not_ready.is_empty(),
             not_ready: r.not_ready.clone(),
-            notes: r.notes.clone(),
+            notes: r.notes.iter().chain(&r.elections.notes).cloned().collect(),
             source: source(r),
             uptime_seconds: r.started.elapsed().as_secs(),
             planned_generation: r.snapshot.generation,
@@ -186,6 +189,7 @@ impl Status {
             vip_interface: r.holding.interface.clone(),
             vip_link: r.holding.link.describe().into(),
             vips: vips(r),
+            elections: ElectionsStatus::of(&r.elections),
             services: services(r),
             flows: r.l4.flows,
             flow_capacity: r.l4.flow_capacity,

@@ -1,6 +1,7 @@
 //! What a person reads.
 
 use super::*;
+use crate::admin::elections::ElectionsStatus;
 use crate::admin::status::{BackendStatus, RejectionStatus, SourceStatus, VerdictStatus, VipStatus};
 
 fn sample(packets: u64) -> Status {
@@ -28,6 +29,7 @@ fn sample(packets: u64) -> Status {
             fault: Some("no".into()),
             claimed_by: None,
         }],
+        elections: ElectionsStatus::default(),
         services: vec![ServiceStatus {
             frontend: "tcp 203.0.113.1:80".into(),
             owner: "shop/web".into(),

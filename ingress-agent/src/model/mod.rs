@@ -11,6 +11,8 @@ pub mod rejection;
 
 pub mod traffic;
 
+pub mod election;
+
 pub mod holding;
 
 pub mod report;

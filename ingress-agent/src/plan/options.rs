@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::election::ElectionOptions;
 use crate::model::snapshot::ObjectName;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct PlanOptions {
     /// Source addresses towards `nat` backends; the first of the VIP's family is used, and without one the VIP itself.
     pub snat: Vec<IpAddr>,
     pub hold: Hold,
+    /// Which node holds what is found out by elections; `None`: every node holds all that it may.
+    pub election: Option<ElectionOptions>,
 }
 
 /// Which of the addresses this node holds.
@@ -75,6 +78,7 @@ impl Default for PlanOptions {
             default_backend: None,
             snat: Vec::new(),
             hold: Hold::All,
+            election: None,
         }
     }
 }

@@ -4,3 +4,7 @@
 pub(super) mod packet;
 
 mod machine;
+
+pub(super) mod election;
+
+pub(super) mod socket;

@@ -231,9 +231,22 @@ pub(crate) fn split_ipv4(packet: &[u8]) -> Result<(Envelope, &[u8]), Reject> {
     let header = packet.get(..20).ok_or(Reject::Truncated)?;
     let header_len = usize::from(header[0] & 0xf) * 4;
     let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    let payload = packet.get(header_len.max(20)..total.min(packet.len())).ok_or(Reject::Truncated)?;
+    // An advert is never so long that it comes in fragments: more of them (0x20) or an offset.
+    if header[6] & 0x3f != 0 || header[7] != 0 {
+        return Err(Reject::Truncated);
+    }
+    let payload = packet.get(header_len.max(20)..total).ok_or(Reject::Truncated)?;
     let at = |i: usize| Ipv4Addr::new(header[i], header[i + 1], header[i + 2], header[i + 3]);
     Ok((Envelope { source: at(12).into(), destination: at(16).into(), hop_limit: header[8] }, payload))
+}
+
+/// Header and payload of an IPv6 packet whose first next header is VRRP.
+pub(crate) fn split_ipv6(packet: &[u8]) -> Result<(Envelope, &[u8]), Reject> {
+    let header = packet.get(..40).ok_or(Reject::Truncated)?;
+    let end = 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let payload = packet.get(40..end).ok_or(Reject::Truncated)?;
+    let at = |i: usize| header.get(i..i + 16).and_then(address).ok_or(Reject::Truncated);
+    Ok((Envelope { source: at(8)?, destination: at(24)?, hop_limit: header[7] }, payload))
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

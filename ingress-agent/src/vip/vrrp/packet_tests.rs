@@ -131,8 +131,10 @@ fn hostile_bytes_do_no_harm() {
     };
     for len in (0..2000).map(|n| n % 70) {
         let packet: Vec<u8> = (0..len).map(|_| next()).collect();
-        if let Ok((envelope, payload)) = split_ipv4(&packet) {
-            let _ = Advert::decode(payload, &envelope);
+        for split in [split_ipv4(&packet), split_ipv6(&packet)] {
+            if let Ok((envelope, payload)) = split {
+                let _ = Advert::decode(payload, &envelope);
+            }
         }
         let _ = Advert::decode(&resum([&[0x31, 1, 1, next() % 4][..], &[0; 4], &packet].concat()), &envelope(SOURCE, GROUP));
     }
@@ -146,4 +148,20 @@ fn ipv4_header_is_split_off() {
     let (read, payload) = split_ipv4(&packet).expect("a packet");
     assert_eq!((read, payload), (envelope(SOURCE, GROUP), &[9; 6][..]), "options skipped, padding cut off");
     assert_eq!(split_ipv4(&packet[..19]), Err(Reject::Truncated));
+    packet[6] = 0x20;
+    assert_eq!(split_ipv4(&packet), Err(Reject::Truncated), "a fragment");
+}
+
+#[test]
+fn ipv6_header_is_split_off() {
+    let mut packet = vec![0x6c, 0, 0, 0, 0, 6, 112, 255];
+    for address in [SOURCE6, GROUP6] {
+        let IpAddr::V6(v6) = address else { panic!("IPv6") };
+        packet.extend_from_slice(&v6.octets());
+    }
+    packet.extend_from_slice(&[9; 20]);
+    assert_eq!(split_ipv6(&packet), Ok((envelope(SOURCE6, GROUP6), &[9; 6][..])));
+    for end in 0..46 {
+        assert_eq!(split_ipv6(&packet[..end]), Err(Reject::Truncated));
+    }
 }
