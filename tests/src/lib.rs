@@ -11,6 +11,12 @@ pub mod edge;
 
 pub mod wait;
 
+pub mod outage;
+
+pub mod keepalived;
+
+pub mod vip_site;
+
 pub mod websocket;
 
 pub mod load;

@@ -62,7 +62,7 @@ pub(super) fn groups(
 ) -> Vec<VipGroup> {
     let nodes = Nodes::new(facts, election);
     let mut groups = Vec::new();
-    let mut given = BTreeSet::new();
+    let mut given: BTreeSet<IpAddr> = BTreeSet::new();
     for fixed in &election.fixed {
         given.extend(&fixed.addresses);
         if let Some(served) = fixed.addresses.iter().find(|a| vips.contains_key(a)) {

@@ -175,11 +175,6 @@ impl Election {
         self.routers.values().filter_map(|r| r.machine.next()).min()
     }
 
-    /// Whether giving up is still under way.
-    pub(in crate::vip) fn is_leaving(&self) -> bool {
-        self.routers.values().any(|r| r.machine.holds())
-    }
-
     fn groups(&mut self, groups: &[VipGroup], now: Instant, actions: &mut Vec<Action>) {
         let wanted: BTreeMap<Key, &VipGroup> = groups.iter().map(|g| ((g.vrid, g.is_v4()), g)).collect();
         let gone: Vec<Key> = self.routers.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();

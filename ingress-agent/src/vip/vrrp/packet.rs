@@ -64,7 +64,7 @@ pub(crate) struct Envelope {
 
 /// Why a packet has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reject {
+pub(crate) enum Reject {
     Truncated,
     /// Longer than its address count says, such as by a trailer of an extension that is not spoken here.
     Length,
@@ -86,7 +86,7 @@ pub enum Reject {
 }
 
 impl Reject {
-    pub const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Truncated,
         Self::Length,
         Self::HopLimit,
@@ -101,7 +101,7 @@ impl Reject {
         Self::Peer,
     ];
 
-    pub const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Truncated => "truncated",
             Self::Length => "length",
