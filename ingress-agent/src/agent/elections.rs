@@ -11,9 +11,10 @@ use crate::admin::query::Order;
 use crate::model::election::{Fitness, Move, VipGroup};
 use crate::vip::Ownership;
 
-/// Called on the VIP thread with every address that is this node's, when that changes and before the kernel is told.
+/// Called on the VIP thread with every address that is this node's, when that changes and before the kernel is told. Here the data
+/// plane can learn for which addresses to answer.
 pub(super) fn ownership() -> Ownership {
-    Box::new(|held| tracing::trace!(addresses = held.len(), "owned"))
+    Box::new(|held, open| tracing::trace!(held = held.len(), open = open.len(), "whose the addresses are"))
 }
 
 impl Control {

@@ -24,9 +24,9 @@ pub(super) enum Order {
     Release(oneshot::Sender<Result<()>>),
 }
 
-/// What to call with all addresses that are this node's, whenever that changes, before the kernel is told. It runs on the VIP
-/// thread and must not wait for anything.
-pub type Ownership = Box<dyn FnMut(&BTreeSet<IpAddr>) + Send>;
+/// What to call with all addresses that are this node's, whenever that changes, before the kernel is told; and with those of which it
+/// is not known yet whose they are, which are to stay as they were. It runs on the VIP thread and must not wait for anything.
+pub type Ownership = Box<dyn FnMut(&BTreeSet<IpAddr>, &BTreeSet<IpAddr>) + Send>;
 
 /// Between two reports that nothing but counters asks for.
 const REPORT_APART: Duration = Duration::from_millis(250);
@@ -70,7 +70,7 @@ impl Elector {
                     Some(Order::Move(addresses, to)) => self.feed(Event::Move(addresses, to)),
                     Some(Order::Release(done)) => {
                         self.feed(Event::Drain(true));
-                        (self.ownership)(&BTreeSet::new());
+                        (self.ownership)(&BTreeSet::new(), &BTreeSet::new());
                         // The holder answers; if it is gone, so is its thread, and the asker notices.
                         let _ = self.holder.send(Command::Release(done));
                         return;
@@ -132,10 +132,10 @@ impl Elector {
                     let sent = self.sockets.as_ref().map(|s| s.send(source, destination, &payload));
                     self.unsent += u64::from(!matches!(sent, Some(Ok(()))));
                 }
-                Action::Hold { held, unsure } => {
-                    (self.ownership)(&held);
+                Action::Hold { held, unsure, open } => {
+                    (self.ownership)(&held, &open);
                     // It ends together with this thread.
-                    let _ = self.holder.send(Command::Hold { held, unsure });
+                    let _ = self.holder.send(Command::Hold { held, unsure, open });
                     changed = true;
                 }
                 Action::Announce(addresses) => drop(self.holder.send(Command::Announce(addresses))),

@@ -19,8 +19,8 @@ use super::wire::Wire;
 use crate::model::holding::{HeldAddress, Holding, LinkState};
 
 pub(super) enum Command {
-    /// These and no others. `unsure` ones are added only if nobody on the link answers for them.
-    Hold { held: BTreeSet<IpAddr>, unsure: BTreeSet<IpAddr> },
+    /// These and no others. `unsure` ones are added only if nobody on the link answers for them, `open` ones are left as they are.
+    Hold { held: BTreeSet<IpAddr>, unsure: BTreeSet<IpAddr>, open: BTreeSet<IpAddr> },
     /// Tell the link again where these are.
     Announce(BTreeSet<IpAddr>),
     /// Remove all and end.
@@ -99,9 +99,9 @@ impl Holder {
             let wake = self.schedule.next().map_or(look_at, |n| n.min(look_at));
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Hold { held, unsure }) => {
+                    Some(Command::Hold { held, unsure, open }) => {
                         self.forget_moved(&held).await;
-                        self.feed(Event::Hold { held, unsure }).await;
+                        self.feed(Event::Hold { held, unsure, open }).await;
                     }
                     Some(Command::Announce(addresses)) => self.feed(Event::Announce(addresses)).await,
                     Some(Command::Release(done)) => {

@@ -78,7 +78,7 @@ impl Vips {
     /// Starts the thread, in the network namespace of the caller. Nothing is added or removed before [`Vips::apply`] or
     /// [`Vips::elect`].
     pub fn start(options: VipOptions) -> Result<Self> {
-        Self::start_telling(options, Box::new(|_| ()))
+        Self::start_telling(options, Box::new(|_, _| ()))
     }
 
     /// [`Vips::start`], and `ownership` hears of every change of what elections give to this node, before the kernel does.
@@ -115,7 +115,7 @@ impl Vips {
     pub fn apply(&self, held: BTreeSet<IpAddr>) {
         if let Orders::Static(commands) = &self.orders {
             // The thread ends only by `release`, which consumes `self`, or by a panic, which `is_alive` shows.
-            let _ = commands.send(Command::Hold { held, unsure: BTreeSet::new() });
+            let _ = commands.send(Command::Hold { held, unsure: BTreeSet::new(), open: BTreeSet::new() });
         }
     }
 

@@ -37,8 +37,9 @@ const WARN_AGAIN: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    /// These addresses, and no others, are to be held; the unsure ones only if nobody on the link answers for them.
-    Hold { held: BTreeSet<IpAddr>, unsure: BTreeSet<IpAddr> },
+    /// These addresses, and no others, are to be held; the unsure ones only if nobody on the link answers for them. Open ones are
+    /// left as they are.
+    Hold { held: BTreeSet<IpAddr>, unsure: BTreeSet<IpAddr>, open: BTreeSet<IpAddr> },
     /// Somebody may believe that he has these.
     Announce(BTreeSet<IpAddr>),
     /// The interface as it is now.
@@ -72,6 +73,8 @@ pub(super) struct Schedule {
     held: BTreeMap<IpAddr, Held>,
     /// Addresses with our marker that nobody asked for. Known since the last [`Event::Kernel`].
     ours: BTreeSet<IpAddr>,
+    /// Neither added nor removed.
+    open: BTreeSet<IpAddr>,
     /// Nothing is removed before the first [`Event::Hold`]: until then a killed agent's addresses wait for adoption.
     told: bool,
     tokens: f64,
@@ -114,6 +117,7 @@ impl Schedule {
             mac: Mac::default(),
             held: BTreeMap::new(),
             ours: BTreeSet::new(),
+            open: BTreeSet::new(),
             told: false,
             tokens: BURST,
             refilled: now,
@@ -124,7 +128,10 @@ impl Schedule {
     pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
-            Event::Hold { held, unsure } => self.hold(&held, &unsure, now, &mut actions),
+            Event::Hold { held, unsure, open } => {
+                self.open = open;
+                self.hold(&held, &unsure, now, &mut actions);
+            }
             Event::Announce(addresses) => {
                 for (_, held) in self.held.iter_mut().filter(|(a, h)| h.present && addresses.contains(a)) {
                     held.restart(now);
@@ -191,9 +198,9 @@ impl Schedule {
         if !self.told || !self.can_add() {
             return;
         }
-        let held = &self.held;
+        let (held, open) = (&self.held, &self.open);
         self.ours.retain(|address| {
-            let keep = held.contains_key(address);
+            let keep = held.contains_key(address) || open.contains(address);
             if !keep {
                 actions.push(Action::Remove(*address));
             }

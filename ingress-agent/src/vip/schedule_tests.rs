@@ -73,7 +73,7 @@ fn vip(last: u8) -> IpAddr {
 }
 
 fn hold(last: &[u8]) -> Event {
-    Event::Hold { held: last.iter().map(|l| vip(*l)).collect(), unsure: BTreeSet::new() }
+    Event::Hold { held: last.iter().map(|l| vip(*l)).collect(), unsure: BTreeSet::new(), open: BTreeSet::new() }
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn own_reflected_frames_and_foreign_addresses_are_no_conflict() {
 fn thousand_addresses_are_announced_within_the_rate() {
     let mut w = World::up();
     let held = (0..1000u32).map(|i| Ipv4Addr::from(0x0a00_0000 + i).into()).collect();
-    w.event(Event::Hold { held, unsure: BTreeSet::new() });
+    w.event(Event::Hold { held, unsure: BTreeSet::new(), open: BTreeSet::new() });
     w.run_for(Duration::from_secs(20));
     let times = w.announced();
     assert_eq!(times.len(), 6000);
@@ -228,7 +228,7 @@ fn thousand_addresses_are_announced_within_the_rate() {
 }
 
 fn unsure(last: u8) -> Event {
-    Event::Hold { held: [vip(last)].into(), unsure: [vip(last)].into() }
+    Event::Hold { held: [vip(last)].into(), unsure: [vip(last)].into(), open: BTreeSet::new() }
 }
 
 #[test]
@@ -280,4 +280,16 @@ fn address_that_another_may_believe_to_have_is_announced_anew() {
     w.event(Event::Announce([vip(1), vip(9)].into()));
     w.run_for(Duration::from_secs(6));
     assert_eq!(w.announced().len(), before + 6);
+}
+
+#[test]
+fn open_address_stays_as_it_is() {
+    let mut w = World::up();
+    w.kernel = [vip(1), vip(2)].into();
+    w.event(Event::Kernel { ours: w.kernel.clone(), others: BTreeSet::new() });
+    w.event(Event::Hold { held: BTreeSet::new(), unsure: BTreeSet::new(), open: [vip(1), vip(3)].into() });
+    w.run_for(Duration::from_secs(10));
+    assert_eq!(w.log.iter().map(|(_, a)| a.clone()).collect::<Vec<_>>(), [Action::Remove(vip(2))]);
+    w.event(hold(&[1]));
+    assert_eq!((w.count(&Action::Add(vip(1))), w.count(&Action::Announce(vip(1)))), (0, 1));
 }

@@ -1,6 +1,8 @@
 //! The virtual routers of this node: which there are, with which priority, what each packet means to them, and what they want
 //! sent and held. `(event, now) → actions`, without I/O or clock.
 
+mod options;
+
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,37 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::machine::{self, Machine, Settings};
-use super::packet::{Advert, Checksum, Envelope, GROUP_V4, GROUP_V6, Password, Reject, Version};
+use super::packet::{Advert, Envelope, GROUP_V4, GROUP_V6, Reject, Version};
+pub use options::VrrpOptions;
+
 use crate::model::election::{Fitness, ForeignRouter, Move, VipGroup};
-
-/// How to elect. The same on every node, or they will not understand each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VrrpOptions {
-    /// Between two adverts: tens of milliseconds up to 40.95 s in version 3, whole seconds up to 255 in version 2.
-    pub interval: Duration,
-    /// Of adverts over IPv4; over IPv6 it is always 3.
-    pub version: Version,
-    pub checksum: Checksum,
-    pub password: Option<Password>,
-    pub preempt: bool,
-    pub preempt_delay: Duration,
-    /// Other nodes, if multicast does not reach them. Empty: multicast.
-    pub peers: Vec<IpAddr>,
-}
-
-impl Default for VrrpOptions {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_millis(100),
-            version: Version::V3,
-            checksum: Checksum::default(),
-            password: None,
-            preempt: true,
-            preempt_delay: Duration::ZERO,
-            peers: Vec::new(),
-        }
-    }
-}
 
 /// VRID, and whether the adverts go over IPv4: the two families have VRIDs of their own (RFC 9568 §1.2).
 type Key = (u8, bool);
@@ -67,10 +42,11 @@ pub(in crate::vip) enum Action {
         payload: Vec<u8>,
     },
     /// From now on these, and no others. Of `unsure` ones nobody else was ever heard to be the owner: whether they are free has
-    /// to be found out.
+    /// to be found out. Who has `open` ones is not known yet: what a killed agent left of them stays as it is.
     Hold {
         held: BTreeSet<IpAddr>,
         unsure: BTreeSet<IpAddr>,
+        open: BTreeSet<IpAddr>,
     },
     /// Somebody may believe that he has them.
     Announce(BTreeSet<IpAddr>),
@@ -91,6 +67,8 @@ struct Router {
     machine: Machine,
     /// Another router was heard that has these addresses.
     heard: bool,
+    /// Whose the addresses are has been settled once since the start.
+    settled: bool,
 }
 
 #[derive(Debug)]
@@ -100,7 +78,9 @@ pub(in crate::vip) struct Election {
     sources: Option<Vec<IpAddr>>,
     fitness: Fitness,
     draining: bool,
-    held: BTreeSet<IpAddr>,
+    /// What was last said of addresses: held, and open. Nothing before the groups are known.
+    said: Option<(BTreeSet<IpAddr>, BTreeSet<IpAddr>)>,
+    grouped: bool,
     rejected: [u64; Reject::ALL.len()],
     foreign: BTreeMap<(u8, IpAddr), ForeignRouter>,
 }
@@ -113,7 +93,8 @@ impl Election {
             sources: None,
             fitness: Fitness::default(),
             draining: false,
-            held: BTreeSet::new(),
+            said: None,
+            grouped: false,
             rejected: [0; Reject::ALL.len()],
             foreign: BTreeMap::new(),
         }
@@ -176,6 +157,7 @@ impl Election {
     }
 
     fn groups(&mut self, groups: &[VipGroup], now: Instant, actions: &mut Vec<Action>) {
+        self.grouped = true;
         let wanted: BTreeMap<Key, &VipGroup> = groups.iter().map(|g| ((g.vrid, g.is_v4()), g)).collect();
         let gone: Vec<Key> = self.routers.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
         for key in gone {
@@ -195,6 +177,7 @@ impl Election {
                 advertised: Vec::new(),
                 machine: Machine::new(settings, IpAddr::from([0, 0, 0, 0]), now),
                 heard: false,
+                settled: false,
             });
             router.group = group.clone();
             router.machine.is_alone(settings.alone);
@@ -373,16 +356,28 @@ impl Election {
 
     /// What all routers together hold, if that has changed.
     fn hold(&mut self, actions: &mut Vec<Action>) {
-        let (mut held, mut unsure) = (BTreeSet::new(), BTreeSet::new());
-        for router in self.routers.values().filter(|r| r.machine.holds()) {
-            held.extend(&router.group.addresses);
-            if !router.heard {
-                unsure.extend(&router.group.addresses);
+        if !self.grouped {
+            return;
+        }
+        let out: Vec<Key> = self.routers.keys().filter(|key| self.priority(**key) == 0).copied().collect();
+        let (mut held, mut unsure, mut open) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (key, router) in &mut self.routers {
+            let holds = router.machine.holds();
+            router.settled |= holds || router.heard || out.contains(key);
+            let of = &router.group.addresses;
+            match (holds, router.settled) {
+                (true, _) => held.extend(of),
+                (false, false) => open.extend(of),
+                (false, true) => {}
+            }
+            if holds && !router.heard {
+                unsure.extend(of);
             }
         }
-        if self.held != held {
-            self.held.clone_from(&held);
-            actions.push(Action::Hold { held, unsure });
+        let now = (held, open);
+        if self.said.as_ref() != Some(&now) {
+            self.said = Some(now.clone());
+            actions.push(Action::Hold { held: now.0, unsure, open: now.1 });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What one node's virtual routers make of groups, links, fitness and packets.
 
 use super::*;
+use crate::vip::vrrp::packet::Checksum;
 
 const MINE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 2));
 const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 3));
@@ -72,7 +73,7 @@ impl World {
 
 fn held(actions: &[Action]) -> Option<(usize, usize)> {
     actions.iter().rev().find_map(|a| match a {
-        Action::Hold { held, unsure } => Some((held.len(), unsure.len())),
+        Action::Hold { held, unsure, .. } => Some((held.len(), unsure.len())),
         _ => None,
     })
 }
@@ -229,6 +230,21 @@ fn lost_link_releases_and_a_new_one_begins_as_backup() {
     assert_eq!(w.wait(5000), []);
     w.event(Event::Link(Some(vec![MINE])));
     assert_eq!(w.election.report(&[], 0).routers[0].state, "backup");
+}
+
+#[test]
+fn what_a_killed_agent_left_stays_until_it_is_known_whose_it_is() {
+    let open = |actions: &[Action]| match actions {
+        [.., Action::Hold { held, open, .. }] => Some((held.len(), open.len())),
+        _ => None,
+    };
+    let mut w = World::new(VrrpOptions::default());
+    assert_eq!(w.event(Event::Link(Some(vec![MINE]))), [], "nothing is said before the groups are known");
+    let groups = [group(7, &["10.1.0.100"], 250), group(8, &["10.1.0.101"], 250), group(9, &["10.1.0.102"], 0)];
+    assert_eq!(open(&w.event(Event::Groups(groups.to_vec().into()))), Some((0, 2)), "what is not for us goes at once");
+    w.wait(100);
+    assert_eq!(open(&w.advert(OTHER, 8, 251, &["10.1.0.101"])), Some((0, 1)), "somebody else has it");
+    assert_eq!(open(&w.wait(250)), Some((1, 0)), "nobody else has it");
 }
 
 #[test]
