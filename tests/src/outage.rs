@@ -16,6 +16,8 @@ use crate::lan::Host;
 const EVERY: Duration = Duration::from_millis(1);
 /// An answer that takes longer is none.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Longest wait for an answer after the end, so that a gap that is still open is seen in full.
+const OPEN: Duration = Duration::from_secs(10);
 
 /// A probe that runs until it is asked for its findings, or dropped.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ impl Outage {
         Ok(Self { stop, thread: Some(thread) })
     }
 
-    /// Waits for the last answers.
+    /// Waits until the address answers again, if it does not.
     pub fn end(mut self) -> Findings {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().and_then(|t| t.join().ok()).unwrap_or_default()
@@ -77,20 +79,18 @@ fn probe(socket: &Socket, address: IpAddr, stop: &AtomicBool) -> Findings {
     let to = SockAddr::from(SocketAddr::new(address, 0));
     let start = Instant::now();
     let mut sent: Vec<(Instant, bool)> = Vec::new();
-    let mut end = None;
+    let mut told: Option<(Instant, usize)> = None;
     loop {
         let now = Instant::now();
-        if stop.load(Ordering::Relaxed) && end.is_none() {
-            end = Some(now + PATIENCE);
+        if stop.load(Ordering::Relaxed) && told.is_none() {
+            told = Some((now, sent.len()));
         }
-        if end.is_some_and(|end| now >= end) {
+        if told.is_some_and(|(at, n)| now >= at + OPEN || sent.iter().skip(n).any(|(_, answered)| *answered)) {
             break;
         }
-        if end.is_none() {
-            // What cannot be sent, for want of a neighbour entry, was not answered either.
-            let _ = socket.send_to(&request(address, sent.len() as u32), &to);
-            sent.push((now, false));
-        }
+        // What cannot be sent, for want of a neighbour entry, was not answered either.
+        let _ = socket.send_to(&request(address, sent.len() as u32), &to);
+        sent.push((now, false));
         while let Some(n) = answer(socket, address) {
             if let Some((at, answered)) = sent.get_mut(n as usize) {
                 *answered |= at.elapsed() < PATIENCE;
@@ -99,11 +99,14 @@ fn probe(socket: &Socket, address: IpAddr, stop: &AtomicBool) -> Findings {
         let next = start + EVERY * (start.elapsed().as_micros() / EVERY.as_micros() + 1) as u32;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    let answered: Vec<Instant> = sent.iter().filter(|(_, a)| *a).map(|(at, _)| *at).collect();
+    let mut answered: Vec<Instant> = sent.iter().filter(|(_, a)| *a).map(|(at, _)| *at).collect();
+    let found = answered.len();
+    // If it never answered again, the gap is at least as long as the wait.
+    answered.extend(sent.last().map(|(at, _)| *at));
     let gap = answered.windows(2).map(|w| (w[1] - w[0], w[0])).max();
     Findings {
         sent: sent.len(),
-        answered: answered.len(),
+        answered: found,
         longest: gap.map(|g| g.0).unwrap_or_default(),
         began: gap.map(|g| g.1),
     }

@@ -103,6 +103,13 @@ impl Node {
     }
 }
 
+/// The link-layer address of a host's `eth0`.
+pub fn mac(host: &Host) -> String {
+    let shown = host.ip(&["-j", "link", "show", "eth0"]).expect("show its link");
+    let links: serde_json::Value = serde_json::from_str(&shown).expect("ip prints JSON");
+    links[0]["address"].as_str().expect("its MAC").to_owned()
+}
+
 /// Whether the kernel of a host has the address.
 pub fn has(host: &Host, address: &str) -> bool {
     let shown = host.ip(&["-o", "address", "show", "dev", "eth0"]).unwrap_or_default();
