@@ -1,9 +1,10 @@
 //! Which addresses move together, under which VRID, and in which order nodes should hold them. Every node finds the same, from the
 //! nodes and pools that it knows.
 //!
-//! An address's VRID depends on its own group and hardly on others: where two groups of the same nodes hash to one VRID they share
-//! it, rather than that one of them moves on. So a Service that comes or goes moves nobody else's address, and while two nodes
-//! do not know the same Services yet, one VRID never means different addresses to them.
+//! An address's VRID depends on its own group and on no other: where two groups hash to one VRID they share it, rather than that one
+//! of them moves on. So a Service that comes or goes moves nobody else's address, and while two nodes do not know the same
+//! Services yet, a VRID never means different addresses to them. VRIDs are divided among the selectors of nodes that pools have,
+//! since who shares a VRID must be allowed on the same nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use std::ops::RangeInclusive;
 
 use super::PlanOptions;
 use crate::model::election::VipGroup;
-use crate::model::facts::{Facts, NodeFacts, VirtualIpPoolFacts};
+use crate::model::facts::{Facts, NodeFacts, NodeSelector, VirtualIpPoolFacts};
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{ObjectName, Vip};
 
@@ -67,33 +68,57 @@ pub(super) fn groups(
         given.extend(&fixed.addresses);
         if let Some(served) = fixed.addresses.iter().find(|a| vips.contains_key(a)) {
             let members = fixed.addresses.iter().copied().collect();
-            groups.push(group(fixed.vrid, members, nodes.allowed(*served), nodes.known, vips, options));
+            groups.push(group(fixed.vrid, members, nodes.of(nodes.class(*served)), nodes.known, vips, options));
         }
     }
     let taken: BTreeSet<u8> = election.fixed.iter().map(|f| f.vrid).collect();
-    let free: Vec<u8> = election.vrids.clone().filter(|v| *v != 0 && !taken.contains(v)).collect();
+    let free = election.vrids.clone().filter(|v| *v != 0 && !taken.contains(v));
+    let shares = divide(free.collect(), nodes.allowed.keys().map(String::as_str).collect());
     let left = vips.iter().filter(|(address, _)| !given.contains(*address));
-    let mut slots: BTreeMap<u8, (&[&str], BTreeSet<IpAddr>)> = BTreeMap::new();
+    let mut slots: BTreeMap<u8, (&str, BTreeSet<IpAddr>)> = BTreeMap::new();
     for members in together(left, &nodes) {
         let Some(identity) = members.first().copied() else { continue };
-        let allowed = nodes.allowed(identity);
-        let start = hash(identity.to_string().as_bytes()) as usize;
-        let fits = |vrid: &&u8| slots.get(*vrid).is_none_or(|(theirs, _)| *theirs == allowed);
-        let found = (0..free.len()).filter_map(|i| free.get((start % free.len() + i) % free.len())).find(fits);
-        match found {
-            Some(vrid) => slots.entry(*vrid).or_insert_with(|| (allowed, BTreeSet::new())).1.extend(members),
+        let class = nodes.class(identity);
+        let of_class = shares.get(class).into_iter().flatten();
+        match of_class.max_by_key(|vrid| hash(format!("{vrid} {identity}").as_bytes())) {
+            Some(vrid) => slots.entry(*vrid).or_insert_with(|| (class, BTreeSet::new())).1.extend(members),
             None => rejections.push(super::http::option("--vrrp-vrids").reject(
                 "Option",
                 "",
-                format!("{identity} is not served: no VRID is left for one more set of nodes"),
+                format!("{identity} is not served: there are more VirtualIPPools of different nodes than VRIDs"),
             )),
         }
     }
-    for (vrid, (allowed, members)) in slots {
-        groups.push(group(vrid, members, allowed, nodes.known, vips, options));
+    for (vrid, (class, members)) in slots {
+        groups.push(group(vrid, members, nodes.of(class), nodes.known, vips, options));
     }
     groups.sort_by_key(|g| (g.vrid, !g.is_v4()));
     groups
+}
+
+/// Gives each VRID to a class, and each class at least one as long as there are enough. A class that appears takes its part and
+/// moves nothing else.
+fn divide(vrids: Vec<u8>, classes: Vec<&str>) -> BTreeMap<&str, Vec<u8>> {
+    let mut shares: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+    let weight = |vrid: u8, class: &str| hash(format!("{vrid} {class}").as_bytes());
+    for vrid in vrids {
+        if let Some(class) = classes.iter().max_by_key(|class| weight(vrid, class)) {
+            shares.entry(class).or_default().push(vrid);
+        }
+    }
+    for class in classes {
+        if shares.contains_key(class) {
+            continue;
+        }
+        let spare = shares.iter().filter(|(_, share)| share.len() > 1).flat_map(|(owner, share)| {
+            share.iter().map(|vrid| (*owner, *vrid)).collect::<Vec<_>>()
+        });
+        if let Some((owner, vrid)) = spare.max_by_key(|(_, vrid)| weight(*vrid, class)) {
+            shares.entry(owner).or_default().retain(|v| *v != vrid);
+            shares.insert(class, vec![vrid]);
+        }
+    }
+    shares
 }
 
 fn group(
@@ -136,7 +161,7 @@ fn together<'a>(vips: impl Iterator<Item = (&'a IpAddr, &'a Vip)>, nodes: &Nodes
     }
     for (v4, v6) in owned.values() {
         for (a, b) in v4.iter().zip(v6) {
-            if nodes.allowed(*a) == nodes.allowed(*b) {
+            if nodes.class(*a) == nodes.class(*b) {
                 let (a, b) = (lead(&leader, *a), lead(&leader, *b));
                 leader.insert(a.max(b), a.min(b));
             }
@@ -158,14 +183,18 @@ fn lead(leader: &BTreeMap<IpAddr, IpAddr>, address: IpAddr) -> IpAddr {
     at
 }
 
-/// The nodes that stand for election, sorted by name.
+/// The nodes that stand for election, by class: a selector of nodes that some pool has.
 struct Nodes<'a> {
     /// Whether anybody said which there are.
     known: bool,
-    all: Vec<&'a str>,
-    /// Those that a pool allows. Older pools first.
-    pools: Vec<(&'a VirtualIpPoolFacts, Vec<&'a str>)>,
+    /// Names by class, sorted. The class of addresses that all nodes may hold is always there.
+    allowed: BTreeMap<String, Vec<&'a str>>,
+    /// Each pool with its class. Older pools first.
+    pools: Vec<(&'a VirtualIpPoolFacts, String)>,
 }
+
+/// The class of the selector that selects all. A node that joins, leaves or drains changes no class, only who is in it.
+const ALL: &str = "";
 
 impl<'a> Nodes<'a> {
     fn new(facts: &'a Facts, election: &'a ElectionOptions) -> Self {
@@ -181,22 +210,37 @@ impl<'a> Nodes<'a> {
         names.dedup_by_key(|(name, _)| *name);
         let mut pools: Vec<&VirtualIpPoolFacts> = facts.virtual_ip_pools.iter().map(|p| &**p).collect();
         pools.sort_by_key(|p| p.origin.seniority());
-        let allowed = |pool: &'a VirtualIpPoolFacts| {
+        let pools: Vec<_> = pools.into_iter().map(|pool| (pool, class_of(&pool.nodes))).collect();
+        let mut allowed = BTreeMap::from([(ALL.to_owned(), names.iter().map(|(name, _)| *name).collect())]);
+        for (pool, class) in &pools {
             let may = |(name, node): &(&'a str, Option<&NodeFacts>)| {
                 let selector = &pool.nodes;
                 let named = selector.names.is_empty() || selector.names.iter().any(|n| n == name);
                 let labelled = selector.labels.is_empty() || node.is_some_and(|n| selector.labels.matches(&n.labels));
                 (named && labelled).then_some(*name)
             };
-            (pool, names.iter().filter_map(may).collect())
-        };
-        Self { known, all: names.iter().map(|(name, _)| *name).collect(), pools: pools.into_iter().map(allowed).collect() }
+            allowed.entry(class.clone()).or_insert_with(|| names.iter().filter_map(may).collect());
+        }
+        Self { known, allowed, pools }
     }
 
-    fn allowed(&self, address: IpAddr) -> &[&'a str] {
+    fn class(&self, address: IpAddr) -> &str {
         let pool = self.pools.iter().find(|(p, _)| p.ranges.iter().any(|r| r.contains(address)));
-        pool.map_or(&self.all, |(_, allowed)| allowed)
+        pool.map_or(ALL, |(_, class)| class)
     }
+
+    fn of(&self, class: &str) -> &[&'a str] {
+        self.allowed.get(class).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+fn class_of(selector: &NodeSelector) -> String {
+    if selector.names.is_empty() && selector.labels.is_empty() {
+        return ALL.to_owned();
+    }
+    let mut names = selector.names.clone();
+    names.sort_unstable();
+    format!("{names:?} {:?}", selector.labels)
 }
 
 /// FNV-1a, and the last step of `MurmurHash3`, without which neighbours get neighbouring values. Two versions must find the same;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::model::addresses::AddressRange;
-use crate::model::facts::{NodeSelector, Origin};
+use crate::model::facts::Origin;
 use crate::model::objects::Objects;
 use crate::model::selector::LabelSelector;
 
@@ -87,6 +87,13 @@ fn nodes_share_the_work_and_a_lost_one_moves_only_its_own() {
 #[test]
 fn address_that_comes_or_goes_moves_no_other() {
     let (facts, election) = (facts(&["a", "b"], vec![]), ElectionOptions::default());
+    let drained = {
+        let mut facts = facts.clone();
+        facts.nodes = Objects::from_iter([node("a", false), node("b", true)]);
+        plan(&many(300), &facts, "a", &election)
+    };
+    let vrids = |groups: &[VipGroup]| groups.iter().map(|g| (g.vrid, g.addresses.clone())).collect::<Vec<_>>();
+    assert_eq!(vrids(&drained), vrids(&plan(&many(300), &facts, "a", &election)), "nor does a node that drains");
     let vrid_of = |vips: &BTreeMap<IpAddr, Vip>| -> BTreeMap<IpAddr, u8> {
         plan(vips, &facts, "a", &election).iter().flat_map(|g| g.addresses.iter().map(|a| (*a, g.vrid))).collect()
     };

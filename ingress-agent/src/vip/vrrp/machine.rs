@@ -282,7 +282,8 @@ impl Machine {
                 self.other = Some(other);
                 self.learned = other.interval;
                 self.step_down(now, actions);
-                self.yielded = true;
+                // Who left for good and comes back has his rank again.
+                self.yielded = rejoin;
                 if !rejoin {
                     self.enter(State::Idle, now);
                 }

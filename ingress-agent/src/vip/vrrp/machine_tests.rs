@@ -191,6 +191,23 @@ fn what_was_given_away_is_not_taken_back_while_somebody_has_it() {
 }
 
 #[test]
+fn who_drained_and_comes_back_has_its_rank_again() {
+    let mut w = World::active(200);
+    w.machine.on(Event::Leave { rejoin: false }, w.now);
+    w.heard(LOWER, 100, 100);
+    assert_eq!(w.machine.state(), "idle");
+    w.machine.on(Event::Join { priority: 200, source: MINE }, w.now);
+    let mut actions = Vec::new();
+    for _ in 0..4 {
+        actions.extend(w.wait(100));
+        if actions.is_empty() {
+            actions.extend(w.heard(LOWER, 100, 100));
+        }
+    }
+    assert!(actions.contains(&Action::Hold));
+}
+
+#[test]
 fn taking_prevails_over_any_rank_until_somebody_stronger_comes() {
     let mut w = World::joined(settings(), 100);
     w.heard(LOWER, 250, 100);
