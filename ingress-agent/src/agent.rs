@@ -74,7 +74,8 @@ async fn serve(config: Config) -> Result<()> {
     let admin = Admin::start(config.admin.clone(), ask)?;
     let dataplane = Dataplane::open(config.dataplane.clone()).context("start the data plane")?;
     let proxy = Proxy::start(config.proxy.clone()).context("start the proxy")?;
-    let vips = Vips::start_telling(config.vips.clone(), elections::ownership()).context("start the holder of addresses")?;
+    let vips =
+        Vips::start_telling(config.vips.clone(), elections::ownership()).context("start the holder of addresses")?;
     let checks = Checks::start(config.checks.clone())?;
     let (publish, facts) = watch::channel(Arc::new(Facts::default()));
     let mut facts = source::resolved(&config, facts);
@@ -290,7 +291,8 @@ impl Control {
             let groups = Arc::clone(&self.in_force.groups);
             return self.elect(groups);
         }
-        let held: BTreeSet<IpAddr> = self.in_force.vips.iter().filter(|(_, vip)| vip.held_here).map(|(a, _)| *a).collect();
+        let held: BTreeSet<IpAddr> =
+            self.in_force.vips.iter().filter(|(_, vip)| vip.held_here).map(|(a, _)| *a).collect();
         if self.held.as_ref() != Some(&held) {
             if let Some(vips) = &self.vips {
                 vips.apply(held.clone());

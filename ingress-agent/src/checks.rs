@@ -186,7 +186,9 @@ mod tests {
         let failed = || Arc::new(Mutex::new(Outcome { failures: FAILURES, why: "no".into() }));
         let once = Arc::new(Mutex::new(Outcome { failures: 1, why: "no".into() }));
         let check = |weight| Check { weight, probe: probe("/bin/false", &[]) };
-        let checks = Checks { asked: vec![(check(-30), failed()), (check(-20), failed()), (check(0), failed()), (check(-100), once)] };
+        let checks = Checks {
+            asked: vec![(check(-30), failed()), (check(-20), failed()), (check(0), failed()), (check(-100), once)],
+        };
         let mut fitness = Fitness::default();
         checks.judge(&mut fitness);
         assert_eq!((fitness.weight, fitness.bans.len()), (-50, 1));

@@ -10,7 +10,9 @@ use anyhow::Result;
 use clap::Parser;
 use ingress_agent::admin::query::Question;
 use ingress_agent::admin::{ask, elections, table};
-use ingress_agent::args::{Args, Command, ExplainArgs, RunArgs, StatusArgs, UninstallArgs, VipAction, VipArgs, WebhookArgs};
+use ingress_agent::args::{
+    Args, Command, ExplainArgs, RunArgs, StatusArgs, UninstallArgs, VipAction, VipArgs, WebhookArgs,
+};
 use ingress_agent::config::{self, Config, Format};
 use ingress_agent::webhook::{self, WebhookConfig};
 use ingress_agent::{agent, uninstall};

@@ -33,7 +33,8 @@ impl Site {
     /// `10.1.0.N` and `fd01::N`, reachable from the client.
     pub fn host(&self, n: u8) -> Host {
         let (v4, v6) = (format!("10.1.0.{n}"), format!("fd01::{n}"));
-        let host = self.lan.host(&format!("n{n}"), &[&format!("{v4}/24"), &format!("{v6}/64")]).expect("plug in a node");
+        let host =
+            self.lan.host(&format!("n{n}"), &[&format!("{v4}/24"), &format!("{v6}/64")]).expect("plug in a node");
         for address in [&v4, &v6] {
             until("the LAN works", || self.client.run("ping", &["-c1", "-W1", address]).ok());
         }
@@ -69,8 +70,7 @@ pub fn group(vrid: u8, addresses: &[&str], priority: u8) -> VipGroup {
 
 impl Node {
     pub fn start(host: &Host, options: VrrpOptions, groups: &[VipGroup]) -> Self {
-        let options =
-            VipOptions { interface: "eth0".into(), proc_sys: "/proc/sys".into(), vrrp: Some(options) };
+        let options = VipOptions { interface: "eth0".into(), proc_sys: "/proc/sys".into(), vrrp: Some(options) };
         let vips = host.inside(|| Vips::start(options)).expect("start the holder");
         vips.elect(groups.to_vec().into());
         Self { host: host.clone(), vips: Some(vips) }

@@ -37,7 +37,8 @@ impl Match {
 fn both_ways(label: &str, ours: &VrrpOptions, theirs: &Instance<'_>, vip: &str, listed: &[&str]) {
     let m = Match::new(label);
     // Ours as the backup of an Active keepalived of higher priority.
-    let mut keepalived = Keepalived::start(&m.theirs, label, &Instance { priority: 150, ..theirs.clone() }).expect("start");
+    let mut keepalived =
+        Keepalived::start(&m.theirs, label, &Instance { priority: 150, ..theirs.clone() }).expect("start");
     until_has(&m.theirs, vip, true);
     let node = Node::start(&m.ours, ours.clone(), &[group(VRID, listed, 100)]);
     until("ours hears theirs", || node.router()?.other.filter(|o| o.priority == 150));
@@ -47,7 +48,8 @@ fn both_ways(label: &str, ours: &VrrpOptions, theirs: &Instance<'_>, vip: &str, 
     keepalived.stop().expect("stop keepalived");
     m.until_ours(vip, true);
     // It comes back and preempts.
-    let keepalived2 = Keepalived::start(&m.theirs, label, &Instance { priority: 150, ..theirs.clone() }).expect("start");
+    let keepalived2 =
+        Keepalived::start(&m.theirs, label, &Instance { priority: 150, ..theirs.clone() }).expect("start");
     m.until_ours(vip, false);
     node.until("backup");
     // Ours becomes the stronger one while it runs, and preempts.
@@ -74,7 +76,8 @@ fn version_3_over_ipv4_with_keepalived_s_checksum() {
 #[test]
 fn version_3_over_ipv4_with_the_checksum_of_the_rfc() {
     let m = Match::new("ka2");
-    let mut keepalived = Keepalived::start(&m.theirs, "ka2", &Instance { priority: 150, ..Instance::default() }).expect("start");
+    let mut keepalived =
+        Keepalived::start(&m.theirs, "ka2", &Instance { priority: 150, ..Instance::default() }).expect("start");
     until_has(&m.theirs, VIP4, true);
     let plain = VrrpOptions { checksum: Checksum::Plain, ..options(100) };
     let node = Node::start(&m.ours, plain.clone(), &[group(VRID, &[VIP4], 100)]);
@@ -123,10 +126,8 @@ fn version_2_without() {
 #[test]
 fn unicast() {
     let ours = VrrpOptions { peers: vec![ip("10.1.0.2")], ..options(100) };
-    let theirs = Instance {
-        more: "unicast_src_ip 10.1.0.2\n  unicast_peer {\n    10.1.0.3\n  }",
-        ..Instance::default()
-    };
+    let theirs =
+        Instance { more: "unicast_src_ip 10.1.0.2\n  unicast_peer {\n    10.1.0.3\n  }", ..Instance::default() };
     both_ways("ka6", &ours, &theirs, VIP4, &[VIP4]);
 }
 
@@ -134,7 +135,8 @@ fn unicast() {
 fn differing_intervals_are_adopted_by_the_backup() {
     // Ours is set to 1 s and waits by keepalived's 0.1 s, and the other way round.
     let m = Match::new("ka7");
-    let mut keepalived = Keepalived::start(&m.theirs, "ka7", &Instance { priority: 150, ..Instance::default() }).expect("start");
+    let mut keepalived =
+        Keepalived::start(&m.theirs, "ka7", &Instance { priority: 150, ..Instance::default() }).expect("start");
     until_has(&m.theirs, VIP4, true);
     let node = Node::start(&m.ours, options(1000), &[group(VRID, &[VIP4], 100)]);
     until("ours hears theirs", || node.router()?.other.filter(|o| o.interval == Duration::from_millis(100)));
@@ -198,8 +200,12 @@ fn ours_joins_a_live_pair_takes_over_on_command_and_the_pair_is_retired() {
     let site = Site::new("ka10");
     let (first, second, new) = (site.host(2), site.host(3), site.host(4));
     let pair = |host: &Host, label: &str, priority: u8| {
-        Keepalived::start(host, label, &Instance { priority, addresses: &["10.1.0.100/32", "10.1.0.101/32"], ..Instance::default() })
-            .expect("start")
+        Keepalived::start(
+            host,
+            label,
+            &Instance { priority, addresses: &["10.1.0.100/32", "10.1.0.101/32"], ..Instance::default() },
+        )
+        .expect("start")
     };
     let mut a = pair(&first, "ka10a", 150);
     let mut b = pair(&second, "ka10b", 140);

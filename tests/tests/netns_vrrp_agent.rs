@@ -86,7 +86,8 @@ impl World {
 impl Edge {
     fn vip(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut command = self.host.ns.command(sibling("sluicegate").expect("it is built"));
-        let out = command.arg("vip").args(arguments).arg("--admin-socket").arg(self.directory.join("admin.sock")).output();
+        let out =
+            command.arg("vip").args(arguments).arg("--admin-socket").arg(self.directory.join("admin.sock")).output();
         let out = out.expect("start it");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (out.status.code().unwrap_or(-1), text(&out.stdout), text(&out.stderr))
@@ -99,7 +100,9 @@ impl Edge {
 
     #[track_caller]
     fn until_state(&self, state: &str) {
-        until(&format!("{} is {state}", self.name), || (self.elections()["routers"][0]["state"] == state).then_some(()));
+        until(&format!("{} is {state}", self.name), || {
+            (self.elections()["routers"][0]["state"] == state).then_some(())
+        });
     }
 }
 
@@ -140,7 +143,10 @@ fn addresses_move_by_command_and_a_restart_drains_first() {
     }
 
     // The Node's annotation drains as well.
-    let drained = MANIFESTS.replace(&format!("name: {} ", names[0]), &format!("name: {}, annotations: {{ sluicegate.io/drain: 'true' }} ", names[0]));
+    let drained = MANIFESTS.replace(
+        &format!("name: {} ", names[0]),
+        &format!("name: {}, annotations: {{ sluicegate.io/drain: 'true' }} ", names[0]),
+    );
     for edge in &world.edges {
         edge.agent.write("demo.yaml", &drained).expect("change the manifests");
     }
@@ -150,7 +156,11 @@ fn addresses_move_by_command_and_a_restart_drains_first() {
         assert!(text.contains("active") && text.contains(VIP4) && text.contains("this node (2"), "{text}");
     }
     let metrics = world.edges[1].agent.get("/metrics").expect("metrics").1;
-    for sample in ["sluicegate_vrrp_active{", "sluicegate_vrrp_rejected_total{reason=\"checksum\"} 0", "sluicegate_vrrp_takeovers_total{"] {
+    for sample in [
+        "sluicegate_vrrp_active{",
+        "sluicegate_vrrp_rejected_total{reason=\"checksum\"} 0",
+        "sluicegate_vrrp_takeovers_total{",
+    ] {
         assert!(metrics.contains(sample), "{sample} not in\n{metrics}");
     }
 }

@@ -69,7 +69,10 @@ fn talk(socket: &Path, method: &str, target: &str) -> Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream
-        .write_all(format!("{method} {target} HTTP/1.1\r\nhost: sluicegate\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes())
+        .write_all(
+            format!("{method} {target} HTTP/1.1\r\nhost: sluicegate\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                .as_bytes(),
+        )
         .with_context(|| format!("ask the agent on {shown}"))?;
     let mut answer = Vec::new();
     stream.take(LARGEST).read_to_end(&mut answer).with_context(|| format!("the agent on {shown} does not answer"))?;

@@ -96,7 +96,9 @@ pub fn list(status: &Status) -> String {
     if status.elections.routers.is_empty() {
         return match status.vips.len() {
             0 => "no address is served\n".into(),
-            n => format!("{n} addresses, all of them held here: this agent runs without elections (`--vip-mode static`)\n"),
+            n => format!(
+                "{n} addresses, all of them held here: this agent runs without elections (`--vip-mode static`)\n"
+            ),
         };
     }
     let mut out = String::new();

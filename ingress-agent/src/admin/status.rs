@@ -64,7 +64,7 @@ pub struct InterfaceStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VipStatus {
     pub address: String,
-    /// Whether this node should hold it.
+    /// Whether this node should hold it: it may, and if there are elections, it has won.
     pub wanted: bool,
     /// Whether it does.
     pub held: bool,
@@ -233,7 +233,7 @@ fn vips(r: &Readings) -> Vec<VipStatus> {
         .iter()
         .map(|(address, vip)| VipStatus {
             address: address.to_string(),
-            wanted: vip.held_here,
+            wanted: if r.elections.routers.is_empty() { vip.held_here } else { of(address).is_some() },
             held: of(address).is_some_and(|a| a.present),
             owners: vip.owners.to_vec(),
             announcements: of(address).map_or(0, |a| a.announced),

@@ -192,7 +192,10 @@ fn elections_are_off_until_asked_for() {
     assert_eq!((c.vips.vrrp, c.plan.election), (None, None));
     let c = elected(&[]).expect("valid");
     let (vrrp, election) = (c.vips.vrrp.expect("elections"), c.plan.election.expect("elections"));
-    assert_eq!((vrrp.interval, vrrp.preempt, vrrp.checksum), (Duration::from_millis(100), true, Checksum::WithPseudoHeader));
+    assert_eq!(
+        (vrrp.interval, vrrp.preempt, vrrp.checksum),
+        (Duration::from_millis(100), true, Checksum::WithPseudoHeader)
+    );
     assert_eq!((election.vrids, election.priority), (1..=255, None));
 }
 

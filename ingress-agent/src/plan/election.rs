@@ -110,9 +110,10 @@ fn divide(vrids: Vec<u8>, classes: Vec<&str>) -> BTreeMap<&str, Vec<u8>> {
         if shares.contains_key(class) {
             continue;
         }
-        let spare = shares.iter().filter(|(_, share)| share.len() > 1).flat_map(|(owner, share)| {
-            share.iter().map(|vrid| (*owner, *vrid)).collect::<Vec<_>>()
-        });
+        let spare = shares
+            .iter()
+            .filter(|(_, share)| share.len() > 1)
+            .flat_map(|(owner, share)| share.iter().map(|vrid| (*owner, *vrid)).collect::<Vec<_>>());
         if let Some((owner, vrid)) = spare.max_by_key(|(_, vrid)| weight(*vrid, class)) {
             shares.entry(owner).or_default().retain(|v| *v != vrid);
             shares.insert(class, vec![vrid]);
@@ -145,7 +146,12 @@ fn group(
 }
 
 fn ranked(rank: usize) -> u8 {
-    u8::try_from(rank).ok().and_then(|r| r.checked_mul(STEP)).and_then(|less| FIRST.checked_sub(less)).unwrap_or(2).max(2)
+    u8::try_from(rank)
+        .ok()
+        .and_then(|r| r.checked_mul(STEP))
+        .and_then(|less| FIRST.checked_sub(less))
+        .unwrap_or(2)
+        .max(2)
 }
 
 /// The addresses of one owner move together, one of each family: a client that is told both expects one place behind them.

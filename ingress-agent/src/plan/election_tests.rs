@@ -64,7 +64,8 @@ fn every_node_finds_the_same_groups_and_ranks_itself() {
         let mut priorities: Vec<u8> = plans.iter().map(|p| p[i].priority).collect();
         priorities.sort_unstable();
         assert_eq!(priorities, [FIRST - 2 * STEP, FIRST - STEP, FIRST]);
-        assert!(plans.iter().all(|p| (p[i].vrid, &p[i].addresses, &p[i].order) == (plans[0][i].vrid, &plans[0][i].addresses, &plans[0][i].order)));
+        assert!(plans.iter().all(|p| (p[i].vrid, &p[i].addresses, &p[i].order)
+            == (plans[0][i].vrid, &plans[0][i].addresses, &plans[0][i].order)));
     }
     assert_eq!(plans[0].iter().map(|g| g.addresses.len()).sum::<usize>(), 40);
 }
@@ -127,7 +128,8 @@ fn both_families_of_one_service_move_together() {
 
 #[test]
 fn pools_say_which_nodes_and_never_share_a_vrid_with_others_nodes() {
-    let pools = vec![pool("p", "10.0.0.0", "10.0.0.127", &["a", "b"]), pool("q", "10.0.0.128", "10.0.0.255", &["b", "c"])];
+    let pools =
+        vec![pool("p", "10.0.0.0", "10.0.0.127", &["a", "b"]), pool("q", "10.0.0.128", "10.0.0.255", &["b", "c"])];
     let election = ElectionOptions { vrids: 10..=13, ..ElectionOptions::default() };
     let groups = plan(&many(256), &facts(&["a", "b", "c"], pools), "a", &election);
     assert!(groups.iter().all(|g| (10..=13).contains(&g.vrid)) && groups.len() <= 4);

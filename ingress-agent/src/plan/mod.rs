@@ -109,9 +109,11 @@ pub fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Plan>) -> Plan {
         Some(m) => Arc::clone(&m.elections),
         None => Arc::new(elections(facts, options, &vips, before.map(|m| &*m.elections))),
     };
-    let parts = Parts { addresses: &addresses, http: &http, l4: &l4, vips: &vips, elections: &elections, pools: &pools };
+    let parts =
+        Parts { addresses: &addresses, http: &http, l4: &l4, vips: &vips, elections: &elections, pools: &pools };
     let snapshot = snapshot(facts, &parts, last.map(|l| &l.snapshot));
-    let memo = Memo { options: options.clone(), facts: facts.clone(), addresses, http, l4, names, vips, elections, pools };
+    let memo =
+        Memo { options: options.clone(), facts: facts.clone(), addresses, http, l4, names, vips, elections, pools };
     Plan { snapshot, memo }
 }
 

@@ -61,7 +61,8 @@ impl Elector {
             if Instant::now() >= report_at {
                 self.publish();
             }
-            let wake = self.election.next().into_iter().chain(open_at).fold(report_at.max(Instant::now()), Instant::min);
+            let wake =
+                self.election.next().into_iter().chain(open_at).fold(report_at.max(Instant::now()), Instant::min);
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(Order::Elect(groups)) => self.feed(Event::Groups(groups)),

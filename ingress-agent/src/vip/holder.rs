@@ -225,7 +225,10 @@ impl Holder {
                 let _ = self.wire.as_ref().map(|w| w.probe(address));
             }
             Action::Warn(address, mac) => {
-                self.voice.warn(format!("{address} is also claimed by {mac} on {}: two machines hold one address", self.interface));
+                self.voice.warn(format!(
+                    "{address} is also claimed by {mac} on {}: two machines hold one address",
+                    self.interface
+                ));
             }
         }
         None
@@ -257,7 +260,9 @@ impl Holder {
         let found = self.netlink.addresses().await.unwrap_or_default();
         for f in found.iter().filter(|f| f.ours && f.index != link.index && set.contains(&f.address)) {
             match self.netlink.remove(f.index, f.address).await {
-                Ok(()) => self.voice.say(format!("{} was still on interface {}; it moves to {}", f.address, f.index, self.interface)),
+                Ok(()) => self
+                    .voice
+                    .say(format!("{} was still on interface {}; it moves to {}", f.address, f.index, self.interface)),
                 Err(e) => self.voice.warn(format!("{e:#}")),
             }
         }

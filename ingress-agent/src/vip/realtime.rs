@@ -19,7 +19,9 @@ pub(super) fn enter() -> Vec<String> {
         ));
     }
     if let Err(why) = stay_in_memory() {
-        notes.push(format!("the VIP thread's memory is not locked ({why}): swapping may delay adverts. It needs CAP_IPC_LOCK"));
+        notes.push(format!(
+            "the VIP thread's memory is not locked ({why}): swapping may delay adverts. It needs CAP_IPC_LOCK"
+        ));
     }
     notes
 }

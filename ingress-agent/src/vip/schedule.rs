@@ -154,8 +154,10 @@ impl Schedule {
 
     /// When to call with [`Event::Tick`] at the latest.
     pub(super) fn next(&self) -> Option<Instant> {
-        let adding =
-            self.can_add().then(|| self.held.values().filter(|h| self.waits_to_add(h)).map(|h| h.add_at).min()).flatten();
+        let adding = self
+            .can_add()
+            .then(|| self.held.values().filter(|h| self.waits_to_add(h)).map(|h| h.add_at).min())
+            .flatten();
         let announcing = self
             .can_announce()
             .then(|| self.held.values().filter(|h| h.present).map(|h| h.announce_at).min())

@@ -45,7 +45,8 @@ pub(super) fn encode(e: &mut DescriptorEncoder, r: &ElectionReport) -> fmt::Resu
         rejected.count(&[("reason", reason)], *n)?;
     }
     counters(e, "sluicegate_vrrp_unsent", "Adverts that the kernel did not take.")?.count(&[], r.unsent)?;
-    let mut foreign = gauges(e, "sluicegate_vrrp_foreign_router", "A router that uses a VRID of ours for other addresses.")?;
+    let mut foreign =
+        gauges(e, "sluicegate_vrrp_foreign_router", "A router that uses a VRID of ours for other addresses.")?;
     for f in &r.foreign {
         foreign.gauge(&[("vrid", &f.vrid.to_string()), ("address", &f.address.to_string()), ("mac", &f.mac)], 1.0)?;
     }

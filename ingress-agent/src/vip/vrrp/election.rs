@@ -56,10 +56,6 @@ pub(in crate::vip) enum Action {
 
 /// Adverts carry at most this many addresses: they must fit into a packet, and whoever gets one compares at least one.
 const ADVERTISED: usize = 64;
-/// Foreign routers that are remembered, and for how long.
-const FOREIGN: usize = 64;
-const FOREIGN_FOR: Duration = Duration::from_mins(1);
-
 #[derive(Debug)]
 struct Router {
     group: VipGroup,
@@ -76,11 +72,15 @@ pub(in crate::vip) struct Election {
     options: VrrpOptions,
     routers: BTreeMap<Key, Router>,
     sources: Option<Vec<IpAddr>>,
+    /// Of these, what adverts come from: IPv4, IPv6. None of our VIPs, which others have, too.
+    speaks: [Option<IpAddr>; 2],
     fitness: Fitness,
     draining: bool,
     /// What was last said of addresses: held, and open. Nothing before the groups are known.
     said: Option<(BTreeSet<IpAddr>, BTreeSet<IpAddr>)>,
     grouped: bool,
+    /// Something happened that may change who holds what.
+    stirred: bool,
     rejected: [u64; Reject::ALL.len()],
     foreign: BTreeMap<(u8, IpAddr), ForeignRouter>,
 }
@@ -91,10 +91,12 @@ impl Election {
             options,
             routers: BTreeMap::new(),
             sources: None,
+            speaks: [None; 2],
             fitness: Fitness::default(),
             draining: false,
             said: None,
             grouped: false,
+            stirred: false,
             rejected: [0; Reject::ALL.len()],
             foreign: BTreeMap::new(),
         }
@@ -134,13 +136,15 @@ impl Election {
                 }
             }
             Event::Packet { packet, mac } => {
-                let heard = packet.and_then(|(envelope, payload)| self.packet(&envelope, payload, mac, now, &mut actions));
+                let heard =
+                    packet.and_then(|(envelope, payload)| self.packet(&envelope, payload, mac, now, &mut actions));
                 match heard {
                     Ok((key, event)) => self.feed(key, event, now, &mut actions),
                     Err(reject) => self.rejected[reject as usize] += 1,
                 }
             }
             Event::Tick => {
+                self.forget_foreign(now);
                 let due = |r: &Router| r.machine.next().is_some_and(|at| at <= now);
                 let keys: Vec<Key> = self.routers.iter().filter(|(_, r)| due(r)).map(|(key, _)| *key).collect();
                 for key in keys {
@@ -148,7 +152,9 @@ impl Election {
                 }
             }
         }
-        self.hold(&mut actions);
+        if std::mem::take(&mut self.stirred) {
+            self.hold(&mut actions);
+        }
         actions
     }
 
@@ -188,6 +194,10 @@ impl Election {
 
     /// Tells each router whether it takes part, and how strong it is.
     fn review(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.stirred = true;
+        let is_vip = |address: &IpAddr| self.routers.values().any(|r| r.group.addresses.contains(address));
+        let own = |v4: bool| self.sources.iter().flatten().find(|a| a.is_ipv4() == v4 && !is_vip(a)).copied();
+        self.speaks = [own(true), own(false)];
         let keys: Vec<Key> = self.routers.keys().copied().collect();
         for key in keys {
             let priority = self.priority(key);
@@ -215,8 +225,7 @@ impl Election {
     }
 
     fn source(&self, v4: bool) -> Option<IpAddr> {
-        let is_vip = |address: &IpAddr| self.routers.values().any(|r| r.group.addresses.contains(address));
-        self.sources.iter().flatten().find(|a| a.is_ipv4() == v4 && !is_vip(a)).copied()
+        self.speaks[usize::from(!v4)]
     }
 
     /// What the packet says to which router.
@@ -250,9 +259,10 @@ impl Election {
             }
         }
         if !advert.addresses.iter().any(|a| router.group.addresses.contains(a)) {
-            self.foreign(&advert, envelope.source, mac, now, actions);
+            self.saw_foreign(&advert, envelope.source, mac, now, actions);
             return Err(Reject::AddressList);
         }
+        self.stirred |= !router.heard;
         router.heard = true;
         let event =
             machine::Event::Heard { from: envelope.source, priority: advert.priority, interval: advert.interval };
@@ -277,27 +287,6 @@ impl Election {
         if v4 { self.options.version } else { Version::V3 }
     }
 
-    fn foreign(&mut self, advert: &Advert, from: IpAddr, mac: [u8; 6], now: Instant, actions: &mut Vec<Action>) {
-        self.foreign.retain(|_, f| now < f.heard + FOREIGN_FOR);
-        let known = self.foreign.contains_key(&(advert.vrid, from));
-        if !known && self.foreign.len() >= FOREIGN {
-            return;
-        }
-        let mac = crate::vip::frame::Mac(mac).to_string();
-        if !known {
-            let list: Vec<String> = advert.addresses.iter().take(8).map(ToString::to_string).collect();
-            actions.push(Action::Warn(format!(
-                "another VRRP router, {from} ({mac}), uses VRID {} of ours for {}; it is ignored. Give one of the two \
-                 another VRID (`--vrrp-vrids`, `--vrrp-vrid`)",
-                advert.vrid,
-                list.join(", ")
-            )));
-        }
-        let foreign =
-            ForeignRouter { vrid: advert.vrid, address: from, mac, addresses: advert.addresses.clone(), heard: now };
-        self.foreign.insert((advert.vrid, from), foreign);
-    }
-
     fn feed(&mut self, key: Key, event: machine::Event, now: Instant, actions: &mut Vec<Action>) {
         let source = self.source(key.1);
         let Some(router) = self.routers.get_mut(&key) else { return };
@@ -306,19 +295,18 @@ impl Election {
         let wanted = router.machine.on(event, now);
         let after = router.machine.state();
         if before != after {
+            self.stirred = true;
             let late = if router.machine.counts.fenced > fenced { ", as this thread woke too late" } else { "" };
             let other = router.machine.other().filter(|_| after == "backup" || after == "idle");
-            let to = other.map_or_else(String::new, |o| format!("; last heard: {} with priority {}", o.from, o.priority));
+            let to =
+                other.map_or_else(String::new, |o| format!("; last heard: {} with priority {}", o.from, o.priority));
             actions.push(Action::Say(format!(
                 "VRID {} ({}): {before} → {after}{late}{to}",
                 key.0,
                 report::list(&router.group.addresses)
             )));
         }
-        let Some(source) = source.or_else(|| self.sources.iter().flatten().find(|a| a.is_ipv4() == key.1).copied())
-        else {
-            return;
-        };
+        let Some(source) = source else { return };
         for action in wanted {
             match action {
                 machine::Action::Send { priority } => self.send(key, source, priority, actions),

@@ -12,7 +12,12 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn group(vrid: u8, addresses: &[&str], priority: u8) -> VipGroup {
-    VipGroup { vrid, addresses: addresses.iter().map(|a| ip(a)).collect(), order: vec!["a".into(), "b".into()], priority }
+    VipGroup {
+        vrid,
+        addresses: addresses.iter().map(|a| ip(a)).collect(),
+        order: vec!["a".into(), "b".into()],
+        priority,
+    }
 }
 
 struct World {
@@ -100,7 +105,9 @@ fn group_of_ipv6_alone_speaks_from_the_link_local_address() {
     let mut w = World::up(VrrpOptions::default(), &[group(7, &["fd01::100", "fe80::99"], 250)]);
     let actions = w.wait(310);
     assert_eq!(sent(&actions), [(ip("fe80::2"), GROUP_V6.into(), 7, 250)]);
-    let Some(Action::Send { payload, .. }) = actions.iter().find(|a| matches!(a, Action::Send { .. })) else { panic!() };
+    let Some(Action::Send { payload, .. }) = actions.iter().find(|a| matches!(a, Action::Send { .. })) else {
+        panic!()
+    };
     assert_eq!(payload[8..10], [0xfe, 0x80], "RFC 9568 §5.2.9: the link-local one first");
 }
 
@@ -265,7 +272,9 @@ fn thousand_addresses_of_a_group_fit_into_a_packet() {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let mut w = World::up(VrrpOptions::default(), &[group(7, &many, 250)]);
     let actions = w.wait(310);
-    let Some(Action::Send { payload, .. }) = actions.iter().find(|a| matches!(a, Action::Send { .. })) else { panic!() };
+    let Some(Action::Send { payload, .. }) = actions.iter().find(|a| matches!(a, Action::Send { .. })) else {
+        panic!()
+    };
     assert!(payload.len() < 1280 - 40, "{}", payload.len());
     assert_eq!(held(&actions), Some((1000, 1000)));
 }

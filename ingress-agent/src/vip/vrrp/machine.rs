@@ -22,21 +22,32 @@ pub(super) struct Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// Take part, with a priority from 1 to 255; also whenever one of the two changes.
-    Join { priority: u8, source: IpAddr },
+    Join {
+        priority: u8,
+        source: IpAddr,
+    },
     /// The link is gone: nobody can be told.
     Fault,
     /// Let another one take over. `rejoin`: and then stand by.
-    Leave { rejoin: bool },
+    Leave {
+        rejoin: bool,
+    },
     /// Take over, whoever has it now.
     Take,
-    Heard { from: IpAddr, priority: u8, interval: Duration },
+    Heard {
+        from: IpAddr,
+        priority: u8,
+        interval: Duration,
+    },
     /// The time that [`Machine::next`] named has come.
     Tick,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    Send { priority: u8 },
+    Send {
+        priority: u8,
+    },
     /// The addresses are ours.
     Hold,
     /// They are not any more.

@@ -93,7 +93,11 @@ fn whatever_is_wrong_has_its_name() {
         ("interval 0 of version 2", changed(&old, 5, 0), Reject::Interval),
         ("more addresses than there are", changed(&good, 3, 3), Reject::Truncated),
         ("fewer addresses than there are", changed(&good, 3, 1), Reject::Length),
-        ("no address", resum(good[..8].iter().enumerate().map(|(i, b)| if i == 3 { 0 } else { *b }).collect()), Reject::AddressList),
+        (
+            "no address",
+            resum(good[..8].iter().enumerate().map(|(i, b)| if i == 3 { 0 } else { *b }).collect()),
+            Reject::AddressList,
+        ),
         ("version 2 without its authentication data", resum(old[..16].to_vec()), Reject::Truncated),
         ("authentication of an unknown type", changed(&old, 4, 2), Reject::Authentication),
     ] {
@@ -136,7 +140,10 @@ fn hostile_bytes_do_no_harm() {
                 let _ = Advert::decode(payload, &envelope);
             }
         }
-        let _ = Advert::decode(&resum([&[0x31, 1, 1, next() % 4][..], &[0; 4], &packet].concat()), &envelope(SOURCE, GROUP));
+        let _ = Advert::decode(
+            &resum([&[0x31, 1, 1, next() % 4][..], &[0; 4], &packet].concat()),
+            &envelope(SOURCE, GROUP),
+        );
     }
 }
 

@@ -87,8 +87,17 @@ impl World {
             }
         };
         let nodes: Vec<Node> = (0..count).map(&mut node).collect();
-        let mut world =
-            Self { seed, dice, now: start, nodes, wire: BinaryHeap::new(), loss: 0, log: Vec::new(), start, none_since: None };
+        let mut world = Self {
+            seed,
+            dice,
+            now: start,
+            nodes,
+            wire: BinaryHeap::new(),
+            loss: 0,
+            log: Vec::new(),
+            start,
+            none_since: None,
+        };
         for i in 0..count {
             world.join(i);
         }

@@ -17,8 +17,11 @@ use crate::vip::wire::{link_address, set, watched};
 const TO_US: [u8; 3] = [0, 1, 2];
 /// RFC 4594 §3.1: network control.
 const DSCP_CS6: u8 = 0xc0;
-/// Packets taken in one go, so that a flood does not keep the clock from its turn.
-const BATCH: usize = 256;
+/// Packets taken in one go, so that no flood keeps the clock from its turn for ever. As many as the queue holds: after a stall, the
+/// last of them says who has the addresses now.
+const BATCH: usize = 8192;
+/// Bytes of that queue, as the kernel counts them: about 8,000 adverts.
+const QUEUE: i32 = 6 << 20;
 
 /// Must be made and used within one tokio runtime.
 pub(in crate::vip) struct Sockets {
@@ -171,14 +174,12 @@ fn incoming(index: u32, ethertype: u16, protocol_at: u32) -> io::Result<AsyncFd<
     ];
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     set(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)?;
+    // Where this is not permitted, a long stall of many routers loses adverts, as it would on the wire.
+    let _ = set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &QUEUE);
     let address = link_address(index, ethertype);
     // SAFETY: `address` is a sockaddr_ll of the length given.
     let bound = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
     };
     if bound < 0 {
         return Err(io::Error::last_os_error());

@@ -2,11 +2,49 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use super::{Election, Reject, Router};
-use crate::model::election::{ElectionReport, OtherRouter, VirtualRouter};
+use super::{Action, Advert, Election, Reject, Router};
+use crate::model::election::{ElectionReport, ForeignRouter, OtherRouter, VirtualRouter};
+use crate::vip::frame::Mac;
+
+/// Foreign routers that are remembered, and for how long.
+const FOREIGN: usize = 64;
+const FOREIGN_FOR: Duration = Duration::from_mins(1);
 
 impl Election {
+    /// A router of the LAN that has a VRID of ours for something else: told once while it goes on.
+    pub(super) fn saw_foreign(
+        &mut self,
+        advert: &Advert,
+        from: IpAddr,
+        mac: [u8; 6],
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let known = self.foreign.contains_key(&(advert.vrid, from));
+        if !known && self.foreign.len() >= FOREIGN {
+            return;
+        }
+        let mac = Mac(mac).to_string();
+        if !known {
+            let list: Vec<String> = advert.addresses.iter().take(8).map(ToString::to_string).collect();
+            actions.push(Action::Warn(format!(
+                "another VRRP router, {from} ({mac}), uses VRID {} of ours for {}; it is ignored. Give one of the two \
+                 another VRID (`--vrrp-vrids`, `--vrrp-vrid`)",
+                advert.vrid,
+                list.join(", ")
+            )));
+        }
+        let foreign =
+            ForeignRouter { vrid: advert.vrid, address: from, mac, addresses: advert.addresses.clone(), heard: now };
+        self.foreign.insert((advert.vrid, from), foreign);
+    }
+
+    pub(super) fn forget_foreign(&mut self, now: Instant) {
+        self.foreign.retain(|_, f| now < f.heard + FOREIGN_FOR);
+    }
+
     pub(in crate::vip) fn report(&self, notes: &[String], unsent: u64) -> ElectionReport {
         let router = |r: &Router| VirtualRouter {
             vrid: r.group.vrid,
