@@ -4,57 +4,12 @@
 //! Beyond the RFC: giving up keeps the addresses until somebody else is heard ([`Event::Leave`]), a router can be told to take
 //! over ([`Event::Take`]), and one that woke too late steps down before it speaks.
 
+mod event;
+
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Settings {
-    /// Between two adverts of ours.
-    pub(super) interval: Duration,
-    /// Take over from an Active Router of lower priority.
-    pub(super) preempt: bool,
-    /// But not sooner than this after it was first heard.
-    pub(super) preempt_delay: Duration,
-    /// Nobody else may hold these addresses: there is nobody to step down for.
-    pub(super) alone: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// Take part, with a priority from 1 to 255; also whenever one of the two changes.
-    Join {
-        priority: u8,
-        source: IpAddr,
-    },
-    /// The link is gone: nobody can be told.
-    Fault,
-    /// Let another one take over. `rejoin`: and then stand by.
-    Leave {
-        rejoin: bool,
-    },
-    /// Take over, whoever has it now.
-    Take,
-    Heard {
-        from: IpAddr,
-        priority: u8,
-        interval: Duration,
-    },
-    /// The time that [`Machine::next`] named has come.
-    Tick,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    Send {
-        priority: u8,
-    },
-    /// The addresses are ours.
-    Hold,
-    /// They are not any more.
-    Release,
-    /// They still are, and somebody may believe otherwise.
-    Announce,
-}
+pub(super) use event::{Action, Counts, Event, Other, Settings};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -72,25 +27,6 @@ enum State {
         until: Instant,
         rejoin: bool,
     },
-}
-
-/// Another router of this VRID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Other {
-    pub(super) from: IpAddr,
-    pub(super) priority: u8,
-    pub(super) interval: Duration,
-    pub(super) at: Instant,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) became_active: u64,
-    pub(super) stepped_down: u64,
-    /// Of these, because it woke too late.
-    pub(super) fenced: u64,
-    pub(super) sent: u64,
-    pub(super) heard: u64,
 }
 
 /// A [`Event::Take`] makes its router stronger than any that was ranked, so that nobody takes the addresses back.
@@ -279,7 +215,9 @@ impl Machine {
                 if other.priority == 0 {
                     self.advertise(now, actions);
                 } else if (other.priority, other.from) > (priority, self.source) {
-                    // RFC 9568 §6.4.3 (705): higher, or equal with the greater address.
+                    // RFC 9568 §6.4.3 (705): higher, or equal with the greater address. A last advert lets the winner know that
+                    // the addresses were announced from here, too: nobody else can tell it which caches are wrong.
+                    actions.push(Action::Send { priority });
                     self.learned = other.interval;
                     self.step_down(now, actions);
                 } else {

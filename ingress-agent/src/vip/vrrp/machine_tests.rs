@@ -133,7 +133,7 @@ fn preemption_waits_for_its_delay() {
 #[test]
 fn equal_priorities_go_by_the_greater_address() {
     let mut w = World::active(100);
-    assert_eq!(w.heard(HIGHER, 100, 100), [Action::Release]);
+    assert_eq!(w.heard(HIGHER, 100, 100), [Action::Send { priority: 100 }, Action::Release]);
     assert_eq!(w.machine.state(), "backup");
     let mut w = World::active(100);
     assert_eq!(w.heard(LOWER, 100, 100), [Action::Send { priority: 100 }, Action::Announce]);
@@ -145,7 +145,7 @@ fn higher_priority_makes_it_step_down_and_lower_is_answered_at_once() {
     let mut w = World::active(100);
     assert_eq!(w.heard(HIGHER, 99, 100), [Action::Send { priority: 100 }, Action::Announce]);
     w.wait(20);
-    assert_eq!(w.heard(LOWER, 101, 100), [Action::Release]);
+    assert_eq!(w.heard(LOWER, 101, 100), [Action::Send { priority: 100 }, Action::Release]);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn taking_prevails_over_any_rank_until_somebody_stronger_comes() {
     w.heard(LOWER, 250, 100);
     assert_eq!(w.machine.on(Event::Take, w.now), [Action::Hold, Action::Send { priority: 254 }]);
     assert_eq!(w.heard(HIGHER, 250, 100)[0], Action::Send { priority: 254 });
-    assert_eq!(w.heard(HIGHER, 255, 100), [Action::Release]);
+    assert_eq!(w.heard(HIGHER, 255, 100), [Action::Send { priority: 254 }, Action::Release]);
     assert_eq!(w.machine.priority(), 100);
     // Against one that was taken as well.
     let mut w = World::joined(settings(), 100);
