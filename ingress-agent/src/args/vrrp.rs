@@ -18,8 +18,8 @@ pub struct VrrpArgs {
     /// address, so that all of them have work].
     #[arg(long, env = "SLUICEGATE_VRRP_PRIORITY", value_name = "N")]
     pub vrrp_priority: Option<String>,
-    /// Node that stands for election; may be repeated [default: all Nodes of the cluster, or of the manifests, that the address's
-    /// VirtualIPPool allows].
+    /// Node that stands for election; may be repeated [default: Nodes of the cluster, or of the manifests, with the label
+    /// node-role.kubernetes.io/edge, or all if none has it; of these, those that the address's VirtualIPPool allows].
     #[arg(long = "vrrp-node", env = "SLUICEGATE_VRRP_NODES", value_delimiter = ',', value_name = "NAME")]
     pub vrrp_nodes: Vec<String>,
     /// Address of another node, where multicast does not get through: adverts then go to these only, and come from these only; may be

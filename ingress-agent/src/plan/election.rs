@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::PlanOptions;
 use crate::model::election::VipGroup;
@@ -23,7 +24,7 @@ pub struct ElectionOptions {
     pub vrids: RangeInclusive<u8>,
     /// Routers that exist on the LAN already, such as those of a keepalived pair.
     pub fixed: Vec<FixedRouter>,
-    /// The nodes that hold addresses. Empty: all that the source of facts names.
+    /// The nodes that hold addresses. Empty: those with the label of edge nodes, and where none has it, all that there are.
     pub nodes: Vec<String>,
     /// Of this node, for everything that it may hold, instead of what the order gives.
     pub priority: Option<u8>,
@@ -42,6 +43,8 @@ impl Default for ElectionOptions {
     }
 }
 
+/// Where the DaemonSet runs the agent. Nodes without the label stand for election only if no node has it.
+const EDGE: &str = "node-role.kubernetes.io/edge";
 /// Where nobody said which nodes there are: as RFC 9568 §5.2.4 and keepalived have it.
 const UNRANKED: u8 = 100;
 /// Of the preferred node. Below 254, which is for who was told to take over.
@@ -206,7 +209,9 @@ impl<'a> Nodes<'a> {
     fn new(facts: &'a Facts, election: &'a ElectionOptions) -> Self {
         let facts_of = |name: &str| facts.nodes.find(&ObjectName::new("", name)).map(|n| &**n);
         let mut names: Vec<(&str, Option<&NodeFacts>)> = if election.nodes.is_empty() {
-            facts.nodes.iter().map(|n| (n.origin.name.name.as_str(), Some(&**n))).collect()
+            let labelled = facts.nodes.iter().any(|n| n.labels.contains_key(EDGE));
+            let stands = |n: &&Arc<NodeFacts>| !labelled || n.labels.contains_key(EDGE);
+            facts.nodes.iter().filter(stands).map(|n| (n.origin.name.name.as_str(), Some(&**n))).collect()
         } else {
             election.nodes.iter().map(|name| (name.as_str(), facts_of(name))).collect()
         };

@@ -175,6 +175,21 @@ fn unknown_nodes_are_equal_and_draining_ones_out() {
 }
 
 #[test]
+fn nodes_with_the_label_of_edge_nodes_are_the_only_ones_if_there_are_any() {
+    let labelled = |name: &str| {
+        let mut node = (*node(name, false)).clone();
+        node.labels.insert(EDGE.into(), String::new());
+        Arc::new(node)
+    };
+    let mut facts = facts(&[], vec![]);
+    facts.nodes = Objects::from_iter([labelled("a"), node("b", false), labelled("c")]);
+    let election = ElectionOptions::default();
+    for group in plan(&many(3), &facts, "b", &election) {
+        assert!(group.priority == 0 && group.order.len() == 2 && !group.order.contains(&"b".to_owned()));
+    }
+}
+
+#[test]
 fn ranks_never_reach_zero() {
     assert_eq!([0, 1, 62, 63, 5000].map(ranked), [250, 246, 2, 2, 2]);
 }
