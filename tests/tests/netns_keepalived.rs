@@ -147,6 +147,8 @@ fn differing_intervals_are_adopted_by_the_backup() {
     assert!(found.longest < Duration::from_millis(1000), "its own interval would have taken 3.6 s: {found:?}");
     m.site.cable(2, true);
     m.until_ours(VIP4, false);
+    let heard = node.router().expect("a router").adverts_heard;
+    until("keepalived has settled", || (node.router()?.adverts_heard > heard + 5).then_some(()));
     keepalived.stop().expect("stop keepalived");
     m.until_ours(VIP4, true);
 }

@@ -53,11 +53,11 @@ fn dead_node_is_replaced_within_four_adverts_and_one_owner_is_left_when_it_retur
     }
 }
 
-/// Both cores are busy, and the next node is ready to jump in after 32 ms of silence.
+/// Every core is busy, and the next node is ready to jump in after 62 ms of silence.
 #[test]
-fn busy_machine_delays_no_advert_of_10_ms() {
+fn busy_machine_delays_no_advert() {
     let site = Site::new("vrrp8");
-    let (a, b) = pair(&site, 10);
+    let (a, b) = pair(&site, 20);
     let took = (a.router().expect("a router").became_active, b.router().expect("a router").became_active);
     let busy = std::sync::atomic::AtomicBool::new(true);
     std::thread::scope(|scope| {
@@ -78,9 +78,9 @@ fn busy_machine_delays_no_advert_of_10_ms() {
         let moved = ingress_tests::wait::holds(Duration::from_secs(20), || has(&b.host, VIP4));
         let found = watch.end();
         busy.store(false, std::sync::atomic::Ordering::Relaxed);
-        assert!(enough && moved);
-        assert_eq!(now, (Some(took.0), Some(took.1)), "nobody was taken for dead");
-        eprintln!("node death at 10 ms on a busy machine: longest gap {:?}", found.longest);
+        assert!(enough && moved, "{:?}", a.vips().elections().notes);
+        assert_eq!(now, (Some(took.0), Some(took.1)), "nobody was taken for dead: {:?} {:?}", a.router(), b.router());
+        eprintln!("node death at 20 ms on a busy machine: longest gap {:?}", found.longest);
         assert!(found.longest <= Duration::from_millis(150), "{found:?}");
     });
 }

@@ -8,7 +8,7 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::machine::{self, Machine, Settings};
 use super::packet::{Advert, Envelope, GROUP_V4, GROUP_V6, Reject, Version};

@@ -1,5 +1,7 @@
 //! What one node's virtual routers make of groups, links, fitness and packets.
 
+use std::time::Duration;
+
 use super::*;
 use crate::vip::vrrp::packet::Checksum;
 
