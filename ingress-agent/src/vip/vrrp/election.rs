@@ -82,6 +82,8 @@ pub(in crate::vip) struct Election {
     /// Something happened that may change who holds what.
     stirred: bool,
     rejected: [u64; Reject::ALL.len()],
+    /// When the log was last told of each.
+    complained: [Option<Instant>; Reject::ALL.len()],
     foreign: BTreeMap<(u8, IpAddr), ForeignRouter>,
 }
 
@@ -98,6 +100,7 @@ impl Election {
             grouped: false,
             stirred: false,
             rejected: [0; Reject::ALL.len()],
+            complained: [None; Reject::ALL.len()],
             foreign: BTreeMap::new(),
         }
     }
@@ -136,11 +139,15 @@ impl Election {
                 }
             }
             Event::Packet { packet, mac } => {
+                let from = packet.as_ref().ok().map(|(envelope, _)| envelope.source);
                 let heard =
                     packet.and_then(|(envelope, payload)| self.packet(&envelope, payload, mac, now, &mut actions));
                 match heard {
                     Ok((key, event)) => self.feed(key, event, now, &mut actions),
-                    Err(reject) => self.rejected[reject as usize] += 1,
+                    Err(reject) => {
+                        self.rejected[reject as usize] += 1;
+                        self.complain(reject, from, mac, now, &mut actions);
+                    }
                 }
             }
             Event::Tick => {

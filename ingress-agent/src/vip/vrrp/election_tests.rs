@@ -147,13 +147,18 @@ fn packets_that_are_not_for_us_are_counted_and_do_nothing() {
         addresses: vec![ip("10.1.0.100")],
         password: None,
     };
-    assert_eq!(w.packet(OTHER, GROUP_V4.into(), &advert), []);
+    let actions = w.packet(OTHER, GROUP_V4.into(), &advert);
+    let [Action::Warn(line)] = &actions[..] else { panic!("{actions:?}") };
+    assert!(line.contains("from 10.1.0.3 (02:00:00:00:00:03)") && line.contains("--vrrp-version"), "{line}");
     // Unicast, where multicast is spoken.
-    assert_eq!(w.packet(OTHER, MINE, &Advert { version: Version::V3, ..advert }), []);
+    let unicast = Advert { version: Version::V3, ..advert };
+    assert!(w.packet(OTHER, MINE, &unicast).iter().all(|a| matches!(a, Action::Warn(_))));
+    assert_eq!(w.packet(OTHER, MINE, &unicast), [], "said once");
     assert_eq!(w.event(Event::Packet { packet: Err(Reject::Truncated), mac: MAC }), []);
-    for reason in [Reject::Vrid, Reject::OwnAddress, Reject::Version, Reject::Peer, Reject::Truncated] {
+    for reason in [Reject::Vrid, Reject::OwnAddress, Reject::Version, Reject::Truncated] {
         assert_eq!(w.rejected(reason), 1, "{reason:?}");
     }
+    assert_eq!(w.rejected(Reject::Peer), 2);
 }
 
 #[test]

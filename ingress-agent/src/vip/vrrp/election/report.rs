@@ -8,6 +8,8 @@ use super::{Action, Advert, Election, Reject, Router};
 use crate::model::election::{ElectionReport, ForeignRouter, OtherRouter, VirtualRouter};
 use crate::vip::frame::Mac;
 
+/// Between two log lines about the same mistake.
+const COMPLAIN_AGAIN: Duration = Duration::from_mins(10);
 /// Foreign routers that are remembered, and for how long.
 const FOREIGN: usize = 64;
 const FOREIGN_FOR: Duration = Duration::from_mins(1);
@@ -39,6 +41,23 @@ impl Election {
         let foreign =
             ForeignRouter { vrid: advert.vrid, address: from, mac, addresses: advert.addresses.clone(), heard: now };
         self.foreign.insert((advert.vrid, from), foreign);
+    }
+
+    /// Two routers that do not understand each other are both Active, so whoever set them up should know why.
+    pub(super) fn complain(
+        &mut self,
+        reject: Reject,
+        from: Option<IpAddr>,
+        mac: [u8; 6],
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let (Some(from), Some(why)) = (from, mistake(reject)) else { return };
+        let told = &mut self.complained[reject as usize];
+        if told.is_none_or(|at| now >= at + COMPLAIN_AGAIN) {
+            *told = Some(now);
+            actions.push(Action::Warn(format!("VRRP packets from {from} ({}) have no effect: {why}", Mac(mac))));
+        }
     }
 
     pub(super) fn forget_foreign(&mut self, now: Instant) {
@@ -92,6 +111,22 @@ impl Election {
         (!families.is_empty()).then(|| {
             format!("the interface has no {} address of its own to send adverts from", families.join(" and no "))
         })
+    }
+}
+
+/// In words, where it is a mistake in the configuration of one of the two.
+fn mistake(reject: Reject) -> Option<&'static str> {
+    match reject {
+        Reject::Version => Some("their version of VRRP is not ours (`--vrrp-version`)"),
+        Reject::Interval => Some("their interval is 0 or, in version 2, not ours (`--vrrp-interval-ms`)"),
+        Reject::Authentication => Some("their password is not ours (`--vrrp-auth-pass`)"),
+        Reject::Length => Some("they have a trailer, such as keepalived's `auth_hmac`, which is not spoken here"),
+        Reject::Checksum => Some("their checksum is wrong"),
+        Reject::HopLimit => Some("their hop limit is not 255, so they did not come from this link"),
+        Reject::Peer => {
+            Some("they come by multicast from a network of unicast peers or from none of the peers (`--vrrp-peer`)")
+        }
+        Reject::Truncated | Reject::Type | Reject::Vrid | Reject::AddressList | Reject::OwnAddress => None,
     }
 }
 
