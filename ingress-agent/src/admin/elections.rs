@@ -1,5 +1,6 @@
 //! Elections as one value and as a table: which virtual router has which addresses, who has them, who comes next.
 
+use std::fmt::Write as _;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -107,17 +108,18 @@ pub fn list(status: &Status) -> String {
     }
     section(&mut out, "ELECTIONS", &rows(&status.elections));
     for note in &status.elections.notes {
-        out.push_str(&format!("  ! {note}\n"));
+        let _ = writeln!(out, "  ! {note}");
     }
     for f in &status.elections.foreign {
-        out.push_str(&format!(
-            "  ! {} ({}) uses VRID {} for {}, heard {} ago\n",
+        let _ = writeln!(
+            out,
+            "  ! {} ({}) uses VRID {} for {}, heard {} ago",
             f.address,
             f.mac,
             f.vrid,
             f.addresses.join(", "),
             duration(f.heard_seconds_ago)
-        ));
+        );
     }
     out
 }

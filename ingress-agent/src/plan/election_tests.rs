@@ -37,8 +37,8 @@ fn pool(name: &str, first: &str, last: &str, nodes: &[&str]) -> Arc<VirtualIpPoo
 fn facts(nodes: &[&str], pools: Vec<Arc<VirtualIpPoolFacts>>) -> Facts {
     Facts {
         revision: 1,
-        nodes: Objects::from_iter(nodes.iter().map(|n| node(n, false))),
-        virtual_ip_pools: Objects::from_iter(pools),
+        nodes: nodes.iter().map(|n| node(n, false)).collect(),
+        virtual_ip_pools: pools.into_iter().collect(),
         ..Facts::default()
     }
 }
@@ -90,7 +90,7 @@ fn address_that_comes_or_goes_moves_no_other() {
     let (facts, election) = (facts(&["a", "b"], vec![]), ElectionOptions::default());
     let drained = {
         let mut facts = facts.clone();
-        facts.nodes = Objects::from_iter([node("a", false), node("b", true)]);
+        facts.nodes = [node("a", false), node("b", true)].into_iter().collect();
         plan(&many(300), &facts, "a", &election)
     };
     let vrids = |groups: &[VipGroup]| groups.iter().map(|g| (g.vrid, g.addresses.clone())).collect::<Vec<_>>();
@@ -167,7 +167,7 @@ fn unknown_nodes_are_equal_and_draining_ones_out() {
     let unknown = plan(&many(3), &facts(&[], vec![]), "a", &election);
     assert!(unknown.iter().all(|g| g.priority == UNRANKED && g.order.is_empty()));
     let mut facts = facts(&["a", "b"], vec![]);
-    facts.nodes = Objects::from_iter([node("a", true), node("b", false)]);
+    facts.nodes = [node("a", true), node("b", false)].into_iter().collect();
     assert!(plan(&many(3), &facts, "a", &election).iter().all(|g| g.priority == 0 && g.order == ["b"]));
     let named = ElectionOptions { nodes: vec!["b".into(), "c".into()], ..election };
     assert!(plan(&many(3), &facts, "a", &named).iter().all(|g| g.priority == 0));
@@ -182,7 +182,7 @@ fn nodes_with_the_label_of_edge_nodes_are_the_only_ones_if_there_are_any() {
         Arc::new(node)
     };
     let mut facts = facts(&[], vec![]);
-    facts.nodes = Objects::from_iter([labelled("a"), node("b", false), labelled("c")]);
+    facts.nodes = [labelled("a"), node("b", false), labelled("c")].into_iter().collect();
     let election = ElectionOptions::default();
     for group in plan(&many(3), &facts, "b", &election) {
         assert!(group.priority == 0 && group.order.len() == 2 && !group.order.contains(&"b".to_owned()));

@@ -6,7 +6,7 @@ use std::io;
 
 /// Above every ordinary thread, below the kernel's interrupt threads (50).
 const PRIORITY: libc::c_int = 10;
-/// linux/capability.h.
+/// `linux/capability.h`.
 const CAP_IPC_LOCK: u32 = 14;
 
 /// What could not be had.

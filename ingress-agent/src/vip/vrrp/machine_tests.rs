@@ -239,7 +239,7 @@ fn who_woke_too_late_steps_down_before_it_speaks() {
     // Nobody else is there, or may be.
     let mut w = World::active(100);
     w.machine.is_alone(true);
-    w.now += Duration::from_secs(60);
+    w.now += Duration::from_mins(1);
     assert_eq!(w.machine.on(Event::Tick, w.now), [Action::Send { priority: 100 }]);
 }
 

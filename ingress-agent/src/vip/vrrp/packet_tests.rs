@@ -135,10 +135,8 @@ fn hostile_bytes_do_no_harm() {
     };
     for len in (0..2000).map(|n| n % 70) {
         let packet: Vec<u8> = (0..len).map(|_| next()).collect();
-        for split in [split_ipv4(&packet), split_ipv6(&packet)] {
-            if let Ok((envelope, payload)) = split {
-                let _ = Advert::decode(payload, &envelope);
-            }
+        for (envelope, payload) in [split_ipv4(&packet), split_ipv6(&packet)].into_iter().flatten() {
+            let _ = Advert::decode(payload, &envelope);
         }
         let _ = Advert::decode(
             &resum([&[0x31, 1, 1, next() % 4][..], &[0; 4], &packet].concat()),

@@ -109,7 +109,7 @@ impl World {
         self.event(i, Event::Join { priority, source });
     }
 
-    fn say(&mut self, what: String) {
+    fn say(&mut self, what: &str) {
         self.log.push(format!("{:>7} {what}", (self.now - self.start).as_millis()));
     }
 
@@ -131,7 +131,7 @@ impl World {
         }
         let after = self.nodes[i].machine.state();
         if before != after {
-            self.say(format!("node {i} {before} → {after} on {event:?}"));
+            self.say(&format!("node {i} {before} → {after} on {event:?}"));
         }
         assert_eq!(self.nodes[i].owns, self.nodes[i].machine.holds(), "{}", self.story());
     }
@@ -141,7 +141,7 @@ impl World {
             if to == from || self.nodes[to].side != self.nodes[from].side || self.dice.chance(self.loss) {
                 continue;
             }
-            for _ in 0..1 + u64::from(self.dice.chance(self.loss)) {
+            for _ in 0..=u64::from(self.dice.chance(self.loss)) {
                 let at = self.now + Duration::from_millis(self.dice.roll(DELAY_MS + 1));
                 self.wire.push(Reverse(Packet { at, to, from, priority }));
             }
@@ -214,16 +214,16 @@ impl World {
                 for n in 0..self.nodes.len() {
                     self.nodes[n].side = self.dice.roll(2);
                 }
-                self.say(format!("partition {:?}", self.nodes.iter().map(|n| n.side).collect::<Vec<_>>()));
+                self.say(&format!("partition {:?}", self.nodes.iter().map(|n| n.side).collect::<Vec<_>>()));
             }
             2 => {
                 let stall = Duration::from_millis(self.dice.roll(1500));
                 self.nodes[i].stalled_until = self.now + stall;
-                self.say(format!("node {i} stalls for {stall:?}"));
+                self.say(&format!("node {i} stalls for {stall:?}"));
                 self.none_since = None;
             }
             3 => {
-                self.say(format!("node {i} dies"));
+                self.say(&format!("node {i} dies"));
                 self.nodes[i].alive = false;
                 self.nodes[i].owns = false;
                 self.nodes[i].inbox.clear();
@@ -256,7 +256,7 @@ impl World {
             self.nodes[i].machine = Machine::new(settings, self.nodes[i].address, self.now);
             self.nodes[i].alive = true;
             self.nodes[i].stalled_until = self.now;
-            self.say(format!("node {i} comes back"));
+            self.say(&format!("node {i} comes back"));
         }
         if self.is_up(i) {
             self.join(i);
@@ -276,7 +276,7 @@ impl World {
 
     /// The network is whole, no clock stalls, nobody is told anything: after the bound one owns it, and nothing changes that.
     fn heal(&mut self) {
-        self.say("whole".into());
+        self.say("whole");
         self.loss = 0;
         for n in &mut self.nodes {
             n.side = 0;

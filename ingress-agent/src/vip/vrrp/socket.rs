@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use super::packet::{Envelope, GROUP_V4, GROUP_V6, PROTOCOL, Reject, split_ipv4, split_ipv6};
 use crate::vip::wire::{link_address, set, watched};
 
-/// linux/if_packet.h: to us, to everybody, to a group; the rest is our own or was meant for others.
+/// `linux/if_packet.h`: to us, to everybody, to a group; the rest is our own or was meant for others.
 const TO_US: [u8; 3] = [0, 1, 2];
 /// RFC 4594 §3.1: network control.
 const DSCP_CS6: u8 = 0xc0;
@@ -102,8 +102,8 @@ fn drain(fd: &AsyncFd<OwnedFd>, mut take: impl FnMut(&[u8], [u8; 6])) {
         match fd.try_io(tokio::io::Interest::READABLE, |fd| receive(fd, &mut buffer)) {
             Ok((len, from)) => {
                 if TO_US.contains(&from.sll_pkttype) {
-                    let [a, b, c, d, e, f, ..] = from.sll_addr;
-                    take(buffer.get(..len).unwrap_or_default(), [a, b, c, d, e, f]);
+                    let mac = from.sll_addr.first_chunk().copied().unwrap_or_default();
+                    take(buffer.get(..len).unwrap_or_default(), mac);
                 }
             }
             // An error such as ENETDOWN concerns the link, which netlink reports better.
@@ -156,7 +156,7 @@ fn open_v6(interface: &str, index: u32) -> io::Result<Pair> {
     Ok(Pair { out, incoming: incoming(index, libc::ETH_P_IPV6 as u16, 6)? })
 }
 
-/// Before everything else in the queue of the interface: TC_PRIO_CONTROL of linux/pkt_sched.h.
+/// Before everything else in the queue of the interface: `TC_PRIO_CONTROL` of `linux/pkt_sched.h`.
 fn prefer(socket: &Socket) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_PRIORITY, &7i32)
 }
