@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::*;
 use crate::model::addresses::AddressRange;
 use crate::model::facts::Origin;
-use crate::model::objects::Objects;
 use crate::model::selector::LabelSelector;
 
 fn ip(text: &str) -> IpAddr {
