@@ -22,8 +22,9 @@ enum State {
         next: Instant,
         sent: Instant,
     },
-    /// Has said that it gives up, and holds on until somebody else speaks.
+    /// Says that it gives up, and holds on until somebody else speaks.
     Leaving {
+        next: Instant,
         until: Instant,
         rejoin: bool,
     },
@@ -102,7 +103,7 @@ impl Machine {
             State::Idle => None,
             State::Backup { down_at } => Some(down_at),
             State::Active { next, .. } => Some(next),
-            State::Leaving { until, .. } => Some(until),
+            State::Leaving { next, .. } => Some(next),
         }
     }
 
@@ -170,9 +171,10 @@ impl Machine {
             State::Active { .. } => {
                 // RFC 9568 §6.4.3 (605): priority 0 makes the next one take over within its Skew_Time, less than an interval.
                 actions.push(Action::Send { priority: 0 });
-                self.enter(State::Leaving { until: now + self.settings.interval * (MISSED + 1), rejoin }, now);
+                let (interval, next) = (self.settings.interval, now + self.settings.interval);
+                self.enter(State::Leaving { next, until: now + interval * (MISSED + 1), rejoin }, now);
             }
-            State::Leaving { until, .. } => self.state = State::Leaving { until, rejoin },
+            State::Leaving { next, until, .. } => self.state = State::Leaving { next, until, rejoin },
             State::Backup { .. } if !rejoin => self.enter(State::Idle, now),
             State::Backup { .. } | State::Idle => {}
         }
@@ -225,7 +227,8 @@ impl Machine {
                 }
             }
             State::Leaving { rejoin, .. } => {
-                if other.priority == 0 {
+                // Of two that leave, one stays until somebody comes.
+                if other.priority == 0 && other.from < self.source {
                     return;
                 }
                 self.other = Some(other);
@@ -271,13 +274,12 @@ impl Machine {
                     *next = beat;
                 }
             }
-            State::Leaving { until, rejoin } if now >= until => {
-                if rejoin {
-                    // Nobody wanted it.
-                    self.become_active(now, actions);
-                } else {
-                    self.idle(now, actions);
-                }
+            // Nobody wanted it.
+            State::Leaving { until, rejoin: true, .. } if now >= until => self.become_active(now, actions),
+            // Nobody has come yet. Better a node that should not than none.
+            State::Leaving { next, until, rejoin } if now >= next => {
+                actions.push(Action::Send { priority: 0 });
+                self.state = State::Leaving { next: now + self.settings.interval, until, rejoin };
             }
             _ => {}
         }

@@ -169,13 +169,16 @@ fn leaving_holds_on_until_somebody_else_speaks() {
 }
 
 #[test]
-fn leaving_ends_when_nobody_comes() {
+fn who_leaves_holds_on_while_nobody_comes() {
     let mut w = World::active(100);
     w.machine.on(Event::Leave { rejoin: false }, w.now);
-    assert_eq!(w.wait(400), [Action::Release]);
+    assert_eq!(w.wait(1000), [Action::Send { priority: 0 }; 10], "better a node that should not than none");
+    assert_eq!(w.heard(LOWER, 0, 100), []);
+    assert_eq!(w.heard(HIGHER, 0, 100), [Action::Release], "of two that leave one stays");
     let mut w = World::active(100);
     w.machine.on(Event::Leave { rejoin: true }, w.now);
-    assert_eq!(w.wait(400), [Action::Send { priority: 100 }], "it never let go");
+    assert_eq!(w.wait(300), [Action::Send { priority: 0 }; 3]);
+    assert_eq!(w.wait(100), [Action::Send { priority: 100 }], "it never let go");
 }
 
 #[test]
