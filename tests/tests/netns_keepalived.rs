@@ -150,7 +150,9 @@ fn differing_intervals_are_adopted_by_the_backup() {
     let heard = node.router().expect("a router").adverts_heard;
     until("keepalived has settled", || (node.router()?.adverts_heard > heard + 5).then_some(()));
     keepalived.stop().expect("stop keepalived");
-    m.until_ours(VIP4, true);
+    node.until("active");
+    let moved = ingress_tests::wait::holds(Duration::from_secs(10), || has(&m.ours, VIP4) && !has(&m.theirs, VIP4));
+    assert!(moved, "{}\n{}", m.theirs.ip(&["address"]).unwrap_or_default(), keepalived.log());
 }
 
 #[test]

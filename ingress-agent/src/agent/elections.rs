@@ -11,7 +11,7 @@ use crate::admin::query::Order;
 use crate::model::election::{Fitness, Move, VipGroup};
 use crate::vip::Ownership;
 
-/// Called on the VIP thread with every address that is this node's, when that changes and before the kernel is told. Here the data
+/// Called on the thread of elections with every address that is this node's, when that changes and before the kernel is told. Here the data
 /// plane can learn for which addresses to answer.
 pub(super) fn ownership() -> Ownership {
     Box::new(|held, open| tracing::trace!(held = held.len(), open = open.len(), "whose the addresses are"))

@@ -1,5 +1,5 @@
-//! The loop of elections, a task on the VIP thread beside the holder's: packets, orders, the link and the clock go to [`Election`],
-//! and what it wants is done. It decides nothing, and it waits for nobody: the holder may be busy with the kernel meanwhile.
+//! The loop of elections, on a thread of its own: packets, orders, the link and the clock go to [`Election`], and what it wants is
+//! done. It decides nothing, and it waits for nobody: the holder may be busy with the kernel meanwhile.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -72,7 +72,7 @@ impl Elector {
                     Some(Order::Release(done)) => {
                         self.feed(Event::Drain(true));
                         (self.ownership)(&BTreeSet::new(), &BTreeSet::new());
-                        // The holder answers; if it is gone, so is its thread, and the asker notices.
+                        // The holder answers; if it is gone, the asker notices.
                         let _ = self.holder.send(Command::Release(done));
                         return;
                     }

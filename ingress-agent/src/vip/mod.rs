@@ -1,8 +1,8 @@
 //! Holds virtual addresses: adds them to the interface, announces them, takes them back. A thread of its own, so that
-//! announcements (and later VRRP adverts) are never late because something else is busy.
+//! announcements are never late because something else is busy.
 //!
-//! With `vrrp` an election stands between what the plan says and what is held, on this same thread; without, the plan's set comes
-//! straight in. This room never decides who should stand for election, and never asks Kubernetes.
+//! With `vrrp` an election stands between what the plan says and what is held, on a thread that not even this one delays; without,
+//! the plan's set comes straight in. This room never decides who should stand for election, and never asks Kubernetes.
 
 mod vrrp;
 
@@ -201,20 +201,16 @@ impl Start {
             Ok(runtime) => runtime,
             Err(e) => return drop(ready.send(Err(anyhow!(e).context("start the runtime of the VIP thread")))),
         };
-        runtime.block_on(async {
-            let interface = self.options.interface.clone();
-            let vrrp = self.options.vrrp.clone();
-            let (facts, link) = watch::channel(LinkFacts::default());
-            let holder = match Holder::open(self.options, self.report, facts, self.voice.clone()) {
-                Ok(holder) => holder,
-                Err(e) => return drop(ready.send(Err(e))),
-            };
-            // `start` waits for exactly this.
-            let _ = ready.send(Ok(()));
-            let Some(options) = vrrp else {
-                drop((self.voice, self.hold));
-                return holder.run(self.commands).await;
-            };
+        let interface = self.options.interface.clone();
+        let vrrp = self.options.vrrp.clone();
+        let (facts, link) = watch::channel(LinkFacts::default());
+        let opened = runtime.block_on(async { Holder::open(self.options, self.report, facts, self.voice.clone()) });
+        let holder = match opened {
+            Ok(holder) => holder,
+            Err(e) => return drop(ready.send(Err(e))),
+        };
+        let mut elections = None;
+        if let Some(options) = vrrp {
             let elector = Elector {
                 interface,
                 election: Election::new(options),
@@ -223,14 +219,39 @@ impl Start {
                 report: self.elections,
                 voice: self.voice,
                 ownership: self.ownership,
-                notes: realtime::enter(),
+                notes: Vec::new(),
                 sockets: None,
                 unsent: 0,
                 reported: Instant::now(),
             };
-            // Each goes on while the other waits for the kernel. Both end by a release, or with the agent.
-            tokio::join!(elector.run(self.orders), holder.run(self.commands));
-        });
+            let orders = self.orders;
+            // A request to the kernel about links or addresses waits for its one lock on them (rtnl), which whoever makes
+            // pods holds for long: an advert must not wait behind it.
+            let thread = std::thread::Builder::new().name("vrrp".into()).spawn(move || elect(elector, orders));
+            match thread.context("start the thread of elections") {
+                Ok(thread) => elections = Some(thread),
+                Err(e) => return drop(ready.send(Err(e))),
+            }
+            // What is missing, the other thread tells.
+            let _ = realtime::enter();
+        } else {
+            drop((self.voice, self.hold));
+        }
+        // `start` waits for exactly this.
+        let _ = ready.send(Ok(()));
+        runtime.block_on(holder.run(self.commands));
+        if let Some(thread) = elections {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Runs elections to their end, on the thread that calls it.
+fn elect(mut elector: Elector, orders: mpsc::UnboundedReceiver<Order>) {
+    elector.notes = realtime::enter();
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(elector.run(orders)),
+        Err(e) => elector.voice.warn(format!("start the runtime of elections: {e}; no address is held")),
     }
 }
 
