@@ -102,8 +102,7 @@ impl Machine {
         match self.state {
             State::Idle => None,
             State::Backup { down_at } => Some(down_at),
-            State::Active { next, .. } => Some(next),
-            State::Leaving { next, .. } => Some(next),
+            State::Active { next, .. } | State::Leaving { next, .. } => Some(next),
         }
     }
 

@@ -13,13 +13,16 @@ fn advert(version: Version) -> Advert {
         vrid: 51,
         priority: 100,
         interval: Duration::from_secs(1),
-        addresses: vec!["10.1.0.100".parse().unwrap(), "10.1.0.101".parse().unwrap()],
+        addresses: vec!["10.1.0.100".parse().expect("an address"), "10.1.0.101".parse().expect("an address")],
         password: None,
     }
 }
 
 fn advert6() -> Advert {
-    Advert { addresses: vec!["fe80::1".parse().unwrap(), "fd01::100".parse().unwrap()], ..advert(Version::V3) }
+    Advert {
+        addresses: vec!["fe80::1".parse().expect("an address"), "fd01::100".parse().expect("an address")],
+        ..advert(Version::V3)
+    }
 }
 
 fn envelope(source: IpAddr, destination: IpAddr) -> Envelope {
