@@ -245,7 +245,7 @@ fn many_addresses_are_spread_and_a_dead_nodes_share_moves() {
     let hosts = [site.host(2), site.host(3)];
     // Forty routers, half of them preferred on each node.
     let groups = |first: bool| -> Vec<_> {
-        let priority = |i: u8| if (i % 2 == 0) == first { 250 } else { 246 };
+        let priority = |i: u8| if i.is_multiple_of(2) == first { 250 } else { 246 };
         (1..=40).map(|i| group(i, &[&format!("10.1.0.{}", 100 + i), &format!("fd01::1:{i:x}")], priority(i))).collect()
     };
     let nodes =

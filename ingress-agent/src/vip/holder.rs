@@ -74,7 +74,11 @@ impl Holder {
             interface: options.interface,
             proc_sys: options.proc_sys,
             netlink: Netlink::open()?,
-            schedule: Schedule::new(now, chance),
+            schedule: if options.vrrp.is_some() {
+                Schedule::new(now, chance).elected()
+            } else {
+                Schedule::new(now, chance)
+            },
             link: None,
             wire: None,
             announced: BTreeMap::new(),

@@ -32,6 +32,8 @@ const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 const PROBE_WAIT: Duration = Duration::from_millis(200);
 /// Between two looks whether an address that somebody else uses has become free.
 const PROBE_AGAIN: Duration = Duration::from_secs(2);
+/// Under elections two may claim an address for a moment: the loser must not have the last word.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two warnings about the same machine.
 const WARN_AGAIN: Duration = Duration::from_mins(1);
 
@@ -75,6 +77,8 @@ pub(super) struct Schedule {
     ours: BTreeSet<IpAddr>,
     /// Neither added nor removed.
     open: BTreeSet<IpAddr>,
+    /// Addresses move between machines, so a claim is no attack yet.
+    elected: bool,
     /// Nothing is removed before the first [`Event::Hold`]: until then a killed agent's addresses wait for adoption.
     told: bool,
     tokens: f64,
@@ -118,11 +122,17 @@ impl Schedule {
             held: BTreeMap::new(),
             ours: BTreeSet::new(),
             open: BTreeSet::new(),
+            elected: false,
             told: false,
             tokens: BURST,
             refilled: now,
             chance: chance | 1,
         }
+    }
+
+    /// The same where elections decide who holds an address.
+    pub(super) fn elected(self) -> Self {
+        Self { elected: true, ..self }
     }
 
     pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
@@ -246,7 +256,7 @@ impl Schedule {
     }
 
     fn claimed(&mut self, address: IpAddr, by: Mac, now: Instant, actions: &mut Vec<Action>) {
-        let (mac, can_announce) = (self.mac, self.can_announce());
+        let (mac, can_announce, elected) = (self.mac, self.can_announce(), self.elected);
         let Some(held) = self.held.get_mut(&address) else { return };
         if by == mac {
             return;
@@ -264,7 +274,11 @@ impl Schedule {
         // RFC 5227 §2.4 (b): one announcement, not again within the interval, so that two holders don't flood the LAN.
         if held.present && can_announce && held.defended.is_none_or(|at| now >= at + DEFEND_INTERVAL) {
             held.defended = Some(now);
-            actions.push(Action::Announce(address));
+            if elected {
+                held.announce_at = held.announce_at.min(now + PATIENCE);
+            } else {
+                actions.push(Action::Announce(address));
+            }
         }
     }
 

@@ -293,3 +293,17 @@ fn open_address_stays_as_it_is() {
     w.event(hold(&[1]));
     assert_eq!((w.count(&Action::Add(vip(1))), w.count(&Action::Announce(vip(1)))), (0, 1));
 }
+
+#[test]
+fn under_elections_a_claim_is_answered_when_they_have_settled() {
+    let mut w = World::up();
+    w.schedule = Schedule::new(w.now, 7).elected();
+    w.event(Event::Link(LinkState::Up, MINE));
+    w.event(hold(&[1]));
+    w.run_for(Duration::from_secs(10));
+    let before = w.announced().len();
+    w.event(Event::Claim(vip(1), OTHER));
+    assert_eq!(w.announced().len(), before, "the loser must not have the last word");
+    w.run_for(PATIENCE);
+    assert_eq!(w.announced().len(), before + 1);
+}

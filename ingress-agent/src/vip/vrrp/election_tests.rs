@@ -234,8 +234,8 @@ fn moved_here_means_only_the_groups_named() {
     w.advert(OTHER, 7, 250, &["10.1.0.100"]);
     w.advert(OTHER, 8, 250, &["10.1.0.101"]);
     let actions = w.event(Event::Move([ip("10.1.0.100")].into(), Move::Here));
-    assert_eq!(sent(&actions), [(MINE, GROUP_V4.into(), 7, 254)]);
     assert_eq!(held(&actions), Some((1, 0)));
+    assert_eq!(sent(&w.wait(20)), [(MINE, GROUP_V4.into(), 7, 254)]);
 }
 
 #[test]

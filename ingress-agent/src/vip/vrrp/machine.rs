@@ -32,6 +32,8 @@ enum State {
 
 /// A [`Event::Take`] makes its router stronger than any that was ranked, so that nobody takes the addresses back.
 const TAKEN: u8 = 254;
+/// From holding addresses to telling their owner, where that is no emergency.
+const HEAD_START: Duration = Duration::from_millis(20);
 /// How many intervals of silence make an Active Router dead (RFC 9568 §6.1).
 const MISSED: u32 = 3;
 /// Between two answers to adverts of lower priority, so that a flood of them makes none of ours.
@@ -185,9 +187,15 @@ impl Machine {
         }
         let theirs = self.other.filter(|o| now < o.at + o.interval * (MISSED + 1)).map_or(0, |o| o.priority);
         self.taken = Some(TAKEN.max(theirs.saturating_add(1)).max(self.priority));
-        match self.state {
-            State::Active { .. } => self.advertise(now, actions),
-            _ => self.become_active(now, actions),
+        if let State::Active { .. } = self.state {
+            return self.advertise(now, actions);
+        }
+        // The other one lets go as soon as it hears of it, and the kernel may take a moment to add what we hold.
+        let was_held = self.holds();
+        self.become_active(now, actions);
+        if !was_held {
+            actions.retain(|a| !matches!(a, Action::Send { .. }));
+            self.state = State::Active { next: now + HEAD_START.min(self.settings.interval / 2), sent: now };
         }
     }
 
