@@ -148,7 +148,7 @@ fn differing_intervals_are_adopted_by_the_backup() {
     m.site.cable(2, false);
     until_has(&m.ours, VIP4, true);
     let found = watch.end();
-    assert!(found.longest < Duration::from_millis(1000), "its own interval would have taken 3.6 s: {found:?}");
+    assert!(found.longest < Duration::from_secs(1), "its own interval would have taken 3.6 s: {found:?}");
     m.site.cable(2, true);
     m.until_ours(VIP4, false);
     let heard = node.router().expect("a router").adverts_heard;
