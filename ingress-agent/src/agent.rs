@@ -19,6 +19,8 @@ mod report;
 
 mod ready;
 
+mod elections;
+
 mod explain;
 
 use std::collections::BTreeSet;
@@ -35,8 +37,10 @@ use tracing::{debug, error, info, warn};
 
 use crate::admin::Admin;
 use crate::admin::query::Query;
+use crate::checks::Checks;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
+use crate::model::election::VipGroup;
 use crate::model::facts::Facts;
 use crate::model::report::Report;
 use crate::model::snapshot::Snapshot;
@@ -72,7 +76,9 @@ async fn serve(config: Config) -> Result<()> {
     let admin = Admin::start(config.admin.clone(), ask)?;
     let dataplane = Dataplane::open(config.dataplane.clone()).context("start the data plane")?;
     let proxy = Proxy::start(config.proxy.clone()).context("start the proxy")?;
-    let vips = Vips::start(config.vips.clone()).context("start the holder of addresses")?;
+    let vips =
+        Vips::start_telling(config.vips.clone(), elections::ownership()).context("start the holder of addresses")?;
+    let checks = Checks::start(config.checks.clone())?;
     let (publish, facts) = watch::channel(Arc::new(Facts::default()));
     let mut facts = source::resolved(&config, facts);
     let (say, source_state) = watch::channel(SourceState::default());
@@ -84,7 +90,7 @@ async fn serve(config: Config) -> Result<()> {
     info!("sluicegate {} runs on node {}", env!("CARGO_PKG_VERSION"), config.plan.node);
 
     let mut holding = vips.watch();
-    let mut control = Control::new(config, dataplane, vips, source_state, told, status);
+    let mut control = Control::new(config, dataplane, vips, checks, source_state, told, status);
     control.beat = Some(beat);
     let mut in_proxy: Option<Asking> = None;
     let mut tick = tokio::time::interval(TICK);
@@ -108,7 +114,7 @@ async fn serve(config: Config) -> Result<()> {
             _ = tick.tick() => control.tick(),
             // What is held bears on what is reported, and on nothing else here.
             Ok(()) = holding.changed() => {}
-            Some(query) = queries.recv() => answer::answer(query, &control, Some(&proxy)),
+            Some(query) = queries.recv() => answer::answer(query, &mut control, Some(&proxy)),
             caught = signals.next() => match caught {
                 Caught::Hangup => {
                     info!("SIGHUP: the access log is opened again");
@@ -174,6 +180,11 @@ struct Control {
     in_proxy: Option<Arc<Snapshot>>,
     in_dataplane: Option<Arc<Snapshot>>,
     held: Option<BTreeSet<IpAddr>>,
+    /// What this node stands for election for.
+    elected: Option<Arc<[VipGroup]>>,
+    checks: Checks,
+    /// An operator, not a signal, wants the addresses elsewhere.
+    moved_away: bool,
     /// The last that both had in force.
     in_force: Arc<Snapshot>,
     /// What this node says of itself.
@@ -194,6 +205,7 @@ impl Control {
         config: Config,
         dataplane: Dataplane,
         vips: Vips,
+        checks: Checks,
         source: watch::Receiver<SourceState>,
         told: watch::Sender<Arc<Report>>,
         status: Option<Status>,
@@ -212,6 +224,9 @@ impl Control {
             in_proxy: None,
             in_dataplane: None,
             held: None,
+            elected: None,
+            checks,
+            moved_away: false,
             in_force: Arc::default(),
             told,
             status,
@@ -284,7 +299,12 @@ impl Control {
             return;
         }
         self.in_force = Arc::clone(l4);
-        let held: BTreeSet<IpAddr> = l4.vips.iter().filter(|(_, vip)| vip.held_here).map(|(a, _)| *a).collect();
+        if self.config.vips.vrrp.is_some() {
+            let groups = Arc::clone(&self.in_force.groups);
+            return self.elect(groups);
+        }
+        let held: BTreeSet<IpAddr> =
+            self.in_force.vips.iter().filter(|(_, vip)| vip.held_here).map(|(a, _)| *a).collect();
         if self.held.as_ref() != Some(&held) {
             if let Some(vips) = &self.vips {
                 vips.apply(held.clone());
@@ -309,6 +329,7 @@ impl Control {
             }
             self.for_proxy = self.for_proxy.take().or_else(|| self.again_for_proxy(snapshot, now));
         }
+        self.fit();
         let ready = self.not_ready();
         if ready.is_empty() != self.was_ready {
             self.was_ready = ready.is_empty();
@@ -339,17 +360,20 @@ fn tell(room: &str, news: &News) {
     }
 }
 
-/// The proxy finishes what it has, then the addresses go: while nobody else holds them, a request under way would die
-/// with its address. Programs and maps stay and forward on, so that a restart interrupts no flow; `uninstall` removes them.
+/// With elections the addresses go first: another node takes them while the proxy finishes what it has. Without, the proxy
+/// finishes first: while nobody else holds them, a request under way would die with its address. Programs and maps stay and forward on, so that a restart interrupts no flow; `uninstall` removes them.
 async fn drain(mut control: Control, proxy: Proxy, queries: &mut mpsc::Receiver<Query>, signals: &mut Signals) {
     control.draining = true;
     control.report();
+    if let Some(vips) = &control.vips {
+        vips.drain(true);
+    }
     let finished = proxy.drain(control.config.drain_timeout);
     tokio::pin!(finished);
     loop {
         tokio::select! {
             () = &mut finished => break,
-            Some(query) = queries.recv() => answer::answer(query, &control, None),
+            Some(query) = queries.recv() => answer::answer(query, &mut control, None),
             caught = signals.next() => if let Caught::Stop(name) = caught {
                 warn!("{name} again: what is under way is cut");
                 break;

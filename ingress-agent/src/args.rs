@@ -1,6 +1,10 @@
 //! What was typed: command line and environment, as text. What it means, and whether it makes sense, is `config`'s business.
 
+mod vrrp;
+
 use clap::{Args as ClapArgs, Parser, Subcommand};
+
+pub use vrrp::VrrpArgs;
 
 /// Edge load balancer for bare-metal Kubernetes: XDP for TCP and UDP, HTTP and TLS in userspace, and the virtual addresses.
 #[derive(Clone, Debug, Parser)]
@@ -24,6 +28,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Ask the running agent what happens to a packet or a request, and why.
     Explain(ExplainArgs),
+    /// Show who holds which virtual address, and move them between the nodes.
+    Vip(VipArgs),
     /// Run the admission webhook, which tells authors of objects in a cluster what is wrong with them.
     Webhook(Box<WebhookArgs>),
     /// Detach the programs, remove the pinned maps, the virtual addresses and what was saved; where there is a cluster, the last node
@@ -99,6 +105,8 @@ pub struct RunArgs {
     /// Interface that carries the virtual addresses [default: the first --interface].
     #[arg(long, env = "SLUICEGATE_VIP_INTERFACE", value_name = "NAME")]
     pub vip_interface: Option<String>,
+    #[command(flatten)]
+    pub vrrp: VrrpArgs,
 
     /// Another edge node, with which flows are shared: established connections go on there when an address moves. May be repeated;
     /// this node's own addresses are passed over [default: flows are not shared].
@@ -288,6 +296,37 @@ pub struct ExplainArgs {
     /// text or json.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: String,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct VipArgs {
+    #[command(subcommand)]
+    pub action: VipAction,
+    /// Unix socket of the running agent.
+    #[arg(long, global = true, env = "SLUICEGATE_ADMIN_SOCKET", default_value = DEFAULT_ADMIN_SOCKET, value_name = "PATH")]
+    pub admin_socket: String,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum VipAction {
+    /// Every address, its virtual router, who has it and who comes next.
+    List {
+        /// text or json.
+        #[arg(short, long, default_value = "text", value_name = "FORMAT")]
+        output: String,
+    },
+    /// Move an address, and what moves together with it, to a node. On that node: it takes it over. On the node that has it: it gives
+    /// it up for the next one.
+    Move {
+        #[arg(value_name = "VIP")]
+        vip: String,
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
+    /// Give all addresses to the other nodes, and take none until `undrain` or a restart.
+    Drain,
+    /// Stand for election again.
+    Undrain,
 }
 
 #[derive(Clone, Debug, ClapArgs)]

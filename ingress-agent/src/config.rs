@@ -5,6 +5,9 @@ mod rules;
 mod uplink;
 
 mod value;
+
+mod vrrp;
+
 mod webhook;
 
 use std::net::SocketAddr;
@@ -13,6 +16,7 @@ use std::time::Duration;
 
 use crate::admin::AdminOptions;
 use crate::args::{RunArgs, UninstallArgs};
+use crate::checks::Check;
 use crate::dataplane::{DataplaneOptions, SyncOptions, XdpMode};
 use crate::plan::{Hold, PlanOptions};
 use crate::proxy::{AccessLog, AccessLogFormat, ProxyOptions};
@@ -37,6 +41,8 @@ pub struct Config {
     /// At least one worker.
     pub proxy: ProxyOptions,
     pub vips: VipOptions,
+    /// What else must work here before this node holds addresses.
+    pub checks: Vec<Check>,
     pub admin: AdminOptions,
     pub drain_timeout: Duration,
 }
@@ -65,7 +71,9 @@ impl Config {
             None => interfaces.first().cloned().unwrap_or_default(),
         };
         let sources = rules::sources(&mut r, &args.rules);
-        let plan = plan(&mut r, args, &vip_interface);
+        let elected = vrrp::parse(&mut r, &args.vrrp);
+        let election = elected.as_ref().map(|e| e.plan.clone());
+        let plan = PlanOptions { election, ..plan(&mut r, args, &vip_interface) };
         let source = source(&mut r, args, &plan);
         let config = Self {
             status: status(&source, &plan.node),
@@ -75,7 +83,12 @@ impl Config {
             plan,
             dataplane: dataplane(&mut r, args, interfaces),
             proxy: proxy(&mut r, args),
-            vips: VipOptions { interface: vip_interface, proc_sys: proc_sys(&mut r, args) },
+            vips: VipOptions {
+                interface: vip_interface,
+                proc_sys: proc_sys(&mut r, args),
+                vrrp: elected.as_ref().map(|e| e.vips.clone()),
+            },
+            checks: elected.map(|e| e.checks).unwrap_or_default(),
             admin: admin(&mut r, args),
             drain_timeout: r.read("--drain-timeout", &args.drain_timeout, value::duration).unwrap_or_default(),
         };

@@ -17,6 +17,8 @@ pub mod proxy;
 
 pub mod vip;
 
+pub mod checks;
+
 pub mod status;
 
 pub mod webhook;

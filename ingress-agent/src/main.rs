@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 use ingress_agent::admin::query::Question;
-use ingress_agent::admin::{ask, table};
-use ingress_agent::args::{Args, Command, ExplainArgs, RunArgs, StatusArgs, UninstallArgs, WebhookArgs};
+use ingress_agent::admin::{ask, elections, table};
+use ingress_agent::args::{
+    Args, Command, ExplainArgs, RunArgs, StatusArgs, UninstallArgs, VipAction, VipArgs, WebhookArgs,
+};
 use ingress_agent::config::{self, Config, Format};
 use ingress_agent::webhook::{self, WebhookConfig};
 use ingress_agent::{agent, uninstall};
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::Run(run_args) => run(&run_args),
         Command::Status(a) => status(&a),
         Command::Explain(a) => explain(&a),
+        Command::Vip(a) => vip(&a),
         Command::Webhook(webhook_args) => review(&webhook_args),
         Command::Uninstall(a) => remove(&a),
         Command::Version => {
@@ -95,6 +98,29 @@ fn explain(args: &ExplainArgs) -> ExitCode {
         }
         Ok(())
     }))
+}
+
+fn vip(args: &VipArgs) -> ExitCode {
+    let socket = Path::new(&args.admin_socket);
+    let order = match &args.action {
+        VipAction::List { output } => {
+            let format = match config::format("--output", output) {
+                Ok(format) => format,
+                Err(mistakes) => return usage(&mistakes),
+            };
+            return done(ask::status(socket).and_then(|status| {
+                match format {
+                    Format::Text => print!("{}", elections::list(&status)),
+                    Format::Json => println!("{}", serde_json::to_string_pretty(&status.elections)?),
+                }
+                Ok(())
+            }));
+        }
+        VipAction::Move { vip, node } => ask::order(socket, "move", &[("vip", vip), ("node", node)]),
+        VipAction::Drain => ask::order(socket, "drain", &[]),
+        VipAction::Undrain => ask::order(socket, "undrain", &[]),
+    };
+    done(order.map(|answer| println!("{answer}")))
 }
 
 fn remove(args: &UninstallArgs) -> ExitCode {

@@ -13,6 +13,12 @@ pub mod wait;
 
 pub mod hang;
 
+pub mod outage;
+
+pub mod keepalived;
+
+pub mod vip_site;
+
 pub mod websocket;
 
 pub mod load;

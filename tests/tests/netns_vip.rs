@@ -14,7 +14,7 @@ const V4: &str = "10.1.0.100";
 const V6: &str = "fd01::100";
 
 fn start(host: &Host, interface: &str) -> Vips {
-    host.inside(|| Vips::start(VipOptions { interface: interface.into(), proc_sys: "/proc/sys".into() }))
+    host.inside(|| Vips::start(VipOptions { interface: interface.into(), proc_sys: "/proc/sys".into(), vrrp: None }))
         .expect("start the holder")
 }
 

@@ -50,6 +50,12 @@ const TOOLS: &[Tool] = &[
     Tool { program: "ping", package: "iputils-ping", wanted: For::Test, why: "asks test hosts whether they are there" },
     Tool { program: "curl", package: "curl", wanted: For::Test, why: "the demo's HTTPS client" },
     Tool {
+        program: "keepalived",
+        package: "keepalived",
+        wanted: For::Test,
+        why: "the routers that elections must get on with",
+    },
+    Tool {
         program: "nft",
         package: "nftables",
         wanted: For::Test,

@@ -45,8 +45,19 @@ pub fn explain(
     serde_json::from_str(&get(socket, &format!("/api/explain{query}"))?).context("read the agent's answer")
 }
 
+/// Gives an order about virtual addresses; the answer in words.
+pub fn order(socket: &Path, name: &str, parameters: &[(&str, &str)]) -> Result<String> {
+    let pairs: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+    let answer = talk(socket, "POST", &format!("/api/vip/{name}?{}", pairs.join("&")))?;
+    Ok(answer.trim_end().to_owned())
+}
+
 /// One GET; the body of a 200.
 pub fn get(socket: &Path, target: &str) -> Result<String> {
+    talk(socket, "GET", target)
+}
+
+fn talk(socket: &Path, method: &str, target: &str) -> Result<String> {
     let shown = socket.display();
     let mut stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
@@ -58,7 +69,10 @@ pub fn get(socket: &Path, target: &str) -> Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream
-        .write_all(format!("GET {target} HTTP/1.1\r\nhost: sluicegate\r\nconnection: close\r\n\r\n").as_bytes())
+        .write_all(
+            format!("{method} {target} HTTP/1.1\r\nhost: sluicegate\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                .as_bytes(),
+        )
         .with_context(|| format!("ask the agent on {shown}"))?;
     let mut answer = Vec::new();
     stream.take(LARGEST).read_to_end(&mut answer).with_context(|| format!("the agent on {shown} does not answer"))?;

@@ -1,5 +1,7 @@
 //! Readings as Prometheus text. Each scrape renders one [`Readings`]; nothing is kept between scrapes.
 
+mod elections;
+
 mod l7;
 
 mod process;
@@ -41,6 +43,7 @@ impl Collector for Scrape {
         agent(&mut encoder, &readings)?;
         attachments(&mut encoder, &readings)?;
         vips(&mut encoder, &readings)?;
+        elections::encode(&mut encoder, &readings.elections)?;
         l4(&mut encoder, &readings)?;
         if let Some(sync) = &readings.sync {
             sync::encode(&mut encoder, sync)?;

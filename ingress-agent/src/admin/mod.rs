@@ -1,5 +1,5 @@
 //! The human's window: health, metrics, status, explanations. It shows plain values that the control thread hands out
-//! when asked, on a thread of its own, so that a slow reader holds up nothing. It changes nothing, ever.
+//! when asked, on a thread of its own, so that a slow reader holds up nothing. It changes nothing but where virtual addresses are, and that only by the Unix socket.
 
 mod serve;
 
@@ -14,6 +14,8 @@ mod metrics;
 mod dump;
 
 pub mod table;
+
+pub mod elections;
 
 pub mod ask;
 

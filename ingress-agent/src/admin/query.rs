@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use crate::model::election::ElectionReport;
 use crate::model::holding::Holding;
 use crate::model::snapshot::{Protocol, Snapshot};
 use crate::model::source::SourceState;
@@ -23,6 +24,34 @@ pub enum Query {
     Readiness(oneshot::Sender<Readiness>),
     Readings(oneshot::Sender<Box<Readings>>),
     Explain(Box<Question>, oneshot::Sender<Explanation>),
+    /// The only thing that changes anything. It comes by the Unix socket, which belongs to root.
+    Order(Order, oneshot::Sender<Result<String, String>>),
+}
+
+/// What an operator orders about virtual addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    Move { vip: IpAddr, node: String },
+    Drain,
+    Undrain,
+}
+
+impl Order {
+    /// From the name of the order and its parameters.
+    pub fn parse(name: &str, parameters: &[(String, String)]) -> Result<Self, String> {
+        let of = |wanted: &str| parameters.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        match name {
+            "drain" => Ok(Self::Drain),
+            "undrain" => Ok(Self::Undrain),
+            "move" => {
+                let vip = of("vip").unwrap_or_default();
+                let vip = vip.parse().map_err(|_| format!("{vip}: is not an IP address"))?;
+                let node = of("node").filter(|n| !n.is_empty()).ok_or("the node is missing")?;
+                Ok(Self::Move { vip, node: node.to_owned() })
+            }
+            other => Err(format!("{other}: is none of move, drain, undrain")),
+        }
+    }
 }
 
 /// Whether traffic should be sent here.
@@ -47,6 +76,7 @@ pub struct Readings {
     pub source: SourceState,
     pub attachments: Vec<Attachment>,
     pub holding: Arc<Holding>,
+    pub elections: ElectionReport,
     pub l4: L4Traffic,
     /// `None`: flows are not shared.
     pub sync: Option<SyncReading>,

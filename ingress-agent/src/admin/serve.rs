@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::debug;
 
-use super::query::{Query, Question, Readiness, Readings};
+use super::query::{Order, Query, Question, Readiness, Readings};
 use super::status::Status;
 use super::{ask, dump, metrics};
 
@@ -39,6 +39,7 @@ sluicegate
 /debug/snapshot    what was planned, as JSON, without private keys
 /debug/rejections  what was not taken, and why
 /api/status        what `sluicegate status` shows, as JSON
+/api/vip/ORDER     POST, on the Unix socket only: move?vip=ADDR&node=NAME, drain, undrain
 /api/explain       ?what=tcp&what=CLIENT:PORT&what=VIP:PORT, or ?what=URL&method=GET&header=NAME:VALUE&client=ADDR
 ";
 
@@ -49,7 +50,7 @@ pub(super) async fn tcp(listener: TcpListener, queries: mpsc::Sender<Query>) {
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connection(stream, queries.clone(), slot))),
+            Ok((stream, _)) => drop(tokio::spawn(connection(stream, queries.clone(), false, slot))),
             Err(e) => {
                 debug!("accept: {e}");
                 tokio::time::sleep(PAUSE).await;
@@ -63,7 +64,7 @@ pub(super) async fn unix(listener: UnixListener, queries: mpsc::Sender<Query>) {
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connection(stream, queries.clone(), slot))),
+            Ok((stream, _)) => drop(tokio::spawn(connection(stream, queries.clone(), true, slot))),
             Err(e) => {
                 debug!("accept: {e}");
                 tokio::time::sleep(PAUSE).await;
@@ -72,13 +73,14 @@ pub(super) async fn unix(listener: UnixListener, queries: mpsc::Sender<Query>) {
     }
 }
 
-async fn connection<S>(stream: S, queries: mpsc::Sender<Query>, _slot: tokio::sync::OwnedSemaphorePermit)
+/// `trusted`: whoever speaks is root, and may give orders.
+async fn connection<S>(stream: S, queries: mpsc::Sender<Query>, trusted: bool, _slot: tokio::sync::OwnedSemaphorePermit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request| {
         let queries = queries.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &queries).await) }
+        async move { Ok::<_, Infallible>(answer(&request, &queries, trusted).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -90,7 +92,14 @@ where
     }
 }
 
-async fn answer(request: &Request<Incoming>, queries: &mpsc::Sender<Query>) -> Answer {
+async fn answer(request: &Request<Incoming>, queries: &mpsc::Sender<Query>, trusted: bool) -> Answer {
+    if trusted
+        && request.method() == Method::POST
+        && let Some(name) = request.uri().path().strip_prefix("/api/vip/")
+    {
+        let done = order(name, request.uri().query().unwrap_or(""), queries).await;
+        return done.unwrap_or_else(|| text(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending\n"));
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         refused.headers_mut().insert(header::ALLOW, http::HeaderValue::from_static("GET, HEAD"));
@@ -172,6 +181,17 @@ async fn explain(query: &str, queries: &mpsc::Sender<Query>) -> Option<Answer> {
     };
     let explanation = ask_control(queries, |place| Query::Explain(Box::new(question), place)).await?;
     Some(json(StatusCode::OK, &explanation))
+}
+
+async fn order(name: &str, query: &str, queries: &mpsc::Sender<Query>) -> Option<Answer> {
+    let order = match Order::parse(name, &ask::decode_pairs(query)) {
+        Ok(order) => order,
+        Err(mistake) => return Some(text(StatusCode::BAD_REQUEST, mistake + "\n")),
+    };
+    Some(match ask_control(queries, |place| Query::Order(order, place)).await? {
+        Ok(answer) => text(StatusCode::OK, answer + "\n"),
+        Err(why) => text(StatusCode::CONFLICT, why + "\n"),
+    })
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::elections::ElectionsStatus;
 use super::query::{Readings, Room};
 use super::sync_status::SyncStatus;
 use crate::model::rejection::{Rejection, Severity};
@@ -31,6 +32,8 @@ pub struct Status {
     pub vip_interface: String,
     pub vip_link: String,
     pub vips: Vec<VipStatus>,
+    #[serde(default)]
+    pub elections: ElectionsStatus,
     pub services: Vec<ServiceStatus>,
     pub flows: u64,
     pub flow_capacity: u64,
@@ -65,7 +68,7 @@ pub struct InterfaceStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VipStatus {
     pub address: String,
-    /// Whether this node should hold it.
+    /// Whether this node should hold it: it may, and if there are elections, it has won.
     pub wanted: bool,
     /// Whether it does.
     pub held: bool,
@@ -181,7 +184,7 @@ impl Status {
             node: r.node.clone(),
             ready: r.not_ready.is_empty(),
             not_ready: r.not_ready.clone(),
-            notes: r.notes.clone(),
+            notes: r.notes.iter().chain(&r.elections.notes).cloned().collect(),
             source: source(r),
             uptime_seconds: r.started.elapsed().as_secs(),
             planned_generation: r.snapshot.generation,
@@ -190,6 +193,7 @@ impl Status {
             vip_interface: r.holding.interface.clone(),
             vip_link: r.holding.link.describe().into(),
             vips: vips(r),
+            elections: ElectionsStatus::of(&r.elections),
             services: services(r),
             flows: r.l4.flows,
             flow_capacity: r.l4.flow_capacity,
@@ -234,7 +238,7 @@ fn vips(r: &Readings) -> Vec<VipStatus> {
         .iter()
         .map(|(address, vip)| VipStatus {
             address: address.to_string(),
-            wanted: vip.held_here,
+            wanted: if r.elections.routers.is_empty() { vip.held_here } else { of(address).is_some() },
             held: of(address).is_some_and(|a| a.present),
             owners: vip.owners.to_vec(),
             announcements: of(address).map_or(0, |a| a.announced),

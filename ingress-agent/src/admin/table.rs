@@ -12,6 +12,7 @@ pub fn status(now: &Status, before: Option<(&Status, f64)>) -> String {
     head(&mut out, now);
     section(&mut out, "INTERFACES", &interfaces(now));
     section(&mut out, "ADDRESSES", &vips(now));
+    section(&mut out, "ELECTIONS", &super::elections::rows(&now.elections));
     section(&mut out, "SERVICES", &services(now, before));
     if let Some(sync) = &now.sync {
         section(&mut out, "FLOW SYNC", &sync.rows());
@@ -65,10 +66,10 @@ fn head(out: &mut String, s: &Status) {
     }
 }
 
-type Rows = Vec<Vec<String>>;
+pub(super) type Rows = Vec<Vec<String>>;
 
 /// Columns as wide as their widest cell. The first row is the heading. Nothing is printed for a heading alone.
-fn section(out: &mut String, title: &str, rows: &[Vec<String>]) {
+pub(super) fn section(out: &mut String, title: &str, rows: &[Vec<String>]) {
     if rows.len() < 2 {
         return;
     }
@@ -245,7 +246,7 @@ fn scaled(value: f64) -> String {
     format!("{value:.0}")
 }
 
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     match seconds {
         s if s >= 2 * 86_400 => format!("{} d", s / 86_400),
         s if s >= 2 * 3_600 => format!("{} h", s / 3_600),

@@ -1,6 +1,7 @@
 //! What a person reads.
 
 use super::*;
+use crate::admin::elections::ElectionsStatus;
 use crate::admin::status::{BackendStatus, RejectionStatus, SourceStatus, VerdictStatus, VipStatus};
 use crate::admin::sync_status::{PeerStatus, SyncStatus};
 
@@ -29,6 +30,7 @@ fn sample(packets: u64) -> Status {
             fault: Some("no".into()),
             claimed_by: None,
         }],
+        elections: ElectionsStatus::default(),
         services: vec![ServiceStatus {
             frontend: "tcp 203.0.113.1:80".into(),
             owner: "shop/web".into(),

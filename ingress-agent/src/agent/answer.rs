@@ -13,7 +13,7 @@ use crate::proxy::metrics::{HttpTraffic, LATENCY_BOUNDS, UpstreamError};
 use crate::proxy::{self, Proxy};
 
 /// `proxy` is `None` while it drains. Whoever asked may have gone; that is no concern of ours.
-pub(super) fn answer(query: Query, control: &Control, proxy: Option<&Proxy>) {
+pub(super) fn answer(query: Query, control: &mut Control, proxy: Option<&Proxy>) {
     match query {
         Query::Alive(place) => drop(place.send(())),
         Query::Readiness(place) => {
@@ -21,6 +21,7 @@ pub(super) fn answer(query: Query, control: &Control, proxy: Option<&Proxy>) {
         }
         Query::Readings(place) => drop(place.send(Box::new(readings(control, proxy)))),
         Query::Explain(question, place) => drop(place.send(explain::explain(control, &question))),
+        Query::Order(order, place) => drop(place.send(control.obey(order))),
     }
 }
 
@@ -43,6 +44,7 @@ fn readings(control: &Control, proxy: Option<&Proxy>) -> Readings {
         source: control.source.borrow().clone(),
         attachments: control.dataplane.attachments().to_vec(),
         holding: control.vips.as_ref().map_or_else(|| Arc::new(Holding::default()), crate::vip::Vips::holding),
+        elections: control.vips.as_ref().map(crate::vip::Vips::elections).unwrap_or_default(),
         l4,
         sync: control.dataplane.sync(),
         l7: proxy.map(|p| l7(p.metrics())).unwrap_or_default(),

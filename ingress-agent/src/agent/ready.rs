@@ -48,7 +48,7 @@ impl Control {
         if !vips.is_alive() {
             return vec!["the thread that holds the addresses has ended; restart the agent".into()];
         }
-        let Some(wanted) = self.held.as_ref().filter(|h| !h.is_empty()) else { return Vec::new() };
+        let Some(wanted) = self.wanted().filter(|h| !h.is_empty()) else { return Vec::new() };
         let holding = vips.holding();
         if holding.link != LinkState::Up {
             return vec![format!(

@@ -13,9 +13,9 @@ impl Control {
     /// Passes on what has changed. Cheap enough to be called after everything that happens.
     pub(super) fn report(&self) {
         let planned = self.plan.as_ref().map(|p| Arc::clone(&p.snapshot)).unwrap_or_default();
-        let announced = match (&self.vips, &self.held) {
+        let announced = match (&self.vips, self.wanted()) {
             // On its way out the node withdraws first what it said; the addresses themselves stay until the last request.
-            (Some(vips), Some(held)) if !self.draining => announced(held, &vips.holding()),
+            (Some(vips), Some(held)) if !self.draining => announced(&held, &vips.holding()),
             _ => BTreeSet::new(),
         };
         let complete = self.read && is_complete(&self.source.borrow());

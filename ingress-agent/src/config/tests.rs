@@ -6,7 +6,9 @@ use clap::Parser;
 
 use super::*;
 use crate::args::{Args, Command};
+use crate::checks::Probe;
 use crate::model::snapshot::ObjectName;
+use crate::vip::Checksum;
 
 fn parse(more: &[&str]) -> Result<Config, Vec<String>> {
     let mut line = vec!["sluicegate", "run"];
@@ -211,4 +213,80 @@ fn sharing_flows_takes_a_key_and_a_seed() {
 fn secret_seed_is_not_repeated() {
     let mistakes = parse(&["--manifests=/", "--interface=eth0", "--node=n", "--hash-seed=s3cr3t"]).unwrap_err();
     assert!(!mistakes[0].contains("s3cr3t"), "{mistakes:?}");
+}
+
+const RUN: [&str; 3] = ["--manifests=/", "--interface=eth0", "--node=a"];
+
+fn elected(more: &[&str]) -> Result<Config, Vec<String>> {
+    parse(&[&RUN[..], &["--vip-mode=vrrp"], more].concat())
+}
+
+#[test]
+fn elections_are_off_until_asked_for() {
+    let c = parse(&RUN).expect("valid");
+    assert_eq!((c.vips.vrrp, c.plan.election), (None, None));
+    let c = elected(&[]).expect("valid");
+    let (vrrp, election) = (c.vips.vrrp.expect("elections"), c.plan.election.expect("elections"));
+    assert_eq!(
+        (vrrp.interval, vrrp.preempt, vrrp.checksum),
+        (Duration::from_millis(100), true, Checksum::WithPseudoHeader)
+    );
+    assert_eq!((election.vrids, election.priority), (1..=255, None));
+}
+
+#[test]
+fn elections_as_keepalived_users_say_them() {
+    let c = elected(&[
+        "--vrrp-vrid=51=10.0.0.1/24,10.0.0.2",
+        "--vrrp-vrid=51=fe80::1,fd00::1",
+        "--vrrp-priority=1",
+        "--vrrp-version=2",
+        "--vrrp-interval-ms=1000",
+        "--vrrp-auth-pass=s3cret",
+        "--vrrp-peer=10.0.0.7,fe80::7",
+        "--vrrp-nopreempt",
+        "--vrrp-preempt-delay=5s",
+        "--vrrp-node=a,b",
+        "--vrrp-vrids=60-70",
+        "--vrrp-check=-50=exec:/bin/check -x",
+        "--vrrp-check=0=http://127.0.0.1:8080/healthz?a=b",
+    ]);
+    let c = c.expect("valid");
+    let (vrrp, election) = (c.vips.vrrp.expect("elections"), c.plan.election.expect("elections"));
+    let lists: Vec<usize> = election.fixed.iter().map(|f| f.addresses.len()).collect();
+    assert_eq!((lists, election.fixed[0].vrid, election.priority, election.vrids), (vec![2, 2], 51, Some(1), 60..=70));
+    assert_eq!((vrrp.password, vrrp.peers.len(), vrrp.preempt), (Some(*b"s3cret\0\0"), 2, false));
+    assert_eq!(election.nodes, ["a", "b"]);
+    assert_eq!(c.checks.iter().map(|c| c.weight).collect::<Vec<_>>(), [-50, 0]);
+    assert_eq!(c.checks[0].probe, Probe::Command { program: "/bin/check".into(), arguments: vec!["-x".into()] });
+    assert_eq!(c.checks[1].probe, Probe::Http { authority: "127.0.0.1:8080".into(), path: "/healthz?a=b".into() });
+}
+
+#[test]
+fn mistakes_about_elections_are_told_all_at_once() {
+    for (typed, part) in [
+        ("--vrrp-interval-ms=5", "is not a number from 10 to 40950"),
+        ("--vrrp-interval-ms=15", "is not a multiple of 10"),
+        ("--vrrp-version=4", "is none of 2, 3"),
+        ("--vrrp-priority=256", "is not a number from 1 to 255"),
+        ("--vrrp-vrid=0=10.0.0.1", "does not begin with a VRID"),
+        ("--vrrp-vrid=7", "is not of the form"),
+        ("--vrrp-vrid=7=10.0.0.x", "10.0.0.x is not an IP address"),
+        ("--vrrp-vrids=9-3", "ends before it begins"),
+        ("--vrrp-vrids=0-3", "is not a range"),
+        ("--vrrp-peer=fd00::1", "is not link-local"),
+        ("--vrrp-auth-pass=secret", "is of VRRP version 2"),
+        ("--vrrp-check=50=exec:/bin/true", "weight from -253 to 0"),
+        ("--vrrp-check=-50=exec:true", "absolute path"),
+        ("--vrrp-check=-50=https://a/b", "is not a URL of the form http://"),
+    ] {
+        let mistakes = elected(&[typed]).expect_err(typed);
+        assert!(mistakes.len() == 1 && mistakes[0].contains(part), "{typed}: {mistakes:?}");
+    }
+    let mode = parse(&[&RUN[..], &["--vip-mode=keepalived"]].concat()).expect_err("no such mode");
+    assert!(mode[0].contains("is none of static, vrrp"), "{mode:?}");
+    let twice = elected(&["--vrrp-vrid=7=10.0.0.1", "--vrrp-vrid=7=10.0.0.2", "--vrrp-vrid=8=10.0.0.1"]);
+    assert_eq!(twice.expect_err("twice").len(), 2);
+    let seconds = elected(&["--vrrp-version=2"]).expect_err("100 ms in version 2");
+    assert!(seconds[0].contains("whole seconds"), "{seconds:?}");
 }

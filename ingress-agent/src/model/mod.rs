@@ -15,6 +15,8 @@ pub mod traffic;
 
 pub mod sync;
 
+pub mod election;
+
 pub mod holding;
 
 pub mod report;

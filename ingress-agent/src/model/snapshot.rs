@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::election::VipGroup;
 use super::pool_state::PoolState;
 use super::rejection::Rejection;
 use super::route::Listener;
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// Addresses that we answer for, sorted.
     pub vips: BTreeMap<IpAddr, Vip>,
+    /// The same addresses as they stand for election, by VRID; empty where nothing is elected.
+    pub groups: Arc<[VipGroup]>,
     /// What was given to each Service that we expose, and to each IngressClass that has addresses of its own: what their
     /// objects' status should say. A Service without an address is here as well.
     pub assigned: Arc<Assigned>,
@@ -71,7 +74,8 @@ pub struct Assigned {
 /// An address that we answer for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vip {
-    /// Whether this node holds it: adds it to its interface and announces it. Decided here; `vip` obeys.
+    /// Whether this node may hold it: adds it to its interface and announces it, unless there are elections and it loses. Decided here;
+    /// `vip` obeys.
     pub held_here: bool,
     /// Who asked for it (Services, Ingress classes), sorted, for people. Shared: a thousand Services may have one address.
     pub owners: Arc<[String]>,

@@ -30,12 +30,16 @@ mod tls;
 
 mod served;
 
+mod election;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use election::{ElectionOptions, FixedRouter};
 pub use options::{Hold, PlanOptions};
 
+use crate::model::election::VipGroup;
 use crate::model::facts::Facts;
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{Frontend, FrontendKey, Pool, PoolName, Served, Snapshot, Vip};
@@ -56,7 +60,14 @@ struct Memo {
     l4: Arc<l4::L4>,
     names: Arc<BTreeSet<PoolName>>,
     vips: Arc<BTreeMap<IpAddr, Vip>>,
+    elections: Arc<Elections>,
     pools: pools::Pools,
+}
+
+#[derive(Debug, Default)]
+struct Elections {
+    groups: Arc<[VipGroup]>,
+    rejections: Vec<Rejection>,
 }
 
 /// What has to be so, given these facts. With `last`, parts that did not change are the same `Arc`s as there, and if nothing
@@ -95,8 +106,15 @@ pub fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Plan>) -> Plan {
     let same_vips = before.filter(|m| Arc::ptr_eq(&m.vips, &vips));
     let pools = pools::plan(facts, options, &names, &vips, before.map(|m| &m.pools), same_vips.is_some());
 
-    let snapshot = snapshot(facts, &addresses, &http, &l4, &vips, &pools, last.map(|l| &l.snapshot));
-    let memo = Memo { options: options.clone(), facts: facts.clone(), addresses, http, l4, names, vips, pools };
+    let elections = match same_vips.filter(|m| election::same_input(facts, &m.facts)) {
+        Some(m) => Arc::clone(&m.elections),
+        None => Arc::new(elections(facts, options, &vips, before.map(|m| &*m.elections))),
+    };
+    let parts =
+        Parts { addresses: &addresses, http: &http, l4: &l4, vips: &vips, elections: &elections, pools: &pools };
+    let snapshot = snapshot(facts, &parts, last.map(|l| &l.snapshot));
+    let memo =
+        Memo { options: options.clone(), facts: facts.clone(), addresses, http, l4, names, vips, elections, pools };
     Plan { snapshot, memo }
 }
 
@@ -117,26 +135,52 @@ fn held(
     owners.into_iter().map(vip).collect()
 }
 
-fn snapshot(
+fn elections(
     facts: &Facts,
-    addresses: &addresses::Addresses,
-    http: &http::Http,
-    l4: &l4::L4,
+    options: &PlanOptions,
     vips: &BTreeMap<IpAddr, Vip>,
-    pools: &pools::Pools,
-    last: Option<&Arc<Snapshot>>,
-) -> Arc<Snapshot> {
+    last: Option<&Elections>,
+) -> Elections {
+    let Some(election) = &options.election else { return Elections::default() };
+    let mut rejections = Vec::new();
+    let groups = election::groups(vips, facts, options, election, &mut rejections);
+    let groups = match last.filter(|l| *l.groups == *groups) {
+        Some(last) => Arc::clone(&last.groups),
+        None => groups.into(),
+    };
+    Elections { groups, rejections }
+}
+
+struct Parts<'a> {
+    addresses: &'a addresses::Addresses,
+    http: &'a http::Http,
+    l4: &'a l4::L4,
+    vips: &'a BTreeMap<IpAddr, Vip>,
+    elections: &'a Elections,
+    pools: &'a pools::Pools,
+}
+
+fn snapshot(facts: &Facts, parts: &Parts<'_>, last: Option<&Arc<Snapshot>>) -> Arc<Snapshot> {
+    let Parts { addresses, http, l4, vips, elections, pools } = parts;
     let frontends = http.frontends.iter().chain(&l4.frontends);
     let frontends: BTreeMap<FrontendKey, Arc<Frontend>> = frontends.map(|f| (f.key, Arc::clone(f))).collect();
     let mut rejections: Vec<Rejection> = facts.rejections.to_vec();
     rejections.extend(
-        addresses.rejections.iter().chain(&http.rejections).chain(&l4.rejections).chain(pools.rejections()).cloned(),
+        addresses
+            .rejections
+            .iter()
+            .chain(&http.rejections)
+            .chain(&l4.rejections)
+            .chain(&elections.rejections)
+            .chain(pools.rejections())
+            .cloned(),
     );
     rejections.sort();
     rejections.dedup();
     let snapshot = Snapshot {
         generation: last.map_or(0, |l| l.generation) + 1,
-        vips: vips.clone(),
+        vips: (*vips).clone(),
+        groups: Arc::clone(&elections.groups),
         assigned: Arc::clone(&addresses.assigned),
         frontends,
         pools: pools
@@ -172,6 +216,7 @@ fn same(a: &Snapshot, b: &Snapshot) -> bool {
         && a.streams.len() == b.streams.len()
         && a.streams.iter().zip(&b.streams).all(|(a, b)| Arc::ptr_eq(a, b))
         && a.vips == b.vips
+        && (Arc::ptr_eq(&a.groups, &b.groups) || a.groups == b.groups)
         && Arc::ptr_eq(&a.served.services, &b.served.services)
         && Arc::ptr_eq(&a.served.ingresses, &b.served.ingresses)
         && Arc::ptr_eq(&a.served.pools, &b.served.pools)

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::election::ElectionOptions;
 use crate::model::class_rule::ClassRule;
 use crate::model::snapshot::ObjectName;
 
@@ -38,6 +39,8 @@ pub struct PlanOptions {
     /// Source addresses towards `nat` backends; the first of the VIP's family is used, and without one the VIP itself.
     pub snat: Vec<IpAddr>,
     pub hold: Hold,
+    /// Which node holds what is found out by elections; `None`: every node holds all that it may.
+    pub election: Option<ElectionOptions>,
 }
 
 /// Which of the addresses this node holds.
@@ -76,6 +79,7 @@ impl Default for PlanOptions {
             config_map: None,
             snat: Vec::new(),
             hold: Hold::All,
+            election: None,
         }
     }
 }

@@ -9,19 +9,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{info, warn};
 
 use super::VipOptions;
 use super::frame::Mac;
 use super::netlink::{Link, Netlink, on_interface};
 use super::schedule::{Action, Event, Schedule};
+use super::voice::Voice;
 use super::wire::Wire;
 use crate::model::holding::{HeldAddress, Holding, LinkState};
 
 pub(super) enum Command {
-    Hold(BTreeSet<IpAddr>),
+    /// These and no others. `unsure` ones are added only if nobody on the link answers for them, `open` ones are left as they are.
+    Hold { held: BTreeSet<IpAddr>, unsure: BTreeSet<IpAddr>, open: BTreeSet<IpAddr> },
+    /// Tell the link again where these are.
+    Announce(BTreeSet<IpAddr>),
     /// Remove all and end.
     Release(oneshot::Sender<Result<()>>),
+}
+
+/// What elections need to know of the interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LinkFacts {
+    /// Only while it is up and has a carrier.
+    pub(super) index: Option<u32>,
+    /// Its own usable addresses in the kernel's order: IPv4, and link-local IPv6.
+    pub(super) sources: Vec<IpAddr>,
 }
 
 /// Shortest time between two looks at the kernel's state, so that a machine with many pods costs us nothing.
@@ -39,6 +51,8 @@ pub(super) struct Holder {
     announced: BTreeMap<IpAddr, u64>,
     unsent: BTreeMap<IpAddr, String>,
     report: watch::Sender<Arc<Holding>>,
+    link_facts: watch::Sender<LinkFacts>,
+    voice: Voice,
     looked: Instant,
     /// What the log was last told.
     told: Option<LinkState>,
@@ -47,7 +61,12 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    pub(super) fn open(options: VipOptions, report: watch::Sender<Arc<Holding>>) -> Result<Self> {
+    pub(super) fn open(
+        options: VipOptions,
+        report: watch::Sender<Arc<Holding>>,
+        link_facts: watch::Sender<LinkFacts>,
+        voice: Voice,
+    ) -> Result<Self> {
         let now = Instant::now();
         let chance =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
@@ -55,12 +74,18 @@ impl Holder {
             interface: options.interface,
             proc_sys: options.proc_sys,
             netlink: Netlink::open()?,
-            schedule: Schedule::new(now, chance),
+            schedule: if options.vrrp.is_some() {
+                Schedule::new(now, chance).elected()
+            } else {
+                Schedule::new(now, chance)
+            },
             link: None,
             wire: None,
             announced: BTreeMap::new(),
             unsent: BTreeMap::new(),
             report,
+            link_facts,
+            voice,
             looked: now,
             told: None,
             moved: false,
@@ -78,10 +103,11 @@ impl Holder {
             let wake = self.schedule.next().map_or(look_at, |n| n.min(look_at));
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Hold(set)) => {
-                        self.forget_moved(&set).await;
-                        self.feed(Event::Hold(set)).await;
+                    Some(Command::Hold { held, unsure, open }) => {
+                        self.forget_moved(&held).await;
+                        self.feed(Event::Hold { held, unsure, open }).await;
                     }
+                    Some(Command::Announce(addresses)) => self.feed(Event::Announce(addresses)).await,
                     Some(Command::Release(done)) => {
                         let result = self.release().await;
                         // The asker may have given up waiting.
@@ -93,11 +119,11 @@ impl Holder {
                 changed = self.netlink.changed() => match changed {
                     Ok(()) => look_at = look_at.min(Instant::now().max(self.looked + LOOK_APART)),
                     Err(e) => {
-                        warn!("{e:#}; opening another");
+                        self.voice.warn(format!("{e:#}; opening another"));
                         match Netlink::open() {
                             Ok(netlink) => self.netlink = netlink,
                             Err(e) => {
-                                warn!("{e:#}");
+                                self.voice.warn(format!("{e:#}"));
                                 tokio::time::sleep(Duration::from_secs(1)).await;
                             }
                         }
@@ -115,7 +141,7 @@ impl Holder {
         let events = match self.read_kernel().await {
             Ok(events) => events,
             Err(e) => {
-                warn!("{e:#}");
+                self.voice.warn(format!("{e:#}"));
                 return;
             }
         };
@@ -129,14 +155,15 @@ impl Holder {
         let state = link.map_or(LinkState::Absent, |l| l.state);
         if self.told.replace(state) != Some(state) {
             if state == LinkState::Up {
-                info!("interface {} is up", self.interface);
+                self.voice.say(format!("interface {} is up", self.interface));
             } else {
-                warn!("interface {} {}; its VIPs wait for it", self.interface, state.describe());
+                self.voice.warn(format!("interface {} {}; its VIPs wait for it", self.interface, state.describe()));
             }
         }
         self.link = link;
         let Some(link) = link else {
             self.wire = None;
+            self.link_facts.send_if_modified(|facts| std::mem::take(facts) != LinkFacts::default());
             let nothing = Event::Kernel { ours: BTreeSet::new(), others: BTreeSet::new() };
             return Ok(vec![Event::Link(LinkState::Absent, Mac::default()), nothing]);
         };
@@ -145,13 +172,19 @@ impl Holder {
             self.wire = match Wire::open(&self.interface, link.index, mac) {
                 Ok(wire) => Some(wire),
                 Err(e) => {
-                    warn!("cannot announce: {e:#}");
+                    self.voice.warn(format!("cannot announce: {e:#}"));
                     None
                 }
             };
-            super::arp_settings::apply(&self.proc_sys, &self.interface);
+            super::arp_settings::apply(&self.proc_sys, &self.interface, &self.voice);
         }
-        let (ours, others) = on_interface(&self.netlink.addresses().await?, link.index);
+        let found = self.netlink.addresses().await?;
+        let (ours, others) = on_interface(&found, link.index);
+        let facts = LinkFacts {
+            index: (link.state == LinkState::Up).then_some(link.index),
+            sources: found.iter().filter(|f| f.index == link.index && f.speaks()).map(|f| f.address).collect(),
+        };
+        self.link_facts.send_if_modified(|before| std::mem::replace(before, facts.clone()) != facts);
         Ok(vec![Event::Link(link.state, mac), Event::Kernel { ours, others }])
     }
 
@@ -168,7 +201,7 @@ impl Holder {
                 // Read back rather than assume: the first announcement follows the kernel's word.
                 match self.read_kernel().await {
                     Ok(more) => events.extend(more),
-                    Err(e) => warn!("{e:#}"),
+                    Err(e) => self.voice.warn(format!("{e:#}")),
                 }
             }
         }
@@ -179,16 +212,16 @@ impl Holder {
         let index = self.link?.index;
         match action {
             Action::Add(address) => match self.netlink.add(index, address).await {
-                Ok(()) => info!("{address} added to {}", self.interface),
+                Ok(()) => self.voice.say(format!("{address} added to {}", self.interface)),
                 Err(e) => {
                     let why = format!("{e:#}");
-                    warn!("{}: {why}; trying again", self.interface);
+                    self.voice.warn(format!("{}: {why}; trying again", self.interface));
                     return Some(Event::AddFailed(address, why));
                 }
             },
             Action::Remove(address) => match self.netlink.remove(index, address).await {
-                Ok(()) => info!("{address} removed from {}", self.interface),
-                Err(e) => warn!("{}: {e:#}", self.interface),
+                Ok(()) => self.voice.say(format!("{address} removed from {}", self.interface)),
+                Err(e) => self.voice.warn(format!("{}: {e:#}", self.interface)),
             },
             Action::Announce(address) => self.announce(address),
             Action::Probe(address) => {
@@ -196,7 +229,10 @@ impl Holder {
                 let _ = self.wire.as_ref().map(|w| w.probe(address));
             }
             Action::Warn(address, mac) => {
-                warn!("{address} is also claimed by {mac} on {}: two machines hold one address", self.interface);
+                self.voice.warn(format!(
+                    "{address} is also claimed by {mac} on {}: two machines hold one address",
+                    self.interface
+                ));
             }
         }
         None
@@ -216,7 +252,7 @@ impl Holder {
             },
         };
         if self.unsent.get(&address) != Some(&why) {
-            warn!("{address} on {}: {why}", self.interface);
+            self.voice.warn(format!("{address} on {}: {why}", self.interface));
         }
         self.unsent.insert(address, why);
     }
@@ -228,8 +264,10 @@ impl Holder {
         let found = self.netlink.addresses().await.unwrap_or_default();
         for f in found.iter().filter(|f| f.ours && f.index != link.index && set.contains(&f.address)) {
             match self.netlink.remove(f.index, f.address).await {
-                Ok(()) => info!("{} was still on interface {}; it moves to {}", f.address, f.index, self.interface),
-                Err(e) => warn!("{e:#}"),
+                Ok(()) => self
+                    .voice
+                    .say(format!("{} was still on interface {}; it moves to {}", f.address, f.index, self.interface)),
+                Err(e) => self.voice.warn(format!("{e:#}")),
             }
         }
     }
@@ -239,7 +277,7 @@ impl Holder {
         let (ours, _) = on_interface(&self.netlink.addresses().await?, link.index);
         for address in ours {
             self.netlink.remove(link.index, address).await?;
-            info!("{address} removed from {}", self.interface);
+            self.voice.say(format!("{address} removed from {}", self.interface));
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! Holds virtual addresses: adds them to the interface, announces them, takes them back. A thread of its own, so that
-//! announcements (and later VRRP adverts) are never late because something else is busy.
+//! announcements are never late because something else is busy.
 //!
-//! The input is a set of addresses. Today the plan's set comes straight in; with VRRP an election stands between, on this
-//! same thread, and the rest stays. This room never decides who should hold an address, and never asks Kubernetes.
+//! With `vrrp` an election stands between what the plan says and what is held, on a thread that not even this one delays; without,
+//! the plan's set comes straight in. This room never decides who should stand for election, and never asks Kubernetes.
+
+mod vrrp;
 
 mod schedule;
 
@@ -10,24 +12,38 @@ mod frame;
 
 mod holder;
 
+mod elector;
+
 mod netlink;
 
 mod wire;
 
 mod arp_settings;
 
+mod realtime;
+
+mod voice;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::model::election::{ElectionReport, Fitness, Move, VipGroup};
 use crate::model::holding::Holding;
-use holder::{Command, Holder};
+use elector::{Elector, Order};
+use holder::{Command, Holder, LinkFacts};
+use voice::Voice;
+use vrrp::election::Election;
+
+pub use elector::Ownership;
+pub use vrrp::election::VrrpOptions;
+pub use vrrp::packet::{Checksum, Password, Version};
 
 #[derive(Clone, Debug)]
 pub struct VipOptions {
@@ -35,57 +51,108 @@ pub struct VipOptions {
     pub interface: String,
     /// Where kernel settings are written: `/proc/sys`, or where a container has the host's.
     pub proc_sys: PathBuf,
+    /// How the nodes elect who holds what; `None`: this node holds all that it is told to.
+    pub vrrp: Option<VrrpOptions>,
 }
 
 /// The running holder. Dropping it without [`Vips::release`] leaves the addresses in place.
 #[derive(Debug)]
 pub struct Vips {
-    commands: mpsc::UnboundedSender<Command>,
+    orders: Orders,
     report: watch::Receiver<Arc<Holding>>,
+    elections: Arc<Mutex<ElectionReport>>,
     thread: Option<JoinHandle<()>>,
+    log: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Orders {
+    Static(mpsc::UnboundedSender<Command>),
+    Elected(mpsc::UnboundedSender<Order>),
 }
 
 /// Longest wait for the kernel to take the addresses back.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Vips {
-    /// Starts the thread, in the network namespace of the caller. Nothing is added or removed before [`Vips::apply`].
+    /// Starts the thread, in the network namespace of the caller. Nothing is added or removed before [`Vips::apply`] or
+    /// [`Vips::elect`].
     pub fn start(options: VipOptions) -> Result<Self> {
+        Self::start_telling(options, Box::new(|_, _| ()))
+    }
+
+    /// [`Vips::start`], and `ownership` hears of every change of what elections give to this node, before the kernel does.
+    pub fn start_telling(options: VipOptions, ownership: Ownership) -> Result<Self> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (sender, report) =
             watch::channel(Arc::new(Holding { interface: options.interface.clone(), ..Holding::default() }));
+        let elections = Arc::<Mutex<ElectionReport>>::default();
+        let (voice, log) = Voice::start()?;
+        let (order, orders) = mpsc::unbounded_channel();
+        let elects = options.vrrp.is_some();
+        let start = Start {
+            options,
+            report: sender,
+            voice,
+            commands: receiver,
+            hold: commands.clone(),
+            orders,
+            elections: Arc::clone(&elections),
+            ownership,
+        };
         let (ready, started) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("vip".into())
-            .spawn(move || {
-                let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                    Ok(runtime) => runtime,
-                    Err(e) => return drop(ready.send(Err(anyhow!(e).context("start the runtime of the VIP thread")))),
-                };
-                runtime.block_on(async {
-                    match Holder::open(options, sender) {
-                        Ok(holder) => {
-                            // `start` waits for exactly this.
-                            let _ = ready.send(Ok(()));
-                            holder.run(receiver).await;
-                        }
-                        Err(e) => drop(ready.send(Err(e))),
-                    }
-                });
-            })
+            .spawn(move || start.run(&ready))
             .context("start the VIP thread")?;
         started.recv().context("the VIP thread ended at once")??;
-        Ok(Self { commands, report, thread: Some(thread) })
+        let orders = if elects { Orders::Elected(order) } else { Orders::Static(commands) };
+        Ok(Self { orders, report, elections, thread: Some(thread), log: Some(log) })
     }
 
-    /// From now on these addresses, and no others, are held. Returns at once; [`Vips::holding`] tells how it goes.
+    /// From now on these addresses, and no others, are held. Returns at once; [`Vips::holding`] tells how it goes. With elections
+    /// it does nothing.
     pub fn apply(&self, held: BTreeSet<IpAddr>) {
-        // The thread ends only by `release`, which consumes `self`, or by a panic, which `is_alive` shows.
-        let _ = self.commands.send(Command::Hold(held));
+        if let Orders::Static(commands) = &self.orders {
+            // The thread ends only by `release`, which consumes `self`, or by a panic, which `is_alive` shows.
+            let _ = commands.send(Command::Hold { held, unsure: BTreeSet::new(), open: BTreeSet::new() });
+        }
+    }
+
+    /// From now on this node stands for election for these groups, and no others.
+    pub fn elect(&self, groups: Arc<[VipGroup]>) {
+        self.order(Order::Elect(groups));
+    }
+
+    /// How fit this node is to hold anything.
+    pub fn fit(&self, fitness: Fitness) {
+        self.order(Order::Fit(fitness));
+    }
+
+    /// Gives everything to other nodes and takes nothing, or stands for election again.
+    pub fn drain(&self, draining: bool) {
+        self.order(Order::Drain(draining));
+    }
+
+    /// Moves the groups of these addresses.
+    pub fn give(&self, addresses: BTreeSet<IpAddr>, to: Move) {
+        self.order(Order::Move(addresses, to));
+    }
+
+    fn order(&self, order: Order) {
+        if let Orders::Elected(orders) = &self.orders {
+            // As in `apply`.
+            let _ = orders.send(order);
+        }
     }
 
     pub fn holding(&self) -> Arc<Holding> {
         Arc::clone(&self.report.borrow())
+    }
+
+    /// How the elections stand, not older than a second. Nothing without elections.
+    pub fn elections(&self) -> ElectionReport {
+        self.elections.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes whenever [`Vips::holding`] does.
@@ -100,15 +167,91 @@ impl Vips {
     /// Takes the addresses off the interface and ends the thread.
     pub async fn release(mut self) -> Result<()> {
         let (done, result) = oneshot::channel();
-        self.commands.send(Command::Release(done)).context("the VIP thread is gone")?;
+        let sent = match &self.orders {
+            Orders::Static(commands) => commands.send(Command::Release(done)).is_ok(),
+            Orders::Elected(orders) => orders.send(Order::Release(done)).is_ok(),
+        };
+        anyhow::ensure!(sent, "the VIP thread is gone");
         tokio::time::timeout(RELEASE_TIMEOUT, result)
             .await
             .context("the kernel did not take the addresses back in time")?
             .context("the VIP thread is gone")??;
-        if let Some(thread) = self.thread.take() {
+        for thread in [self.thread.take(), self.log.take()].into_iter().flatten() {
             let _ = thread.join();
         }
         Ok(())
+    }
+}
+
+/// All that the thread needs.
+struct Start {
+    options: VipOptions,
+    report: watch::Sender<Arc<Holding>>,
+    voice: Voice,
+    commands: mpsc::UnboundedReceiver<Command>,
+    hold: mpsc::UnboundedSender<Command>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    elections: Arc<Mutex<ElectionReport>>,
+    ownership: Ownership,
+}
+
+impl Start {
+    fn run(self, ready: &std::sync::mpsc::Sender<Result<()>>) {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(e) => return drop(ready.send(Err(anyhow!(e).context("start the runtime of the VIP thread")))),
+        };
+        let interface = self.options.interface.clone();
+        let vrrp = self.options.vrrp.clone();
+        let (facts, link) = watch::channel(LinkFacts::default());
+        let opened = runtime.block_on(async { Holder::open(self.options, self.report, facts, self.voice.clone()) });
+        let holder = match opened {
+            Ok(holder) => holder,
+            Err(e) => return drop(ready.send(Err(e))),
+        };
+        let mut elections = None;
+        if let Some(options) = vrrp {
+            let elector = Elector {
+                interface,
+                election: Election::new(options),
+                holder: self.hold,
+                link,
+                report: self.elections,
+                voice: self.voice,
+                ownership: self.ownership,
+                notes: Vec::new(),
+                sockets: None,
+                unsent: 0,
+                reported: Instant::now(),
+            };
+            let orders = self.orders;
+            // A request to the kernel about links or addresses waits for its one lock on them (rtnl), which whoever makes
+            // pods holds for long: an advert must not wait behind it.
+            let thread = std::thread::Builder::new().name("vrrp".into()).spawn(move || elect(elector, orders));
+            match thread.context("start the thread of elections") {
+                Ok(thread) => elections = Some(thread),
+                Err(e) => return drop(ready.send(Err(e))),
+            }
+            // What is missing, the other thread tells.
+            let _ = realtime::enter();
+        } else {
+            drop((self.voice, self.hold));
+        }
+        // `start` waits for exactly this.
+        let _ = ready.send(Ok(()));
+        runtime.block_on(holder.run(self.commands));
+        if let Some(thread) = elections {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Runs elections to their end, on the thread that calls it.
+fn elect(mut elector: Elector, orders: mpsc::UnboundedReceiver<Order>) {
+    elector.notes = realtime::enter();
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(elector.run(orders)),
+        Err(e) => elector.voice.warn(format!("start the runtime of elections: {e}; no address is held")),
     }
 }
 

@@ -46,6 +46,19 @@ pub(super) struct Found {
     pub(super) index: u32,
     pub(super) address: IpAddr,
     pub(super) ours: bool,
+    /// Duplicate address detection is not over, or has failed: nothing can be sent from it.
+    pub(super) tentative: bool,
+}
+
+impl Found {
+    /// Whether adverts may come from it: over IPv6 they come from link-local addresses only (RFC 9568 §5.1.2.1).
+    pub(super) fn speaks(&self) -> bool {
+        let fits = match self.address {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        fits && !self.ours && !self.tentative
+    }
 }
 
 impl Netlink {
@@ -183,15 +196,19 @@ fn found_of(message: &AddressMessage) -> Option<Found> {
     // IFA_LOCAL is the interface's own address where both are present (`linux/if_addr.h`).
     let mut local = None;
     let mut address = None;
-    let mut ours = false;
+    let (mut ours, mut tentative) = (false, false);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(a) => local = Some(*a),
             AddressAttribute::Address(a) => address = Some(*a),
             AddressAttribute::Protocol(p) => ours = *p == MARKER,
+            AddressAttribute::Flags(flags) => {
+                tentative = flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed);
+            }
             _ => {}
         }
     }
     let address = local.or(address)?;
-    Some(Found { index: message.header.index, address, ours: ours && message.header.prefix_len == prefix(address) })
+    let ours = ours && message.header.prefix_len == prefix(address);
+    Some(Found { index: message.header.index, address, ours, tentative })
 }

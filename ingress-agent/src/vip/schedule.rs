@@ -28,13 +28,22 @@ const PER_SECOND: f64 = 500.0;
 const ADD_AGAIN: Duration = Duration::from_secs(1);
 /// RFC 5227 §2.4 (b): an address is defended at most once in this time.
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+/// How long an answer to a probe may take: an unsure address is added after that.
+const PROBE_WAIT: Duration = Duration::from_millis(200);
+/// Between two looks whether an address that somebody else uses has become free.
+const PROBE_AGAIN: Duration = Duration::from_secs(2);
+/// Under elections two may claim an address for a moment: the loser must not have the last word.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two warnings about the same machine.
 const WARN_AGAIN: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    /// These addresses, and no others, are to be held.
-    Hold(BTreeSet<IpAddr>),
+    /// These addresses, and no others, are to be held; the unsure ones only if nobody on the link answers for them. Open ones are
+    /// left as they are.
+    Hold { held: BTreeSet<IpAddr>, unsure: BTreeSet<IpAddr>, open: BTreeSet<IpAddr> },
+    /// Somebody may believe that he has these.
+    Announce(BTreeSet<IpAddr>),
     /// The interface as it is now.
     Link(LinkState, Mac),
     /// Addresses on the interface: ours by their marker, and all others.
@@ -49,7 +58,7 @@ pub(super) enum Event {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Ask the LAN who has it; only to warn, an answer changes nothing.
+    /// Ask the LAN who has it. An answer keeps an unsure address away; of any other it is only told.
     Probe(IpAddr),
     Add(IpAddr),
     Remove(IpAddr),
@@ -66,6 +75,10 @@ pub(super) struct Schedule {
     held: BTreeMap<IpAddr, Held>,
     /// Addresses with our marker that nobody asked for. Known since the last [`Event::Kernel`].
     ours: BTreeSet<IpAddr>,
+    /// Neither added nor removed.
+    open: BTreeSet<IpAddr>,
+    /// Addresses move between machines, so a claim is no attack yet.
+    elected: bool,
     /// Nothing is removed before the first [`Event::Hold`]: until then a killed agent's addresses wait for adoption.
     told: bool,
     tokens: f64,
@@ -78,6 +91,8 @@ struct Held {
     present: bool,
     /// Not added before this time.
     add_at: Instant,
+    /// Whether it is free was not known when it was taken.
+    unsure: Option<Probed>,
     /// Next announcement, and which of the wave it is.
     announce_at: Instant,
     step: usize,
@@ -85,6 +100,17 @@ struct Held {
     warned: Option<Instant>,
     claimed_by: Option<Mac>,
     fault: Option<String>,
+}
+
+/// How far the question who uses an address has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probed {
+    /// Not asked, or the answer is old.
+    No,
+    /// Asked, and nobody has answered.
+    Silence,
+    /// Somebody did.
+    Used,
 }
 
 impl Schedule {
@@ -95,6 +121,8 @@ impl Schedule {
             mac: Mac::default(),
             held: BTreeMap::new(),
             ours: BTreeSet::new(),
+            open: BTreeSet::new(),
+            elected: false,
             told: false,
             tokens: BURST,
             refilled: now,
@@ -102,10 +130,23 @@ impl Schedule {
         }
     }
 
+    /// The same where elections decide who holds an address.
+    pub(super) fn elected(self) -> Self {
+        Self { elected: true, ..self }
+    }
+
     pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
-            Event::Hold(set) => self.hold(&set, now, &mut actions),
+            Event::Hold { held, unsure, open } => {
+                self.open = open;
+                self.hold(&held, &unsure, now, &mut actions);
+            }
+            Event::Announce(addresses) => {
+                for (_, held) in self.held.iter_mut().filter(|(a, h)| h.present && addresses.contains(a)) {
+                    held.restart(now);
+                }
+            }
             Event::Link(link, mac) => self.link_is(link, mac, now),
             Event::Kernel { ours, others } => self.kernel_has(ours, &others, now),
             Event::AddFailed(address, why) => {
@@ -123,8 +164,10 @@ impl Schedule {
 
     /// When to call with [`Event::Tick`] at the latest.
     pub(super) fn next(&self) -> Option<Instant> {
-        let adding =
-            self.can_add().then(|| self.held.values().filter(|h| !h.present).map(|h| h.add_at).min()).flatten();
+        let adding = self
+            .can_add()
+            .then(|| self.held.values().filter(|h| self.waits_to_add(h)).map(|h| h.add_at).min())
+            .flatten();
         let announcing = self
             .can_announce()
             .then(|| self.held.values().filter(|h| h.present).map(|h| h.announce_at).min())
@@ -144,7 +187,7 @@ impl Schedule {
         self.held.iter().map(|(a, h)| (*a, h.present, h.fault.as_ref(), h.claimed_by))
     }
 
-    fn hold(&mut self, set: &BTreeSet<IpAddr>, now: Instant, actions: &mut Vec<Action>) {
+    fn hold(&mut self, set: &BTreeSet<IpAddr>, unsure: &BTreeSet<IpAddr>, now: Instant, actions: &mut Vec<Action>) {
         self.told = true;
         self.held.retain(|address, _| set.contains(address));
         for address in set {
@@ -152,10 +195,13 @@ impl Schedule {
                 continue;
             }
             let present = self.ours.contains(address);
-            self.held.insert(*address, Held::new(present, now));
-            if !present && self.can_announce() {
+            let mut held = Held::new(present, now);
+            if !present && unsure.contains(address) {
+                held.unsure = Some(Probed::No);
+            } else if !present && self.can_announce() {
                 actions.push(Action::Probe(*address));
             }
+            self.held.insert(*address, held);
         }
         self.drop_unwanted(actions);
     }
@@ -164,9 +210,9 @@ impl Schedule {
         if !self.told || !self.can_add() {
             return;
         }
-        let held = &self.held;
+        let (held, open) = (&self.held, &self.open);
         self.ours.retain(|address| {
-            let keep = held.contains_key(address);
+            let keep = held.contains_key(address) || open.contains(address);
             if !keep {
                 actions.push(Action::Remove(*address));
             }
@@ -193,6 +239,7 @@ impl Schedule {
             match (held.present, present) {
                 (false, true) => {
                     held.present = true;
+                    held.unsure = None;
                     held.fault = None;
                     held.restart(now);
                 }
@@ -209,7 +256,7 @@ impl Schedule {
     }
 
     fn claimed(&mut self, address: IpAddr, by: Mac, now: Instant, actions: &mut Vec<Action>) {
-        let (mac, can_announce) = (self.mac, self.can_announce());
+        let (mac, can_announce, elected) = (self.mac, self.can_announce(), self.elected);
         let Some(held) = self.held.get_mut(&address) else { return };
         if by == mac {
             return;
@@ -219,10 +266,19 @@ impl Schedule {
             actions.push(Action::Warn(address, by));
         }
         held.claimed_by = Some(by);
+        if !held.present && held.unsure.is_some() {
+            held.unsure = Some(Probed::Used);
+            held.fault = Some(format!("not added: {by} on this link uses it"));
+            return;
+        }
         // RFC 5227 §2.4 (b): one announcement, not again within the interval, so that two holders don't flood the LAN.
         if held.present && can_announce && held.defended.is_none_or(|at| now >= at + DEFEND_INTERVAL) {
             held.defended = Some(now);
-            actions.push(Action::Announce(address));
+            if elected {
+                held.announce_at = held.announce_at.min(now + PATIENCE);
+            } else {
+                actions.push(Action::Announce(address));
+            }
         }
     }
 
@@ -231,8 +287,20 @@ impl Schedule {
         self.drop_unwanted(actions);
         if self.can_add() {
             for (address, held) in self.held.iter_mut().filter(|(_, h)| !h.present && h.add_at <= now) {
-                held.add_at = now + ADD_AGAIN;
-                actions.push(Action::Add(*address));
+                // The question waits for a link that carries it.
+                let (next, pause) = match held.unsure {
+                    Some(_) if self.link != LinkState::Up => continue,
+                    Some(Probed::No) => (Action::Probe(*address), PROBE_WAIT),
+                    Some(Probed::Used) => {
+                        held.unsure = Some(Probed::No);
+                        held.add_at = now + PROBE_AGAIN;
+                        continue;
+                    }
+                    Some(Probed::Silence) | None => (Action::Add(*address), ADD_AGAIN),
+                };
+                held.unsure = held.unsure.map(|_| Probed::Silence);
+                held.add_at = now + pause;
+                actions.push(next);
             }
         }
         if !self.can_announce() {
@@ -262,6 +330,10 @@ impl Schedule {
         matches!(self.link, LinkState::Up | LinkState::NoCarrier)
     }
 
+    fn waits_to_add(&self, held: &Held) -> bool {
+        !held.present && (held.unsure.is_none() || self.link == LinkState::Up)
+    }
+
     fn can_announce(&self) -> bool {
         self.link == LinkState::Up
     }
@@ -272,6 +344,7 @@ impl Held {
         Self {
             present,
             add_at: now,
+            unsure: None,
             announce_at: now,
             step: 0,
             defended: None,

@@ -73,7 +73,7 @@ fn vip(last: u8) -> IpAddr {
 }
 
 fn hold(last: &[u8]) -> Event {
-    Event::Hold(last.iter().map(|l| vip(*l)).collect())
+    Event::Hold { held: last.iter().map(|l| vip(*l)).collect(), unsure: BTreeSet::new(), open: BTreeSet::new() }
 }
 
 #[test]
@@ -216,7 +216,8 @@ fn own_reflected_frames_and_foreign_addresses_are_no_conflict() {
 #[test]
 fn thousand_addresses_are_announced_within_the_rate() {
     let mut w = World::up();
-    w.event(Event::Hold((0..1000u32).map(|i| Ipv4Addr::from(0x0a00_0000 + i).into()).collect()));
+    let held = (0..1000u32).map(|i| Ipv4Addr::from(0x0a00_0000 + i).into()).collect();
+    w.event(Event::Hold { held, unsure: BTreeSet::new(), open: BTreeSet::new() });
     w.run_for(Duration::from_secs(20));
     let times = w.announced();
     assert_eq!(times.len(), 6000);
@@ -224,4 +225,85 @@ fn thousand_addresses_are_announced_within_the_rate() {
         // 600 announcements need at least (600 - 64) / 500 s, give or take a millisecond of rounding.
         assert!(window[599] - window[0] >= 1070, "{} ms", window[599] - window[0]);
     }
+}
+
+fn unsure(last: u8) -> Event {
+    Event::Hold { held: [vip(last)].into(), unsure: [vip(last)].into(), open: BTreeSet::new() }
+}
+
+#[test]
+fn unsure_address_is_added_when_nobody_answers_the_probe() {
+    let mut w = World::up();
+    w.event(unsure(1));
+    assert_eq!(w.log, [(0, Action::Probe(vip(1)))]);
+    w.run_for(Duration::from_secs(1));
+    assert_eq!(w.log[1], (PROBE_WAIT.as_millis(), Action::Add(vip(1))));
+}
+
+#[test]
+fn address_that_somebody_uses_is_not_added_until_he_is_gone() {
+    let mut w = World::up();
+    w.event(unsure(1));
+    let mut answered = 0;
+    for _ in 0..240 {
+        w.run_for(Duration::from_millis(50));
+        if w.count(&Action::Probe(vip(1))) > answered {
+            answered += 1;
+            w.event(Event::Claim(vip(1), OTHER));
+        }
+    }
+    assert_eq!(w.count(&Action::Add(vip(1))), 0);
+    assert_eq!(w.count(&Action::Warn(vip(1), OTHER)), 1);
+    assert!((5..=6).contains(&answered), "{answered}");
+    let fault = w.schedule.report().next().and_then(|r| r.2.cloned());
+    assert_eq!(fault.as_deref(), Some("not added: 02:00:00:00:00:02 on this link uses it"));
+    w.run_for(PROBE_AGAIN * 2);
+    assert_eq!(w.count(&Action::Add(vip(1))), 1);
+}
+
+#[test]
+fn unsure_address_waits_for_a_link_that_carries_the_question() {
+    let mut w = World::new();
+    w.event(Event::Link(LinkState::NoCarrier, MINE));
+    w.event(unsure(1));
+    assert_eq!((w.log.len(), w.schedule.next()), (0, None));
+    w.event(Event::Link(LinkState::Up, MINE));
+    assert_eq!(w.count(&Action::Probe(vip(1))), 1);
+}
+
+#[test]
+fn address_that_another_may_believe_to_have_is_announced_anew() {
+    let mut w = World::up();
+    w.event(hold(&[1]));
+    w.run_for(Duration::from_secs(10));
+    let before = w.announced().len();
+    w.event(Event::Announce([vip(1), vip(9)].into()));
+    w.run_for(Duration::from_secs(6));
+    assert_eq!(w.announced().len(), before + 6);
+}
+
+#[test]
+fn open_address_stays_as_it_is() {
+    let mut w = World::up();
+    w.kernel = [vip(1), vip(2)].into();
+    w.event(Event::Kernel { ours: w.kernel.clone(), others: BTreeSet::new() });
+    w.event(Event::Hold { held: BTreeSet::new(), unsure: BTreeSet::new(), open: [vip(1), vip(3)].into() });
+    w.run_for(Duration::from_secs(10));
+    assert_eq!(w.log.iter().map(|(_, a)| a.clone()).collect::<Vec<_>>(), [Action::Remove(vip(2))]);
+    w.event(hold(&[1]));
+    assert_eq!((w.count(&Action::Add(vip(1))), w.count(&Action::Announce(vip(1)))), (0, 1));
+}
+
+#[test]
+fn under_elections_a_claim_is_answered_when_they_have_settled() {
+    let mut w = World::up();
+    w.schedule = Schedule::new(w.now, 7).elected();
+    w.event(Event::Link(LinkState::Up, MINE));
+    w.event(hold(&[1]));
+    w.run_for(Duration::from_secs(10));
+    let before = w.announced().len();
+    w.event(Event::Claim(vip(1), OTHER));
+    assert_eq!(w.announced().len(), before, "the loser must not have the last word");
+    w.run_for(PATIENCE);
+    assert_eq!(w.announced().len(), before + 1);
 }

@@ -100,7 +100,7 @@ impl Wire {
     }
 }
 
-fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd names one open descriptor for its whole life and is closed by its drop alone.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
@@ -160,7 +160,7 @@ fn read_na(fd: &OwnedFd) -> io::Result<Option<(IpAddr, Mac)>> {
     Ok(buffer.get(..len).and_then(frame::na_claim).map(|(a, mac)| (a.into(), mac)))
 }
 
-fn link_address(index: u32, ethertype: u16) -> libc::sockaddr_ll {
+pub(super) fn link_address(index: u32, ethertype: u16) -> libc::sockaddr_ll {
     // SAFETY: an all-zero sockaddr_ll is valid.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
@@ -205,7 +205,7 @@ fn ndp_socket(interface: &str) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-fn set<T: Copy>(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+pub(super) fn set<T: Copy>(fd: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: `value` is valid for reads of the size given.
     let done = unsafe {
         libc::setsockopt(

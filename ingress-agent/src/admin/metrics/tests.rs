@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::admin::query::Room;
+use crate::model::election::ElectionReport;
 use crate::model::holding::{HeldAddress, Holding, LinkState};
 use crate::model::snapshot::{FrontendKey, ObjectName, PoolName, Protocol, Snapshot};
 use crate::model::source::SourceState;
@@ -31,6 +32,7 @@ fn readings() -> Box<Readings> {
             link: LinkState::Up,
             addresses: [(vip, HeldAddress { present: true, announced: 6, ..HeldAddress::default() })].into(),
         }),
+        elections: ElectionReport::default(),
         l4: L4Traffic {
             verdicts: vec![("forward_nat", "", 9)],
             frontends: vec![(key, counts)],

@@ -139,6 +139,9 @@ pub struct NodeFacts {
     pub labels: Labels,
     /// Its own addresses.
     pub addresses: Vec<IpAddr>,
+    /// It is to give up the virtual addresses that it holds: `sluicegate.io/drain`.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 impl Named for VirtualIpPoolFacts {

@@ -1,0 +1,391 @@
+//! The virtual routers of this node: which there are, with which priority, what each packet means to them, and what they want
+//! sent and held. `(event, now) → actions`, without I/O or clock.
+
+mod options;
+
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::machine::{self, Machine, Settings};
+use super::packet::{Advert, Envelope, GROUP_V4, GROUP_V6, Reject, Version};
+pub use options::VrrpOptions;
+
+use crate::model::election::{Fitness, ForeignRouter, Move, VipGroup};
+
+/// VRID, and whether the adverts go over IPv4: the two families have VRIDs of their own (RFC 9568 §1.2).
+type Key = (u8, bool);
+
+pub(in crate::vip) enum Event<'a> {
+    Groups(Arc<[VipGroup]>),
+    /// Addresses of the interface from which adverts may come, best first; `None` without a link.
+    Link(Option<Vec<IpAddr>>),
+    Fitness(Fitness),
+    /// Give everything away, and take part no more; or take part again.
+    Drain(bool),
+    Move(BTreeSet<IpAddr>, Move),
+    Packet {
+        packet: Result<(Envelope, &'a [u8]), Reject>,
+        mac: [u8; 6],
+    },
+    Tick,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::vip) enum Action {
+    Send {
+        source: IpAddr,
+        destination: IpAddr,
+        payload: Vec<u8>,
+    },
+    /// From now on these, and no others. Of `unsure` ones nobody else was ever heard to be the owner: whether they are free has
+    /// to be found out. Who has `open` ones is not known yet: what a killed agent left of them stays as it is.
+    Hold {
+        held: BTreeSet<IpAddr>,
+        unsure: BTreeSet<IpAddr>,
+        open: BTreeSet<IpAddr>,
+    },
+    /// Somebody may believe that he has them.
+    Announce(BTreeSet<IpAddr>),
+    Say(String),
+    Warn(String),
+}
+
+/// Adverts carry at most this many addresses: they must fit into a packet, and whoever gets one compares at least one.
+const ADVERTISED: usize = 64;
+#[derive(Debug)]
+struct Router {
+    group: VipGroup,
+    advertised: Vec<IpAddr>,
+    machine: Machine,
+    /// Another router was heard that has these addresses.
+    heard: bool,
+    /// Whose the addresses are has been settled once since the start.
+    settled: bool,
+}
+
+#[derive(Debug)]
+pub(in crate::vip) struct Election {
+    options: VrrpOptions,
+    routers: BTreeMap<Key, Router>,
+    sources: Option<Vec<IpAddr>>,
+    /// Of these, what adverts come from: IPv4, IPv6. None of our VIPs, which others have, too.
+    speaks: [Option<IpAddr>; 2],
+    fitness: Fitness,
+    draining: bool,
+    /// What was last said of addresses: held, and open. Nothing before the groups are known.
+    said: Option<(BTreeSet<IpAddr>, BTreeSet<IpAddr>)>,
+    grouped: bool,
+    /// Something happened that may change who holds what.
+    stirred: bool,
+    rejected: [u64; Reject::ALL.len()],
+    /// When the log was last told of each.
+    complained: [Option<Instant>; Reject::ALL.len()],
+    foreign: BTreeMap<(u8, IpAddr), ForeignRouter>,
+}
+
+impl Election {
+    pub(in crate::vip) fn new(options: VrrpOptions) -> Self {
+        Self {
+            options,
+            routers: BTreeMap::new(),
+            sources: None,
+            speaks: [None; 2],
+            fitness: Fitness::default(),
+            draining: false,
+            said: None,
+            grouped: false,
+            stirred: false,
+            rejected: [0; Reject::ALL.len()],
+            complained: [None; Reject::ALL.len()],
+            foreign: BTreeMap::new(),
+        }
+    }
+
+    pub(in crate::vip) fn on(&mut self, event: Event<'_>, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Groups(groups) => self.groups(&groups, now, &mut actions),
+            Event::Link(sources) => {
+                self.sources = sources;
+                self.review(now, &mut actions);
+            }
+            Event::Fitness(fitness) => {
+                if self.fitness != fitness {
+                    self.fitness = fitness;
+                    self.review(now, &mut actions);
+                }
+            }
+            Event::Drain(draining) => {
+                self.draining = draining;
+                self.review(now, &mut actions);
+            }
+            Event::Move(addresses, to) => {
+                let event = match to {
+                    Move::Here => machine::Event::Take,
+                    Move::Away => machine::Event::Leave { rejoin: true },
+                };
+                let keys: Vec<Key> = self
+                    .routers
+                    .iter()
+                    .filter(|(_, r)| !r.group.addresses.is_disjoint(&addresses))
+                    .map(|(key, _)| *key)
+                    .collect();
+                for key in keys {
+                    self.feed(key, event, now, &mut actions);
+                }
+            }
+            Event::Packet { packet, mac } => {
+                let from = packet.as_ref().ok().map(|(envelope, _)| envelope.source);
+                let heard =
+                    packet.and_then(|(envelope, payload)| self.packet(&envelope, payload, mac, now, &mut actions));
+                match heard {
+                    Ok((key, event)) => self.feed(key, event, now, &mut actions),
+                    Err(reject) => {
+                        self.rejected[reject as usize] += 1;
+                        self.complain(reject, from, mac, now, &mut actions);
+                    }
+                }
+            }
+            Event::Tick => {
+                self.forget_foreign(now);
+                let due = |r: &Router| r.machine.next().is_some_and(|at| at <= now);
+                let keys: Vec<Key> = self.routers.iter().filter(|(_, r)| due(r)).map(|(key, _)| *key).collect();
+                for key in keys {
+                    self.feed(key, machine::Event::Tick, now, &mut actions);
+                }
+            }
+        }
+        if std::mem::take(&mut self.stirred) {
+            self.hold(&mut actions);
+        }
+        actions
+    }
+
+    pub(in crate::vip) fn next(&self) -> Option<Instant> {
+        self.routers.values().filter_map(|r| r.machine.next()).min()
+    }
+
+    fn groups(&mut self, groups: &[VipGroup], now: Instant, actions: &mut Vec<Action>) {
+        self.grouped = true;
+        let wanted: BTreeMap<Key, &VipGroup> = groups.iter().map(|g| ((g.vrid, g.is_v4()), g)).collect();
+        let gone: Vec<Key> = self.routers.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
+        for key in gone {
+            // The addresses are nobody's any more, and those that moved to another group are elected there.
+            self.feed(key, machine::Event::Leave { rejoin: false }, now, actions);
+            self.routers.remove(&key);
+        }
+        for (key, group) in wanted {
+            let settings = Settings {
+                interval: self.options.interval,
+                preempt: self.options.preempt,
+                preempt_delay: self.options.preempt_delay,
+                alone: group.order.len() == 1 && group.priority > 0,
+            };
+            let router = self.routers.entry(key).or_insert_with(|| Router {
+                group: group.clone(),
+                advertised: Vec::new(),
+                machine: Machine::new(settings, IpAddr::from([0, 0, 0, 0]), now),
+                heard: false,
+                settled: false,
+            });
+            router.group = group.clone();
+            router.machine.is_alone(settings.alone);
+            router.advertised = advertised(group);
+        }
+        self.review(now, actions);
+    }
+
+    /// Tells each router whether it takes part, and how strong it is.
+    fn review(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.stirred = true;
+        let is_vip = |address: &IpAddr| self.routers.values().any(|r| r.group.addresses.contains(address));
+        let own = |v4: bool| self.sources.iter().flatten().find(|a| a.is_ipv4() == v4 && !is_vip(a)).copied();
+        self.speaks = [own(true), own(false)];
+        let keys: Vec<Key> = self.routers.keys().copied().collect();
+        for key in keys {
+            let priority = self.priority(key);
+            let event = match (self.source(key.1), priority) {
+                (None, _) => machine::Event::Fault,
+                (Some(_), 0) => machine::Event::Leave { rejoin: false },
+                (Some(source), priority) => machine::Event::Join { priority, source },
+            };
+            self.feed(key, event, now, actions);
+        }
+    }
+
+    /// 0: takes no part.
+    fn priority(&self, key: Key) -> u8 {
+        let ranked = self.routers.get(&key).map_or(0, |r| r.group.priority);
+        if ranked == 0 || self.draining || !self.fitness.bans.is_empty() {
+            return 0;
+        }
+        if ranked == 255 {
+            return 255;
+        }
+        let weighted = (i32::from(ranked) + self.fitness.weight).clamp(1, 254) as u8;
+        // Where every node has a fault, the order among them stays, and somebody still serves.
+        if self.fitness.faults.is_empty() { weighted } else { 1 + weighted / 8 }
+    }
+
+    fn source(&self, v4: bool) -> Option<IpAddr> {
+        self.speaks[usize::from(!v4)]
+    }
+
+    /// What the packet says to which router.
+    fn packet(
+        &mut self,
+        envelope: &Envelope,
+        payload: &[u8],
+        mac: [u8; 6],
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> Result<(Key, machine::Event), Reject> {
+        let advert = Advert::decode(payload, envelope)?;
+        let v4 = envelope.source.is_ipv4();
+        let key = (advert.vrid, v4);
+        let source = self.source(v4);
+        if source == Some(envelope.source) {
+            return Err(Reject::OwnAddress);
+        }
+        self.way(envelope, source)?;
+        if advert.version != self.version(v4) {
+            return Err(Reject::Version);
+        }
+        let router = self.routers.get_mut(&key).ok_or(Reject::Vrid)?;
+        if advert.version == Version::V2 {
+            if advert.password != self.options.password {
+                return Err(Reject::Authentication);
+            }
+            // RFC 3768 §7.1: in version 2 all must agree.
+            if advert.interval != self.options.interval {
+                return Err(Reject::Interval);
+            }
+        }
+        if !advert.addresses.iter().any(|a| router.group.addresses.contains(a)) {
+            self.saw_foreign(&advert, envelope.source, mac, now, actions);
+            return Err(Reject::AddressList);
+        }
+        self.stirred |= !router.heard;
+        router.heard = true;
+        let event =
+            machine::Event::Heard { from: envelope.source, priority: advert.priority, interval: advert.interval };
+        Ok((key, event))
+    }
+
+    fn way(&self, envelope: &Envelope, own: Option<IpAddr>) -> Result<(), Reject> {
+        let multicast = [IpAddr::from(GROUP_V4), IpAddr::from(GROUP_V6)].contains(&envelope.destination);
+        let good = if self.peers(envelope.source.is_ipv4()).next().is_none() {
+            multicast
+        } else {
+            self.options.peers.contains(&envelope.source) && own == Some(envelope.destination)
+        };
+        if good { Ok(()) } else { Err(Reject::Peer) }
+    }
+
+    fn peers(&self, v4: bool) -> impl Iterator<Item = IpAddr> {
+        self.options.peers.iter().copied().filter(move |p| p.is_ipv4() == v4)
+    }
+
+    fn version(&self, v4: bool) -> Version {
+        if v4 { self.options.version } else { Version::V3 }
+    }
+
+    fn feed(&mut self, key: Key, event: machine::Event, now: Instant, actions: &mut Vec<Action>) {
+        let source = self.source(key.1);
+        let Some(router) = self.routers.get_mut(&key) else { return };
+        let before = router.machine.state();
+        let fenced = router.machine.counts.fenced;
+        let wanted = router.machine.on(event, now);
+        let after = router.machine.state();
+        if before != after {
+            self.stirred = true;
+            let late = if router.machine.counts.fenced > fenced { ", as this thread woke too late" } else { "" };
+            let other = router.machine.other().filter(|_| after == "backup" || after == "idle");
+            let to =
+                other.map_or_else(String::new, |o| format!("; last heard: {} with priority {}", o.from, o.priority));
+            actions.push(Action::Say(format!(
+                "VRID {} ({}): {before} → {after}{late}{to}",
+                key.0,
+                report::list(&router.group.addresses)
+            )));
+        }
+        let Some(source) = source else { return };
+        for action in wanted {
+            match action {
+                machine::Action::Send { priority } => self.send(key, source, priority, actions),
+                machine::Action::Announce => {
+                    let addresses = self.routers.get(&key).map(|r| r.group.addresses.clone()).unwrap_or_default();
+                    actions.push(Action::Announce(addresses));
+                }
+                // `hold` looks at all of them together.
+                machine::Action::Hold | machine::Action::Release => {}
+            }
+        }
+    }
+
+    fn send(&self, (vrid, v4): Key, source: IpAddr, priority: u8, actions: &mut Vec<Action>) {
+        let Some(router) = self.routers.get(&(vrid, v4)) else { return };
+        let version = self.version(v4);
+        let advert = Advert {
+            version,
+            vrid,
+            priority,
+            interval: self.options.interval,
+            addresses: router.advertised.clone(),
+            password: self.options.password.filter(|_| version == Version::V2),
+        };
+        let group = if v4 { IpAddr::from(GROUP_V4) } else { IpAddr::from(GROUP_V6) };
+        let mut peers: Vec<IpAddr> = self.peers(v4).collect();
+        if peers.is_empty() {
+            peers.push(group);
+        }
+        for destination in peers {
+            let payload = advert.encode(source, destination, self.options.checksum);
+            actions.push(Action::Send { source, destination, payload });
+        }
+    }
+
+    /// What all routers together hold, if that has changed.
+    fn hold(&mut self, actions: &mut Vec<Action>) {
+        if !self.grouped {
+            return;
+        }
+        let out: Vec<Key> = self.routers.keys().filter(|key| self.priority(**key) == 0).copied().collect();
+        let (mut held, mut unsure, mut open) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (key, router) in &mut self.routers {
+            let holds = router.machine.holds();
+            router.settled |= holds || router.heard || out.contains(key);
+            let of = &router.group.addresses;
+            match (holds, router.settled) {
+                (true, _) => held.extend(of),
+                (false, false) => open.extend(of),
+                (false, true) => {}
+            }
+            if holds && !router.heard {
+                unsure.extend(of);
+            }
+        }
+        let now = (held, open);
+        if self.said.as_ref() != Some(&now) {
+            self.said = Some(now.clone());
+            actions.push(Action::Hold { held: now.0, unsure, open: now.1 });
+        }
+    }
+}
+
+/// Of the family of the adverts; in IPv6 a link-local one comes first (RFC 9568 §5.2.9).
+fn advertised(group: &VipGroup) -> Vec<IpAddr> {
+    let v4 = group.is_v4();
+    let mut list: Vec<IpAddr> = group.addresses.iter().filter(|a| a.is_ipv4() == v4).copied().collect();
+    list.sort_by_key(|a| !matches!(a, IpAddr::V6(v6) if v6.is_unicast_link_local()));
+    list.truncate(ADVERTISED);
+    list
+}
+
+#[cfg(test)]
+#[path = "election_tests.rs"]
+mod tests;

@@ -1,0 +1,10 @@
+//! VRRP, RFC 9568 and RFC 3768. Read in the order `packet` (the wire) → `machine` (one virtual router) → `election` (all of them
+//! and what is sent for them) → `socket` (how it gets out and in).
+
+pub(super) mod packet;
+
+mod machine;
+
+pub(super) mod election;
+
+pub(super) mod socket;
