@@ -63,7 +63,7 @@ impl Lists {
             .to_owned();
         for (case, numbers) in by_case {
             // Writing to a String cannot fail.
-            let _ = write!(text, "{case}: \"{}\"\n", numbers.join(" "));
+            let _ = writeln!(text, "{case}: \"{}\"", numbers.join(" "));
         }
         if failing.is_empty() {
             text += "{}\n";
