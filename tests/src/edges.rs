@@ -93,7 +93,7 @@ impl Edges {
 
     /// Adds both addresses to a host's interface and announces them, until they are released.
     pub fn hold(&self, host: &Host) -> Vips {
-        let options = VipOptions { interface: "eth0".into(), proc_sys: "/proc/sys".into() };
+        let options = VipOptions { interface: "eth0".into(), proc_sys: "/proc/sys".into(), vrrp: None };
         let vips = host.inside(|| Vips::start(options)).expect("start the holder");
         vips.apply([VIP, VIP6].map(|vip| vip.parse::<SocketAddr>().expect("a VIP").ip()).into());
         vips

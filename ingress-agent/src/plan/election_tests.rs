@@ -23,6 +23,7 @@ fn node(name: &str, draining: bool) -> Arc<NodeFacts> {
 fn pool(name: &str, first: &str, last: &str, nodes: &[&str]) -> Arc<VirtualIpPoolFacts> {
     Arc::new(VirtualIpPoolFacts {
         origin: Origin { name: ObjectName::new("", name), ..Origin::default() },
+        generation: 0,
         ranges: vec![AddressRange::new(ip(first), ip(last)).expect("a range")],
         auto_assign: true,
         avoid_buggy: false,

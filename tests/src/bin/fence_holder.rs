@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     for v6 in [false, true] {
         fence.set_role(VRID, v6, Role::Active);
     }
-    let holder = Vips::start(VipOptions { interface: "eth0".into(), proc_sys: "/proc/sys".into() })?;
+    let holder = Vips::start(VipOptions { interface: "eth0".into(), proc_sys: "/proc/sys".into(), vrrp: None })?;
     holder.apply(vips.into());
     let mut said = false;
     loop {
