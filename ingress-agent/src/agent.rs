@@ -23,7 +23,7 @@ mod elections;
 
 mod explain;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -40,7 +40,7 @@ use crate::admin::query::Query;
 use crate::checks::Checks;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
-use crate::model::election::VipGroup;
+use crate::model::election::{RouterKey, VipGroup};
 use crate::model::facts::Facts;
 use crate::model::report::Report;
 use crate::model::snapshot::Snapshot;
@@ -76,8 +76,9 @@ async fn serve(config: Config) -> Result<()> {
     let admin = Admin::start(config.admin.clone(), ask)?;
     let dataplane = Dataplane::open(config.dataplane.clone()).context("start the data plane")?;
     let proxy = Proxy::start(config.proxy.clone()).context("start the proxy")?;
-    let vips =
-        Vips::start_telling(config.vips.clone(), elections::ownership()).context("start the holder of addresses")?;
+    let hooks = config.vips.vrrp.as_ref().map(|vrrp| elections::hooks(&dataplane, vrrp.interval)).transpose()?;
+    let vips = Vips::start_with(config.vips.clone(), hooks.unwrap_or_default());
+    let vips = vips.context("start the holder of addresses")?;
     let checks = Checks::start(config.checks.clone())?;
     let (publish, facts) = watch::channel(Arc::new(Facts::default()));
     let mut facts = source::resolved(&config, facts);
@@ -182,6 +183,8 @@ struct Control {
     held: Option<BTreeSet<IpAddr>>,
     /// What this node stands for election for.
     elected: Option<Arc<[VipGroup]>>,
+    /// What the data plane was told of them: by which router an address is elected, and where adverts come in.
+    guarded: Option<(BTreeMap<IpAddr, RouterKey>, BTreeSet<IpAddr>)>,
     checks: Checks,
     /// An operator, not a signal, wants the addresses elsewhere.
     moved_away: bool,
@@ -225,6 +228,7 @@ impl Control {
             in_dataplane: None,
             held: None,
             elected: None,
+            guarded: None,
             checks,
             moved_away: false,
             in_force: Arc::default(),
@@ -330,6 +334,7 @@ impl Control {
             self.for_proxy = self.for_proxy.take().or_else(|| self.again_for_proxy(snapshot, now));
         }
         self.fit();
+        self.guard_again();
         let ready = self.not_ready();
         if ready.is_empty() != self.was_ready {
             self.was_ready = ready.is_empty();

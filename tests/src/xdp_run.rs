@@ -286,3 +286,23 @@ fn possible_cpus() -> Result<usize> {
     let last = text.trim().rsplit(['-', ',']).next().unwrap_or_default();
     Ok(last.parse::<usize>().with_context(|| format!("understand the possible CPUs {text:?}"))? + 1)
 }
+
+/// Keeps this thread on the CPU where it is. The program has things of its own on each, and one of them is seen from outside: what
+/// the last eviction left behind.
+pub fn stay_on_this_cpu() {
+    // SAFETY: takes nothing.
+    let cpu = unsafe { libc::sched_getcpu() };
+    pin(usize::try_from(cpu).expect("the number of a CPU")).expect("stay on a CPU");
+}
+
+/// Keeps this thread on a CPU.
+pub fn pin(cpu: usize) -> Result<()> {
+    // SAFETY: a zeroed set is an empty one; the calls take no other pointers.
+    let rc = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    ensure!(rc == 0, "pin to CPU {cpu}: {}", std::io::Error::last_os_error());
+    Ok(())
+}

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ingress_agent::model::election::{RouterKey, Standing};
 use ingress_tests::capture::Capture;
 use ingress_tests::edge::sibling;
 use ingress_tests::edges::Edges;
@@ -145,8 +146,12 @@ fn answers(client: &Host, capture: &mut Capture) -> BTreeMap<IpAddr, BTreeSet<[u
     found
 }
 
-fn vrids() -> BTreeMap<IpAddr, u8> {
-    [VIP, VIP6].map(|vip| (vip.parse().expect("a VIP"), VRID)).into()
+fn routers() -> BTreeMap<IpAddr, RouterKey> {
+    let router = |vip: &str| {
+        let vip: IpAddr = vip.parse().expect("a VIP");
+        (vip, RouterKey { vrid: VRID, v6: vip.is_ipv6() })
+    };
+    [VIP, VIP6].map(router).into()
 }
 
 #[test]
@@ -198,18 +203,18 @@ fn a_dead_agents_node_answers_alone_and_is_silent_beside_a_living_one() {
 
     // The next agent finds the fence up, and lifts it when it holds the addresses.
     let mut dataplane = edges.open_a(|_| {});
-    dataplane.guard(&vrids(), &BTreeSet::new()).expect("guard the VIPs");
+    dataplane.guard(&routers(), &BTreeSet::new()).expect("guard the VIPs");
     let fence = dataplane.fence().expect("the fence");
     adverts.send(&edges.b);
     until("the fence is seen", || {
         adverts.send(&edges.b);
-        (fence.is_fenced(VRID, false) && fence.is_fenced(VRID, true)).then_some(())
+        routers().values().all(|key| fence.is_fenced(*key)).then_some(())
     });
     fence.beat(Duration::from_mins(1));
-    let (vrids, none) = (vrids(), BTreeSet::new());
-    fence.set_roles(&vrids, &none, &none);
+    let all = |standing| routers().into_values().map(|key| (key, standing)).collect();
+    fence.set_standings(&all(Standing::Elsewhere));
     assert!(answers(&edges.client, &mut capture).is_empty(), "a backup does not answer, whatever its kernel has");
-    fence.set_roles(&vrids, &vrids.keys().copied().collect(), &none);
+    fence.set_standings(&all(Standing::Here));
     adverts.send(&edges.b);
     assert!(both(&answers(&edges.client, &mut capture)), "the active one does");
     let counted = ingress_tests::l4::verdicts(&dataplane);

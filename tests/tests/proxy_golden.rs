@@ -12,6 +12,10 @@ use ingress_tests::golden::run::{Verdict, run};
 
 const THREADS: usize = 8;
 
+/// Not built, and by chance right at times: a backend that ends within its answer may end before the head of that answer was
+/// sent on, and then the client gets nothing where nginx sends what there was.
+const BY_CHANCE: [(&str, usize); 1] = [("134-response-framing", 3)];
+
 #[test]
 fn recorded_requests_are_answered_alike() {
     let corpus = Corpus::read().unwrap_or_else(|error| panic!("{error:#}"));
@@ -28,7 +32,7 @@ fn recorded_requests_are_answered_alike() {
     let (mut wrong, mut failing) = (Vec::new(), BTreeSet::new());
     for verdict in &verdicts {
         let key = (verdict.case.clone(), verdict.number);
-        let differs = !verdict.differences.is_empty();
+        let differs = !verdict.differences.is_empty() || BY_CHANCE.contains(&(verdict.case.as_str(), verdict.number));
         let (deliberate, not_yet) = (lists.deliberate.contains_key(&key), lists.not_yet.contains(&key));
         let column = if !differs {
             0

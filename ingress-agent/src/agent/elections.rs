@@ -1,20 +1,45 @@
 //! What the control thread has to do with elections: it says which addresses this node serves, how fit it is, and what an operator
 //! ordered. Who wins, `vip` finds out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tracing::warn;
 
 use super::Control;
 use crate::admin::query::Order;
-use crate::model::election::{Fitness, Move, VipGroup};
-use crate::vip::Ownership;
+use crate::dataplane::{Dataplane, Role};
+use crate::model::election::{Fitness, Move, RouterKey, Standing, VipGroup};
+use crate::vip::Hooks;
 
-/// Called on the thread of elections with every address that is this node's, when that changes and before the kernel is told. Here the data
-/// plane can learn for which addresses to answer.
-pub(super) fn ownership() -> Ownership {
-    Box::new(|held, open| tracing::trace!(held = held.len(), open = open.len(), "whose the addresses are"))
+/// So many times the interval of adverts the sign of life counts: less than the three after which other nodes take over.
+const FRESH: f64 = 2.5;
+
+/// What elections tell the data plane, and ask it. Called on their own thread.
+pub(super) fn hooks(dataplane: &Dataplane, interval: Duration) -> Result<Hooks> {
+    let fence = Arc::new(Mutex::new((dataplane.fence()?, BTreeSet::new())));
+    let alive = Arc::clone(&fence);
+    let fresh = interval.mul_f64(FRESH);
+    Ok(Hooks {
+        standing: Box::new(move |standings: &BTreeMap<RouterKey, Standing>| {
+            let (fence, here) = &mut *fence.lock().unwrap_or_else(PoisonError::into_inner);
+            *here = standings.iter().filter(|(_, s)| **s == Standing::Here).map(|(key, _)| *key).collect();
+            fence.set_standings(standings);
+        }),
+        alive: Box::new(move || {
+            // Nobody else locks it, so nobody waits.
+            let (fence, here) = &mut *alive.lock().unwrap_or_else(PoisonError::into_inner);
+            fence.beat(fresh);
+            // A beat that came late, though not too late to stay: what was seen meanwhile is over.
+            for key in here.iter().filter(|key| fence.is_fenced(**key)) {
+                fence.set_role(*key, Role::Active);
+            }
+        }),
+        may_preempt: dataplane.may_preempt(),
+    })
 }
 
 impl Control {
@@ -25,10 +50,35 @@ impl Control {
             return;
         }
         self.fit();
+        // Before the first word about them, so that the fence knows which addresses an advert is about.
+        self.guard(&groups);
         if let Some(vips) = &self.vips {
             vips.elect(Arc::clone(&groups));
         }
         self.elected = Some(groups);
+    }
+
+    /// Tells the programs which virtual router an address is elected by, and where adverts for it come in.
+    fn guard(&mut self, groups: &[VipGroup]) {
+        let routers: BTreeMap<IpAddr, RouterKey> =
+            groups.iter().flat_map(|g| g.addresses.iter().map(|a| (*a, g.key()))).collect();
+        let peers = self.config.vips.vrrp.as_ref().is_some_and(|vrrp| !vrrp.peers.is_empty());
+        let speaks = self.vips.as_ref().filter(|_| peers).map(|vips| vips.elections().speaks).unwrap_or_default();
+        let wanted = (routers, speaks.into_iter().collect());
+        if self.guarded.as_ref() == Some(&wanted) {
+            return;
+        }
+        match self.dataplane.guard(&wanted.0, &wanted.1) {
+            Ok(()) => self.guarded = Some(wanted),
+            Err(e) => warn!("dataplane: the fence of virtual addresses: {e:#}; trying again"),
+        }
+    }
+
+    /// What could not be told yet, and where adverts come in now.
+    pub(super) fn guard_again(&mut self) {
+        if let Some(groups) = self.elected.clone() {
+            self.guard(&groups);
+        }
     }
 
     /// Addresses that this node is to hold now; `None`: nobody knows yet.

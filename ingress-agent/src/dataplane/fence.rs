@@ -4,8 +4,7 @@
 //! What the programs make of it: while the election is silent, another node's adverts fence this one, and the fence stays until it
 //! lapses or is lifted. A node without its agent that hears nobody goes on answering.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use xdp_ebpf::{Heartbeat, ROUTERS, Router, map, router, router_role};
 use super::maps::mapped;
 use super::pins::Pins;
 use super::region::Region;
+use crate::model::election::{RouterKey, Standing};
 
 /// Made by [`Dataplane::fence`](super::Dataplane::fence), for one thread.
 pub struct Fence {
@@ -53,9 +53,9 @@ impl Fence {
         self.heartbeat.word(0, AT).store(nanoseconds(), Ordering::Release);
     }
 
-    /// What this node is to the router of this VRID, of IPv4 or IPv6, from now on.
-    pub fn set_role(&self, vrid: u8, v6: bool, role: Role) {
-        let index = router(vrid, v6) as usize;
+    /// What this node is to a router, from now on.
+    pub fn set_role(&self, key: RouterKey, role: Role) {
+        let index = router(key.vrid, key.v6) as usize;
         let word = match role {
             Role::Active => router_role::ACTIVE,
             Role::Backup => router_role::BACKUP,
@@ -67,18 +67,20 @@ impl Fence {
         }
     }
 
-    /// The same for all routers at once, by what an election says of addresses: those in `held` are this node's; of those in `open` it is
-    /// not known yet, and the fence stays as it is; all others are another node's. `vrids` is what
-    /// [`Dataplane::guard`](super::Dataplane::guard) was told.
-    pub fn set_roles(&self, vrids: &BTreeMap<IpAddr, u8>, held: &BTreeSet<IpAddr>, open: &BTreeSet<IpAddr>) {
-        for (vip, vrid) in vrids.iter().filter(|(vip, _)| !open.contains(*vip)) {
-            self.set_role(*vrid, vip.is_ipv6(), if held.contains(vip) { Role::Active } else { Role::Backup });
+    /// The same for all routers at once, as an election says it. Of those that are open the fence stays as it is.
+    pub fn set_standings(&self, standings: &BTreeMap<RouterKey, Standing>) {
+        for (key, standing) in standings {
+            match standing {
+                Standing::Here => self.set_role(*key, Role::Active),
+                Standing::Elsewhere => self.set_role(*key, Role::Backup),
+                Standing::Open => {}
+            }
         }
     }
 
     /// Whether adverts of another node were seen while the election was silent, and it has not gone since.
-    pub fn is_fenced(&self, vrid: u8, v6: bool) -> bool {
-        nanoseconds() < self.routers.word(router(vrid, v6) as usize, UNTIL).load(Ordering::Acquire)
+    pub fn is_fenced(&self, key: RouterKey) -> bool {
+        nanoseconds() < self.routers.word(router(key.vrid, key.v6) as usize, UNTIL).load(Ordering::Acquire)
     }
 }
 

@@ -68,6 +68,7 @@ use self::maps::Maps;
 use self::pins::Pins;
 use self::sync::FlowSync;
 use self::sync::directory::Directory;
+use crate::model::election::RouterKey;
 use crate::model::snapshot::Snapshot;
 use crate::model::sync::SyncReading;
 use crate::model::traffic::Attachment;
@@ -203,11 +204,11 @@ impl Dataplane {
         self.image.seed
     }
 
-    /// From now on these VIPs, and no others, may be held by other nodes: each by the virtual router of its VRID and family. Adverts that
+    /// From now on these VIPs, and no others, may be held by other nodes: each by its virtual router. Adverts that
     /// come to `listening`, this node's own addresses, are seen beside those to VRRP's groups; packets to them cost a little more.
     /// Without effect until a [`Fence`] gives roles and beats, or another node adverts.
-    pub fn guard(&mut self, vrids: &BTreeMap<IpAddr, u8>, listening: &BTreeSet<IpAddr>) -> Result<()> {
-        self.image.put_routers(vrids, listening)
+    pub fn guard(&mut self, routers: &BTreeMap<IpAddr, RouterKey>, listening: &BTreeSet<IpAddr>) -> Result<()> {
+        self.image.put_routers(routers, listening)
     }
 
     /// The handle for the thread of the election.

@@ -19,9 +19,30 @@ pub struct VipGroup {
 }
 
 impl VipGroup {
+    pub fn key(&self) -> RouterKey {
+        RouterKey { vrid: self.vrid, v6: !self.is_v4() }
+    }
+
     pub fn is_v4(&self) -> bool {
         self.addresses.iter().any(IpAddr::is_ipv4)
     }
+}
+
+/// A virtual router. The two families have VRIDs of their own (RFC 9568 §1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouterKey {
+    pub vrid: u8,
+    /// Whether its adverts go over IPv6. It may have addresses of both families all the same.
+    pub v6: bool,
+}
+
+/// Whose a virtual router's addresses are, as far as this node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Here,
+    Elsewhere,
+    /// Not known yet: what an earlier agent left is to stay as it is.
+    Open,
 }
 
 /// What this node knows of its own fitness to hold addresses.
@@ -54,6 +75,8 @@ pub struct ElectionReport {
     pub unsent: u64,
     /// Routers that use a VRID of ours for addresses that are none of ours.
     pub foreign: Vec<ForeignRouter>,
+    /// Addresses of this node that adverts come from, and where peers send theirs.
+    pub speaks: Vec<IpAddr>,
     /// What is not as it should be, such as a missing right to run in real time.
     pub notes: Vec<String>,
     pub draining: bool,

@@ -1,7 +1,7 @@
 //! The loop of elections, on a thread of its own: packets, orders, the link and the clock go to [`Election`], and what it wants is
 //! done. It decides nothing, and it waits for nobody: the holder may be busy with the kernel meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::holder::{Command, LinkFacts};
 use super::voice::Voice;
 use super::vrrp::election::{Action, Election, Event};
 use super::vrrp::socket::Sockets;
-use crate::model::election::{ElectionReport, Fitness, Move, VipGroup};
+use crate::model::election::{ElectionReport, Fitness, Move, RouterKey, Standing, VipGroup};
 
 pub(super) enum Order {
     Elect(Arc<[VipGroup]>),
@@ -24,9 +24,22 @@ pub(super) enum Order {
     Release(oneshot::Sender<Result<()>>),
 }
 
-/// What to call with all addresses that are this node's, whenever that changes, before the kernel is told; and with those of which it
-/// is not known yet whose they are, which are to stay as they were. It runs on the VIP thread and must not wait for anything.
-pub type Ownership = Box<dyn FnMut(&BTreeSet<IpAddr>, &BTreeSet<IpAddr>) + Send>;
+/// What elections tell others, and ask them, while they run. All of it is called on their thread and must not wait for anything.
+pub struct Hooks {
+    /// Whose the addresses of each router are, whenever that changes, before the kernel is told.
+    pub standing: Box<dyn FnMut(&BTreeMap<RouterKey, Standing>) + Send>,
+    /// The elections are alive: once a turn, and so at least once between two adverts of a router that is Active here.
+    pub alive: Box<dyn FnMut() + Send>,
+    /// Whether this node may take addresses from one that has them.
+    pub may_preempt: Box<dyn FnMut() -> bool + Send>,
+}
+
+impl Default for Hooks {
+    /// Nobody listens, and nothing speaks against preemption.
+    fn default() -> Self {
+        Self { standing: Box::new(|_| ()), alive: Box::new(|| ()), may_preempt: Box::new(|| true) }
+    }
+}
 
 /// Between two reports that nothing but counters asks for.
 const REPORT_APART: Duration = Duration::from_millis(250);
@@ -40,7 +53,7 @@ pub(super) struct Elector {
     pub(super) link: watch::Receiver<LinkFacts>,
     pub(super) report: Arc<Mutex<ElectionReport>>,
     pub(super) voice: Voice,
-    pub(super) ownership: Ownership,
+    pub(super) hooks: Hooks,
     /// What real time lacks.
     pub(super) notes: Vec<String>,
     pub(super) sockets: Option<Sockets>,
@@ -56,7 +69,11 @@ impl Elector {
         loop {
             // What was received is older than what the clock says now.
             self.receive();
+            let may_preempt = (self.hooks.may_preempt)();
+            self.feed(Event::MayPreempt(may_preempt));
             self.feed(Event::Tick);
+            // Behind the tick: a thread that woke too late has given up what it held by now.
+            (self.hooks.alive)();
             let report_at = self.reported + REPORT_APART;
             if Instant::now() >= report_at {
                 self.publish();
@@ -71,7 +88,6 @@ impl Elector {
                     Some(Order::Move(addresses, to)) => self.feed(Event::Move(addresses, to)),
                     Some(Order::Release(done)) => {
                         self.feed(Event::Drain(true));
-                        (self.ownership)(&BTreeSet::new(), &BTreeSet::new());
                         // The holder answers; if it is gone, the asker notices.
                         let _ = self.holder.send(Command::Release(done));
                         return;
@@ -133,8 +149,8 @@ impl Elector {
                     let sent = self.sockets.as_ref().map(|s| s.send(source, destination, &payload));
                     self.unsent += u64::from(!matches!(sent, Some(Ok(()))));
                 }
-                Action::Hold { held, unsure, open } => {
-                    (self.ownership)(&held, &open);
+                Action::Hold { held, unsure, open, standings } => {
+                    (self.hooks.standing)(&standings);
                     // It ends together with this thread.
                     let _ = self.holder.send(Command::Hold { held, unsure, open });
                     changed = true;

@@ -41,7 +41,7 @@ use holder::{Command, Holder, LinkFacts};
 use voice::Voice;
 use vrrp::election::Election;
 
-pub use elector::Ownership;
+pub use elector::Hooks;
 pub use vrrp::election::VrrpOptions;
 pub use vrrp::packet::{Checksum, Password, Version};
 
@@ -78,11 +78,11 @@ impl Vips {
     /// Starts the thread, in the network namespace of the caller. Nothing is added or removed before [`Vips::apply`] or
     /// [`Vips::elect`].
     pub fn start(options: VipOptions) -> Result<Self> {
-        Self::start_telling(options, Box::new(|_, _| ()))
+        Self::start_with(options, Hooks::default())
     }
 
-    /// [`Vips::start`], and `ownership` hears of every change of what elections give to this node, before the kernel does.
-    pub fn start_telling(options: VipOptions, ownership: Ownership) -> Result<Self> {
+    /// [`Vips::start`] with others that take part in elections.
+    pub fn start_with(options: VipOptions, hooks: Hooks) -> Result<Self> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (sender, report) =
             watch::channel(Arc::new(Holding { interface: options.interface.clone(), ..Holding::default() }));
@@ -98,7 +98,7 @@ impl Vips {
             hold: commands.clone(),
             orders,
             elections: Arc::clone(&elections),
-            ownership,
+            hooks,
         };
         let (ready, started) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -192,7 +192,7 @@ struct Start {
     hold: mpsc::UnboundedSender<Command>,
     orders: mpsc::UnboundedReceiver<Order>,
     elections: Arc<Mutex<ElectionReport>>,
-    ownership: Ownership,
+    hooks: Hooks,
 }
 
 impl Start {
@@ -218,7 +218,7 @@ impl Start {
                 link,
                 report: self.elections,
                 voice: self.voice,
-                ownership: self.ownership,
+                hooks: self.hooks,
                 notes: Vec::new(),
                 sockets: None,
                 unsent: 0,

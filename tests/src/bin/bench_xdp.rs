@@ -11,7 +11,7 @@ use aya::maps::Map;
 use aya::programs::Xdp;
 use clap::Parser;
 use ingress_tests::packet::{ACK, Packet, SYN, faults, icmp, tcp, udp};
-use ingress_tests::xdp_run::{PEER_MAC, Sizes, update};
+use ingress_tests::xdp_run::{PEER_MAC, Sizes, pin, update};
 use ingress_tests::xdp_site::{PASS, TX, at};
 use ingress_tests::xdp_world::World;
 use xdp_ebpf::bench::{BASE, HEADER, PLAN, PREPARE, Plan, UNDER_TEST, flows, place};
@@ -286,17 +286,5 @@ fn main() -> Result<()> {
             .map_or_else(String::new, |bar| format!("{bar:>6} {}", if m.median <= bar { "held" } else { "MISSED" }));
         println!("{:38} {:>6} {:>8} {bar}", m.name, m.min, m.median);
     }
-    Ok(())
-}
-
-/// Keeps this thread on one CPU: the counters and caches are per CPU.
-fn pin(cpu: usize) -> Result<()> {
-    // SAFETY: a zeroed set is an empty one; the calls take no other pointers.
-    let rc = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
-    };
-    ensure!(rc == 0, "pin to CPU {cpu}: {}", std::io::Error::last_os_error());
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ingress_agent::dataplane::{Dataplane, Role};
+use ingress_agent::model::election::RouterKey;
 use ingress_agent::vip::{VipOptions, Vips};
 use ingress_tests::edges::{Edges, VIP, VIP6};
 use ingress_tests::l4::PinPath;
@@ -22,10 +23,10 @@ fn main() -> Result<()> {
     let mut dataplane = Dataplane::open(ingress_tests::l4::options(&pins, &["eth0"]))?;
     dataplane.apply(&Edges::snapshots().build())?;
     let vips = [VIP, VIP6].map(|vip| vip.parse::<SocketAddr>().expect("a VIP").ip());
-    dataplane.guard(&vips.map(|vip| (vip, VRID)).into(), &BTreeSet::new())?;
+    dataplane.guard(&vips.map(|vip| (vip, RouterKey { vrid: VRID, v6: vip.is_ipv6() })).into(), &BTreeSet::new())?;
     let fence = dataplane.fence()?;
     for v6 in [false, true] {
-        fence.set_role(VRID, v6, Role::Active);
+        fence.set_role(RouterKey { vrid: VRID, v6 }, Role::Active);
     }
     let holder = Vips::start(VipOptions { interface: "eth0".into(), proc_sys: "/proc/sys".into(), vrrp: None })?;
     holder.apply(vips.into());

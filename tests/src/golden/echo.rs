@@ -112,7 +112,10 @@ impl Backend {
                 stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
             let (body, complete) = buffer.body(stream, &fields);
-            let seen = self.seen(method, target, proto, &fields, &body, tls);
+            let mut seen = self.seen(method, target, proto, &fields, &body, tls);
+            if !complete {
+                seen["incomplete"] = true.into();
+            }
             self.log.add(seen.clone());
             if !complete {
                 return Ok(());

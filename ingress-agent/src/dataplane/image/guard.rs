@@ -11,6 +11,7 @@ use xdp_ebpf::{Addr, router};
 use super::Image;
 use crate::dataplane::filter::Bit;
 use crate::dataplane::pool::{addr, ip};
+use crate::model::election::RouterKey;
 
 /// RFC 9568 §5.1.1.2 and §5.1.2.2: where adverts go unless their receivers are named.
 const GROUPS: [IpAddr; 2] =
@@ -42,13 +43,13 @@ impl Guard {
 }
 
 impl Image {
-    /// From now on these VIPs, and no others, belong to virtual routers, by VRID. Adverts to `listening` are seen as well.
+    /// From now on these VIPs, and no others, belong to these virtual routers. Adverts to `listening` are seen as well.
     pub(in crate::dataplane) fn put_routers(
         &mut self,
-        vrids: &BTreeMap<IpAddr, u8>,
+        routers: &BTreeMap<IpAddr, RouterKey>,
         listening: &BTreeSet<IpAddr>,
     ) -> Result<()> {
-        let new = vrids.iter().map(|(vip, vrid)| (addr(*vip), router(*vrid, vip.is_ipv6()))).collect();
+        let new = routers.iter().map(|(vip, key)| (addr(*vip), router(key.vrid, key.v6))).collect();
         let old = std::mem::replace(&mut self.guard.routers, new);
         self.guard.listening.clone_from(listening);
         // What is sent to the groups is seen before an address depends on it.

@@ -14,7 +14,7 @@ use super::machine::{self, Machine, Settings};
 use super::packet::{Advert, Envelope, GROUP_V4, GROUP_V6, Reject, Version};
 pub use options::VrrpOptions;
 
-use crate::model::election::{Fitness, ForeignRouter, Move, VipGroup};
+use crate::model::election::{Fitness, ForeignRouter, Move, RouterKey, Standing, VipGroup};
 
 /// VRID, and whether the adverts go over IPv4: the two families have VRIDs of their own (RFC 9568 §1.2).
 type Key = (u8, bool);
@@ -31,6 +31,8 @@ pub(in crate::vip) enum Event<'a> {
         packet: Result<(Envelope, &'a [u8]), Reject>,
         mac: [u8; 6],
     },
+    /// Whether this node may take addresses from one that has them; if not, it behaves as with `nopreempt`.
+    MayPreempt(bool),
     Tick,
 }
 
@@ -47,6 +49,8 @@ pub(in crate::vip) enum Action {
         held: BTreeSet<IpAddr>,
         unsure: BTreeSet<IpAddr>,
         open: BTreeSet<IpAddr>,
+        /// The same of each router.
+        standings: BTreeMap<RouterKey, Standing>,
     },
     /// Somebody may believe that he has them.
     Announce(BTreeSet<IpAddr>),
@@ -76,8 +80,9 @@ pub(in crate::vip) struct Election {
     speaks: [Option<IpAddr>; 2],
     fitness: Fitness,
     draining: bool,
+    may_preempt: bool,
     /// What was last said of addresses: held, and open. Nothing before the groups are known.
-    said: Option<(BTreeSet<IpAddr>, BTreeSet<IpAddr>)>,
+    said: Option<(BTreeSet<IpAddr>, BTreeSet<IpAddr>, BTreeMap<RouterKey, Standing>)>,
     grouped: bool,
     /// Something happened that may change who holds what.
     stirred: bool,
@@ -96,6 +101,7 @@ impl Election {
             speaks: [None; 2],
             fitness: Fitness::default(),
             draining: false,
+            may_preempt: true,
             said: None,
             grouped: false,
             stirred: false,
@@ -150,6 +156,13 @@ impl Election {
                     }
                 }
             }
+            Event::MayPreempt(may) => {
+                if self.may_preempt != may {
+                    self.may_preempt = may;
+                    let preempt = self.options.preempt && may;
+                    self.routers.values_mut().for_each(|r| r.machine.may_preempt(preempt));
+                }
+            }
             Event::Tick => {
                 self.forget_foreign(now);
                 let due = |r: &Router| r.machine.next().is_some_and(|at| at <= now);
@@ -181,7 +194,7 @@ impl Election {
         for (key, group) in wanted {
             let settings = Settings {
                 interval: self.options.interval,
-                preempt: self.options.preempt,
+                preempt: self.options.preempt && self.may_preempt,
                 preempt_delay: self.options.preempt_delay,
                 alone: group.order.len() == 1 && group.priority > 0,
             };
@@ -356,23 +369,31 @@ impl Election {
         }
         let out: Vec<Key> = self.routers.keys().filter(|key| self.priority(**key) == 0).copied().collect();
         let (mut held, mut unsure, mut open) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut standings = BTreeMap::new();
         for (key, router) in &mut self.routers {
             let holds = router.machine.holds();
             router.settled |= holds || router.heard || out.contains(key);
             let of = &router.group.addresses;
-            match (holds, router.settled) {
-                (true, _) => held.extend(of),
-                (false, false) => open.extend(of),
-                (false, true) => {}
+            let standing = match (holds, router.settled) {
+                (true, _) => Standing::Here,
+                (false, false) => Standing::Open,
+                (false, true) => Standing::Elsewhere,
+            };
+            match standing {
+                Standing::Here => held.extend(of),
+                Standing::Open => open.extend(of),
+                Standing::Elsewhere => {}
             }
+            standings.insert(router.group.key(), standing);
             if holds && !router.heard {
                 unsure.extend(of);
             }
         }
-        let now = (held, open);
+        let now = (held, open, standings);
         if self.said.as_ref() != Some(&now) {
-            self.said = Some(now.clone());
-            actions.push(Action::Hold { held: now.0, unsure, open: now.1 });
+            let (held, open, standings) = now.clone();
+            self.said = Some(now);
+            actions.push(Action::Hold { held, unsure, open, standings });
         }
     }
 }

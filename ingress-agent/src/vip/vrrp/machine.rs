@@ -131,6 +131,10 @@ impl Machine {
         self.taken.unwrap_or(self.priority)
     }
 
+    pub(super) fn may_preempt(&mut self, may: bool) {
+        self.settings.preempt = may;
+    }
+
     pub(super) fn is_alone(&mut self, alone: bool) {
         self.settings.alone = alone;
     }

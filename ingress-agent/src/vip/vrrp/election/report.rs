@@ -93,6 +93,7 @@ impl Election {
             rejected: Reject::ALL.iter().map(|r| (r.label(), self.rejected[*r as usize])).collect(),
             unsent,
             foreign: self.foreign.values().cloned().collect(),
+            speaks: self.speaks.iter().flatten().copied().collect(),
             notes,
             draining: self.draining,
         }
