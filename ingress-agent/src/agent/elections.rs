@@ -12,7 +12,7 @@ use tracing::warn;
 use super::Control;
 use crate::admin::query::Order;
 use crate::dataplane::{Dataplane, Role};
-use crate::model::election::{Fitness, Move, RouterKey, Standing, VipGroup};
+use crate::model::election::{Fitness, Move, RouterKey, Standing, Standings, VipGroup};
 use crate::vip::Hooks;
 
 /// So many times the interval of adverts the sign of life counts: less than the three after which other nodes take over.
@@ -24,7 +24,7 @@ pub(super) fn hooks(dataplane: &Dataplane, interval: Duration) -> Result<Hooks> 
     let alive = Arc::clone(&fence);
     let fresh = interval.mul_f64(FRESH);
     Ok(Hooks {
-        standing: Box::new(move |standings: &BTreeMap<RouterKey, Standing>| {
+        standing: Box::new(move |standings: &Standings| {
             let (fence, here) = &mut *fence.lock().unwrap_or_else(PoisonError::into_inner);
             *here = standings.iter().filter(|(_, s)| **s == Standing::Here).map(|(key, _)| *key).collect();
             fence.set_standings(standings);

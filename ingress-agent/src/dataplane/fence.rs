@@ -4,7 +4,6 @@
 //! What the programs make of it: while the election is silent, another node's adverts fence this one, and the fence stays until it
 //! lapses or is lifted. A node without its agent that hears nobody goes on answering.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use xdp_ebpf::{Heartbeat, ROUTERS, Router, map, router, router_role};
 use super::maps::mapped;
 use super::pins::Pins;
 use super::region::Region;
-use crate::model::election::{RouterKey, Standing};
+use crate::model::election::{RouterKey, Standing, Standings};
 
 /// Made by [`Dataplane::fence`](super::Dataplane::fence), for one thread.
 pub struct Fence {
@@ -68,7 +67,7 @@ impl Fence {
     }
 
     /// The same for all routers at once, as an election says it. Of those that are open the fence stays as it is.
-    pub fn set_standings(&self, standings: &BTreeMap<RouterKey, Standing>) {
+    pub fn set_standings(&self, standings: &Standings) {
         for (key, standing) in standings {
             match standing {
                 Standing::Here => self.set_role(*key, Role::Active),

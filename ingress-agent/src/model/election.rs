@@ -1,7 +1,7 @@
 //! Addresses that move together from node to node, and how their election stands: `plan` makes the groups, `vip` elects,
 //! `admin` shows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,9 @@ pub enum Standing {
     /// Not known yet: what an earlier agent left is to stay as it is.
     Open,
 }
+
+/// Of every router that this node stands for election for.
+pub type Standings = BTreeMap<RouterKey, Standing>;
 
 /// What this node knows of its own fitness to hold addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

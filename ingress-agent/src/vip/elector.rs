@@ -1,7 +1,7 @@
 //! The loop of elections, on a thread of its own: packets, orders, the link and the clock go to [`Election`], and what it wants is
 //! done. It decides nothing, and it waits for nobody: the holder may be busy with the kernel meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::holder::{Command, LinkFacts};
 use super::voice::Voice;
 use super::vrrp::election::{Action, Election, Event};
 use super::vrrp::socket::Sockets;
-use crate::model::election::{ElectionReport, Fitness, Move, RouterKey, Standing, VipGroup};
+use crate::model::election::{ElectionReport, Fitness, Move, Standings, VipGroup};
 
 pub(super) enum Order {
     Elect(Arc<[VipGroup]>),
@@ -27,7 +27,7 @@ pub(super) enum Order {
 /// What elections tell others, and ask them, while they run. All of it is called on their thread and must not wait for anything.
 pub struct Hooks {
     /// Whose the addresses of each router are, whenever that changes, before the kernel is told.
-    pub standing: Box<dyn FnMut(&BTreeMap<RouterKey, Standing>) + Send>,
+    pub standing: Box<dyn FnMut(&Standings) + Send>,
     /// The elections are alive: once a turn, and so at least once between two adverts of a router that is Active here.
     pub alive: Box<dyn FnMut() + Send>,
     /// Whether this node may take addresses from one that has them.

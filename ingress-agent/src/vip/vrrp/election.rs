@@ -14,7 +14,7 @@ use super::machine::{self, Machine, Settings};
 use super::packet::{Advert, Envelope, GROUP_V4, GROUP_V6, Reject, Version};
 pub use options::VrrpOptions;
 
-use crate::model::election::{Fitness, ForeignRouter, Move, RouterKey, Standing, VipGroup};
+use crate::model::election::{Fitness, ForeignRouter, Move, Standing, Standings, VipGroup};
 
 /// VRID, and whether the adverts go over IPv4: the two families have VRIDs of their own (RFC 9568 §1.2).
 type Key = (u8, bool);
@@ -50,7 +50,7 @@ pub(in crate::vip) enum Action {
         unsure: BTreeSet<IpAddr>,
         open: BTreeSet<IpAddr>,
         /// The same of each router.
-        standings: BTreeMap<RouterKey, Standing>,
+        standings: Standings,
     },
     /// Somebody may believe that he has them.
     Announce(BTreeSet<IpAddr>),
@@ -82,7 +82,7 @@ pub(in crate::vip) struct Election {
     draining: bool,
     may_preempt: bool,
     /// What was last said of addresses: held, and open. Nothing before the groups are known.
-    said: Option<(BTreeSet<IpAddr>, BTreeSet<IpAddr>, BTreeMap<RouterKey, Standing>)>,
+    said: Option<(BTreeSet<IpAddr>, BTreeSet<IpAddr>, Standings)>,
     grouped: bool,
     /// Something happened that may change who holds what.
     stirred: bool,
@@ -369,7 +369,7 @@ impl Election {
         }
         let out: Vec<Key> = self.routers.keys().filter(|key| self.priority(**key) == 0).copied().collect();
         let (mut held, mut unsure, mut open) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let mut standings = BTreeMap::new();
+        let mut standings = Standings::new();
         for (key, router) in &mut self.routers {
             let holds = router.machine.holds();
             router.settled |= holds || router.heard || out.contains(key);
