@@ -29,4 +29,6 @@ pub mod config;
 
 pub mod agent;
 
+pub mod import;
+
 pub mod uninstall;

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Status(a) => status(&a),
         Command::Explain(a) => explain(&a),
         Command::Webhook(webhook_args) => review(&webhook_args),
+        Command::Import(a) => done(import(Path::new(&a.file))),
         Command::Uninstall(a) => remove(&a),
         Command::Version => {
             println!("sluicegate {}, pinned maps of schema {}", env!("CARGO_PKG_VERSION"), xdp_ebpf::SCHEMA);
@@ -95,6 +96,15 @@ fn explain(args: &ExplainArgs) -> ExitCode {
         }
         Ok(())
     }))
+}
+
+fn import(file: &Path) -> Result<()> {
+    let imported = ingress_agent::import::import(file)?;
+    for note in imported.notes() {
+        eprintln!("{note}");
+    }
+    print!("{}", imported.to_yaml());
+    Ok(())
 }
 
 fn remove(args: &UninstallArgs) -> ExitCode {

@@ -30,9 +30,9 @@ pub(super) struct Claims {
 /// Takes the pin path (created if need be) and the interfaces of this network namespace.
 pub(super) fn take(pin_path: &Path, interfaces: &[(String, u32)]) -> Result<Claims> {
     fs::create_dir_all(pin_path).with_context(|| format!("create {}", pin_path.display()))?;
-    let mut claims = take_existing(pin_path)?;
-    claims._interfaces = interfaces.iter().map(|(name, index)| interface(name, *index)).collect::<Result<_>>()?;
-    Ok(claims)
+    let claims = take_existing(pin_path)?;
+    let interfaces = interfaces.iter().map(|(name, index)| interface(name, *index)).collect::<Result<_>>()?;
+    Ok(Claims { _interfaces: interfaces, ..claims })
 }
 
 /// Takes a pin path that is there already.
