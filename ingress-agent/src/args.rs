@@ -32,6 +32,8 @@ pub enum Command {
     Vip(VipArgs),
     /// Run the admission webhook, which tells authors of objects in a cluster what is wrong with them.
     Webhook(Box<WebhookArgs>),
+    /// Turn a keepalived.conf into options and manifests, and list what could not be carried over.
+    Import(ImportArgs),
     /// Detach the programs, remove the pinned maps, the virtual addresses and what was saved; where there is a cluster, the last node
     /// also takes back what was written there. Traffic stops; no agent may be running.
     Uninstall(UninstallArgs),
@@ -327,6 +329,17 @@ pub enum VipAction {
     Drain,
     /// Stand for election again.
     Undrain,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+#[command(
+    after_help = "Options (as comments) and manifests go to standard output, remarks to standard error, a line each with file and line.
+Nothing is executed, and keepalived is not touched."
+)]
+pub struct ImportArgs {
+    /// The file; what it includes is read, too.
+    #[arg(value_name = "KEEPALIVED.CONF")]
+    pub file: String,
 }
 
 #[derive(Clone, Debug, ClapArgs)]

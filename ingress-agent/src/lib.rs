@@ -31,4 +31,6 @@ pub mod config;
 
 pub mod agent;
 
+pub mod import;
+
 pub mod uninstall;

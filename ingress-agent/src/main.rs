@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Explain(a) => explain(&a),
         Command::Vip(a) => vip(&a),
         Command::Webhook(webhook_args) => review(&webhook_args),
+        Command::Import(a) => done(import(Path::new(&a.file))),
         Command::Uninstall(a) => remove(&a),
         Command::Version => {
             println!("sluicegate {}, pinned maps of schema {}", env!("CARGO_PKG_VERSION"), xdp_ebpf::SCHEMA);
@@ -121,6 +122,15 @@ fn vip(args: &VipArgs) -> ExitCode {
         VipAction::Undrain => ask::order(socket, "undrain", &[]),
     };
     done(order.map(|answer| println!("{answer}")))
+}
+
+fn import(file: &Path) -> Result<()> {
+    let imported = ingress_agent::import::import(file)?;
+    for note in imported.notes() {
+        eprintln!("{note}");
+    }
+    print!("{}", imported.to_yaml());
+    Ok(())
 }
 
 fn remove(args: &UninstallArgs) -> ExitCode {

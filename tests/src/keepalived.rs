@@ -47,7 +47,7 @@ impl Keepalived {
         let list = addresses.join("\n    ");
         // Real-time priority, as ours: what is compared is the protocol.
         let text = format!(
-            "global_defs {{\n  vrrp_version {version}\n  vrrp_rt_priority 10\n  vrrp_garp_master_delay 1\n  router_id {label}\n}}\n\
+            "global_defs {{\n  vrrp_version {version}\n  vrrp_rt_priority 10\n  vrrp_rlimit_rttime 1000000\n  vrrp_garp_master_delay 1\n  router_id {label}\n}}\n\
              vrrp_instance V {{\n  state BACKUP\n  interface eth0\n  virtual_router_id {vrid}\n  priority {priority}\n  \
              advert_int {advert_int}\n  {more}\n  virtual_ipaddress {{\n    {list}\n  }}\n}}\n"
         );
@@ -74,6 +74,26 @@ impl Keepalived {
         while running.0.try_wait()?.is_none() {
             ensure!(Instant::now() < end, "keepalived did not end; its log:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// `kill -9`: its addresses stay.
+    pub fn kill(mut self) -> Result<()> {
+        self.signal(libc::SIGKILL)?;
+        // Dropping reaps.
+        drop(self.running.take());
+        Ok(())
+    }
+
+    /// To it and to its child, which does the work.
+    pub fn signal(&self, signal: libc::c_int) -> Result<()> {
+        let running = self.running.as_ref().context("keepalived runs no more")?;
+        let child = fs::read_to_string(self.directory.join("vrrp.pid")).context("read its child's id")?;
+        let child: libc::pid_t = child.trim().parse().context("an id")?;
+        for id in [running.id() as libc::pid_t, child] {
+            // SAFETY: kill takes no pointer; both are alive, for the parent reaps its child.
+            unsafe { libc::kill(id, signal) };
         }
         Ok(())
     }

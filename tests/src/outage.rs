@@ -32,6 +32,8 @@ pub struct Findings {
     pub answered: usize,
     /// Between two requests that were answered, one after the other.
     pub longest: Duration,
+    /// From the beginning to the first request that was answered.
+    pub until_first: Duration,
     /// When the longest began.
     pub began: Option<Instant>,
 }
@@ -101,12 +103,14 @@ fn probe(socket: &Socket, address: IpAddr, stop: &AtomicBool) -> Findings {
     }
     let mut answered: Vec<Instant> = sent.iter().filter(|(_, a)| *a).map(|(at, _)| *at).collect();
     let found = answered.len();
+    let until_first = answered.first().map_or_else(|| start.elapsed(), |at| *at - start);
     // If it never answered again, the gap is at least as long as the wait.
     answered.extend(sent.last().map(|(at, _)| *at));
     let gap = answered.windows(2).map(|w| (w[1] - w[0], w[0])).max();
     Findings {
         sent: sent.len(),
         answered: found,
+        until_first,
         longest: gap.map(|g| g.0).unwrap_or_default(),
         began: gap.map(|g| g.1),
     }

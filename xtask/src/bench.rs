@@ -11,6 +11,9 @@ pub(crate) struct Options {
     /// Which ones; all if none is named.
     #[arg(value_enum)]
     which: Vec<Which>,
+    /// The same as `failover`.
+    #[arg(long)]
+    failover: bool,
     /// Passed on to the benchmark, after `--`.
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -30,6 +33,8 @@ enum Which {
     Kube,
     /// All pods of a Service are replaced under load, at L4 and at L7: failed requests.
     Rollout,
+    /// How long an address does not answer when its node dies or it is moved, beside keepalived.
+    Failover,
     /// The admission webhook at 10,000 Ingresses: a review by itself, and what it adds to a write through the API server.
     Webhook,
     /// CPU time of the flow sync between two edges with 100,000 flows.
@@ -45,6 +50,7 @@ impl Which {
             Self::Live => "bench_live",
             Self::Kube => "bench_kube",
             Self::Rollout => "bench_rollout",
+            Self::Failover => "bench_failover",
             Self::Webhook => "bench_webhook",
             Self::Sync => "bench_sync",
         }
@@ -54,7 +60,9 @@ impl Which {
 pub(crate) fn bench(options: &Options) -> Result<()> {
     steps::need_root("bench", "it makes network namespaces and loads BPF programs")?;
     setup::tools(setup::For::Bench)?;
-    let which = if options.which.is_empty() { Which::value_variants() } else { &options.which };
+    let mut named = options.which.clone();
+    named.extend(options.failover.then_some(Which::Failover));
+    let which = if named.is_empty() { Which::value_variants() } else { &named };
     let of_cluster = [Which::Kube, Which::Rollout, Which::Webhook];
     if which.iter().any(|one| of_cluster.contains(one)) {
         control_plane::prepare()?;

@@ -47,6 +47,8 @@ const ROOMS: &[Room] = &[
     Room { name: "status", never: Never::These(&["aya", "aya_log", "hyper", "hyper_util"]), pure: false },
     // A program of its own, like `agent`: it asks `sources` and `plan`, which are pure, and nobody who serves.
     Room { name: "webhook", never: Never::These(&["aya", "aya_log", "rtnetlink", "socket2", "xdp_ebpf"]), pure: false },
+    // Reads a file and writes text: it knows what Kubernetes objects look like, and nothing that runs.
+    Room { name: "import", never: Never::AllBut(&["anyhow", KUBERNETES, "serde", "serde_saphyr"]), pure: false },
     Room { name: "admin", never: Never::These(&["aya", "aya_log", "kube", KUBERNETES]), pure: false },
 ];
 
