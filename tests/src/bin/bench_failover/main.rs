@@ -6,6 +6,7 @@ mod pair;
 
 mod scenario;
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -73,10 +74,10 @@ fn report(who: Who, scenario: Scenario, rounds: &[Round], arguments: &Arguments,
     let twice: usize = rounds.iter().map(|r| r.answered_twice).sum();
     let mut text = format!("p50 {} · p99 {} · max {}", ms(p50), ms(p99), ms(most));
     if who == Who::Ours && arguments.connections > 0 {
-        text += &format!(" · {lost} of {} connections lost", arguments.connections * rounds.len());
+        let _ = write!(text, " · {lost} of {} connections lost", arguments.connections * rounds.len());
     }
     if scenario.asks_twice() {
-        text += &format!(" · {twice} ARP answers of two nodes");
+        let _ = write!(text, " · {twice} ARP answers of two nodes");
     }
     let bar = scenario.bar(arguments.interval_ms).filter(|_| who == Who::Ours);
     let held = bar.is_none_or(|bar| p99 <= bar && lost == 0 && twice == 0);

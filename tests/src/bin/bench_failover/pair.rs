@@ -40,12 +40,12 @@ ports: [{ port: 9000, protocol: TCP }]
 endpoints: [{ addresses: [10.1.0.50], nodeName: elsewhere, conditions: { ready: true } }]
 ";
 const PORT: u16 = 9000;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Flows younger than this are not told to the other node.
 const SHARED_AFTER: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub(crate) enum Who {
     Ours,
     Keepalived,
 }
@@ -71,7 +71,7 @@ struct Node {
     pins: PathBuf,
 }
 
-pub struct Pair {
+pub(crate) struct Pair {
     site: Site,
     nodes: [Node; 2],
     interval_ms: u32,
@@ -83,7 +83,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    pub fn new(who: Who, interval_ms: u32, connections: usize) -> Result<Self> {
+    pub(crate) fn new(who: Who, interval_ms: u32, connections: usize) -> Result<Self> {
         let label = if who == Who::Ours { "bfo" } else { "bfk" };
         let site = Site::new(label);
         let place = Place::new(label)?;
@@ -112,7 +112,7 @@ impl Pair {
     }
 
     /// Waits until one node has both addresses and the other none; returns which.
-    pub fn settle(&mut self) -> Result<usize> {
+    pub(crate) fn settle(&mut self) -> Result<usize> {
         let mut since = (usize::MAX, Instant::now());
         self.wait("one node holds both addresses, for three adverts and a second", move |pair| {
             let held = pair.nodes.each_ref().map(|n| (has(&n.host, VIP4), has(&n.host, VIP6)));
@@ -145,11 +145,11 @@ impl Pair {
             Router::Ours(agent) => agent.last_words(),
             Router::Theirs { running, .. } => running.as_ref().map(Keepalived::log).unwrap_or_default(),
         };
-        self.nodes.iter().map(|n| format!("{}:\n{}", n.name, of(n))).collect()
+        self.nodes.each_ref().map(|n| format!("{}:\n{}", n.name, of(n))).join("\n")
     }
 
     /// Opens those that are missing, and waits until the other node knows of them.
-    pub fn hold_connections(&mut self) -> Result<()> {
+    pub(crate) fn hold_connections(&mut self) -> Result<()> {
         let vip: SocketAddr = format!("{VIP4}:{PORT}").parse()?;
         while self.connections.len() < self.wanted {
             let mut asker = Asker::tcp(&self.site.client, any("10.1.0.9"), vip)?;
@@ -165,17 +165,17 @@ impl Pair {
     }
 
     /// Asks on every connection and forgets those that do not answer.
-    pub fn lost(&mut self) -> Result<usize> {
+    pub(crate) fn lost(&mut self) -> usize {
         let before = self.connections.len();
         self.connections.retain_mut(|c| c.ask().is_ok());
-        Ok(before - self.connections.len())
+        before - self.connections.len()
     }
 
-    pub fn watch(&self) -> Result<[Outage; 2]> {
+    pub(crate) fn watch(&self) -> Result<[Outage; 2]> {
         Ok([Outage::watch(&self.site.client, VIP4)?, Outage::watch(&self.site.client, VIP6)?])
     }
 
-    pub fn until_has(&mut self, n: usize) -> Result<()> {
+    pub(crate) fn until_has(&mut self, n: usize) -> Result<()> {
         let what = format!("node {} has the addresses", self.nodes[n].name);
         self.wait(&what, |pair| {
             let host = &pair.nodes[n].host;
@@ -183,24 +183,24 @@ impl Pair {
         })
     }
 
-    pub fn until_both_have(&mut self) -> Result<()> {
+    pub(crate) fn until_both_have(&mut self) -> Result<()> {
         self.until_has(0)?;
         self.until_has(1)
     }
 
-    pub fn until_one_has(&mut self) -> Result<()> {
+    pub(crate) fn until_one_has(&mut self) -> Result<()> {
         self.wait("one of them gave the addresses up", |pair| {
             let held = pair.nodes.each_ref().map(|n| has(&n.host, VIP4) || has(&n.host, VIP6));
             (held[0] != held[1]).then_some(())
         })
     }
 
-    pub fn cable(&self, n: usize, whole: bool) {
+    pub(crate) fn cable(&self, n: usize, whole: bool) {
         self.site.cable(self.nodes[n].port, whole);
     }
 
     /// Whether frames of one node reach the other.
-    pub fn part(&self, parted: bool) -> Result<()> {
+    pub(crate) fn part(&self, parted: bool) -> Result<()> {
         for node in &self.nodes {
             let state = if parted { "on" } else { "off" };
             let port = format!("p{}", node.port);
@@ -209,14 +209,14 @@ impl Pair {
         Ok(())
     }
 
-    pub fn kill(&mut self, n: usize) -> Result<()> {
+    pub(crate) fn kill(&mut self, n: usize) -> Result<()> {
         match &mut self.nodes[n].router {
             Router::Ours(agent) => agent.kill(),
             Router::Theirs { running, .. } => running.take().context("keepalived runs")?.kill(),
         }
     }
 
-    pub fn start(&mut self, n: usize) -> Result<()> {
+    pub(crate) fn start(&mut self, n: usize) -> Result<()> {
         let interval_ms = self.interval_ms;
         let node = &mut self.nodes[n];
         match &mut node.router {
@@ -228,7 +228,7 @@ impl Pair {
         }
     }
 
-    pub fn signal(&self, n: usize, signal: libc::c_int) -> Result<()> {
+    pub(crate) fn signal(&self, n: usize, signal: libc::c_int) -> Result<()> {
         match &self.nodes[n].router {
             Router::Ours(agent) => {
                 let id = agent.id().context("the agent runs")?;
@@ -240,7 +240,7 @@ impl Pair {
         Ok(())
     }
 
-    pub fn move_away(&mut self, owner: usize) -> Result<()> {
+    pub(crate) fn move_away(&mut self, owner: usize) -> Result<()> {
         let to = self.nodes[1 - owner].name;
         match &mut self.nodes[owner].router {
             Router::Ours(_) => self.vip(owner, &["move", VIP4, to]),
@@ -248,14 +248,14 @@ impl Pair {
         }
     }
 
-    pub fn move_back(&mut self, owner: usize) -> Result<()> {
+    pub(crate) fn move_back(&mut self, owner: usize) -> Result<()> {
         match &self.nodes[owner].router {
             Router::Ours(_) => self.vip(1 - owner, &["move", VIP4, self.nodes[owner].name]),
             Router::Theirs { .. } => self.start(owner),
         }
     }
 
-    pub fn drain(&self, owner: usize, on: bool) -> Result<()> {
+    pub(crate) fn drain(&self, owner: usize, on: bool) -> Result<()> {
         self.vip(owner, &[if on { "drain" } else { "undrain" }])
     }
 
@@ -269,7 +269,7 @@ impl Pair {
     }
 
     /// Three ARP requests of the client; how many of them two nodes answered.
-    pub fn asked_twice(&self) -> Result<usize> {
+    pub(crate) fn asked_twice(&self) -> Result<usize> {
         let macs = self.nodes.each_ref().map(|n| mac(&n.host));
         let mut twice = 0;
         for _ in 0..3 {
@@ -294,7 +294,7 @@ impl Pair {
     }
 
     /// Both ended, then both started: from there to the first answer.
-    pub fn cold_start(&mut self) -> Result<Round> {
+    pub(crate) fn cold_start(&mut self) -> Result<Round> {
         for n in 0..2 {
             match &mut self.nodes[n].router {
                 Router::Ours(agent) => agent.stop()?,
@@ -325,7 +325,7 @@ impl Pair {
     }
 
     /// Two busy threads for each core, and UDP to a port that nobody serves.
-    pub fn flood(&self, owner: usize, time: Duration) -> Result<()> {
+    pub(crate) fn flood(&self, owner: usize, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         let cores = std::thread::available_parallelism()?.get();
         let to: SocketAddr = format!("10.1.0.{}:9", owner + 2).parse()?;

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::pair::{Pair, Who};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Scenario {
+pub(crate) enum Scenario {
     /// The cable of the owner is cut.
     Death,
     /// `kill -9`.
@@ -30,26 +30,26 @@ pub enum Scenario {
 
 /// What one run showed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Round {
+pub(crate) struct Round {
     /// Longest time without an answer, of IPv4 and of IPv6.
-    pub gaps: [Duration; 2],
+    pub(crate) gaps: [Duration; 2],
     /// Connections that did not go on.
-    pub lost: usize,
+    pub(crate) lost: usize,
     /// Requests for the address, asked by ARP after the takeover, that two nodes answered.
-    pub answered_twice: usize,
+    pub(crate) answered_twice: usize,
 }
 
 impl Scenario {
-    pub fn is_for(self, who: Who) -> bool {
+    pub(crate) fn is_for(self, who: Who) -> bool {
         who == Who::Ours || self != Self::Drain
     }
 
-    pub fn asks_twice(self) -> bool {
+    pub(crate) fn asks_twice(self) -> bool {
         matches!(self, Self::Kill | Self::Stop)
     }
 
     /// What the issue of failover asks for, where it does.
-    pub fn bar(self, interval_ms: u32) -> Option<Duration> {
+    pub(crate) fn bar(self, interval_ms: u32) -> Option<Duration> {
         let death = if interval_ms <= 10 { 45 } else { 4 * interval_ms };
         match self {
             Self::Death | Self::Kill | Self::Stop => Some(Duration::from_millis(u64::from(death))),
@@ -60,7 +60,7 @@ impl Scenario {
         }
     }
 
-    pub fn run(self, pair: &mut Pair) -> Result<Round> {
+    pub(crate) fn run(self, pair: &mut Pair) -> Result<Round> {
         let owner = pair.settle()?;
         pair.hold_connections()?;
         if self == Self::Cold {
@@ -91,7 +91,7 @@ impl Scenario {
             round.answered_twice = pair.asked_twice()?;
         }
         round.gaps = watches.map(|watch| watch.end().longest);
-        round.lost = pair.lost()?;
+        round.lost = pair.lost();
         match self {
             Self::Death => pair.cable(owner, true),
             Self::Kill => pair.start(owner)?,
