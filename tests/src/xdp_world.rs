@@ -9,7 +9,7 @@ use xdp_ebpf::{
     SourceKey, Traffic, Vip, WAYS, backend_state, hash, map, meta, tag, tick_shift, verdict::Verdict,
 };
 
-use crate::xdp_run::{Rig, Run, Sizes};
+use crate::xdp_run::{Rig, Run, Sizes, stay_on_this_cpu};
 
 pub const SEED: u64 = 0x5EED_0F7E_57AB_1E55;
 pub const PORT_MIN: u16 = 20_000;
@@ -50,8 +50,9 @@ pub struct Seen {
 }
 
 impl World {
-    /// An empty world with `buckets` flow buckets, whose configuration is valid.
+    /// An empty world with `buckets` flow buckets, whose configuration is valid. From now on this thread stays where it is.
     pub fn new(label: &str, buckets: u32) -> Result<Self> {
+        stay_on_this_cpu();
         Self::load(label, Sizes { flow_buckets: buckets, ..Sizes::default() }, ingress_agent::object::PROGRAM)
     }
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use ingress_tests::dice::Dice;
 use ingress_tests::l4_model::{Action, Maps, Model, NextHop};
 use ingress_tests::packet::{self, Packet, Upper};
-use ingress_tests::xdp_run::{MAC, OTHER_MAC, OTHER_PEER_MAC, PEER_MAC, stay_on_this_cpu};
+use ingress_tests::xdp_run::{MAC, OTHER_MAC, OTHER_PEER_MAC, PEER_MAC};
 use ingress_tests::xdp_world::{World, addr as abi, ip};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{
@@ -23,7 +23,6 @@ const BUCKETS: u32 = 64;
 fn program_and_model_agree_on_random_packets() {
     let seed = std::env::var("SLUICEGATE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     let mut dice = Dice::new(seed);
-    stay_on_this_cpu();
     let mut real = World::new("diff", BUCKETS).expect("set up the rig");
     let mut maps = world();
     write(&mut real, &maps, None);

@@ -111,10 +111,11 @@ pub extern "C" fn sluicegate_open() -> u32 {
 /// The backend that the client has, or that the rings name.
 #[inline(always)]
 fn choose(o: &Opening, config: &Config) -> Option<(u32, &'static BackendView)> {
-    let (current, previous) = maps::rings(o.pool)?;
     if o.affinity && o.affinity_lasts != 0 {
-        return sticky(o, config, current, previous);
+        let id = sluicegate_sticky();
+        return if id == 0 { None } else { Some((id, maps::backend(id)?)) };
     }
+    let (current, previous) = maps::rings(o.pool)?;
     let hash = if o.affinity { tuple(o.v4, config.seed, o.client, o.vip, 0, o.vip_port, o.proto) } else { o.hash };
     if !o.opens {
         maps::count(Verdict::FlowMiss);
@@ -127,9 +128,14 @@ fn choose(o: &Opening, config: &Config) -> Option<(u32, &'static BackendView)> {
 }
 
 /// Under a timeout (kube-proxy's ClientIP affinity): a client keeps its endpoint although the rings have changed, and is spread anew
-/// when it was away for longer. What is not known goes by the client's hash, on which all nodes agree.
-#[inline(always)]
-fn sticky(o: &Opening, config: &Config, current: u64, previous: u64) -> Option<(u32, &'static BackendView)> {
+/// when it was away for longer. What is not known goes by the client's hash, on which all nodes agree. Returns the endpoint's id, or 0.
+/// Not inlined: key and value take of the stack, of which the programs' frames together have 512 bytes.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sluicegate_sticky() -> u32 {
+    let Some(o) = maps::opening() else { return 0 };
+    let Some(config) = maps::config() else { return 0 };
+    let Some((current, previous)) = maps::rings(o.pool) else { return 0 };
     let key = AffinityView { frontend: o.frontend, client: o.client };
     let mut hash = tuple(o.v4, config.seed, o.client, o.vip, 0, o.vip_port, o.proto);
     if let Some(known) = maps::affinity(key)
@@ -140,11 +146,11 @@ fn sticky(o: &Opening, config: &Config, current: u64, previous: u64) -> Option<(
         let lasts = o.now.wrapping_sub(known.used) <= o.affinity_lasts;
         if !o.opens && backend.state != backend_state::GONE {
             maps::count(Verdict::FlowMiss);
-            return Some((known.backend, backend));
+            return known.backend;
         }
         if o.opens && lasts && backend.state == backend_state::READY {
             known.used = o.now;
-            return Some((known.backend, backend));
+            return known.backend;
         }
         if !lasts {
             hash = o.hash;
@@ -152,15 +158,15 @@ fn sticky(o: &Opening, config: &Config, current: u64, previous: u64) -> Option<(
     }
     if !o.opens {
         maps::count(Verdict::FlowMiss);
-        if let Some(found) = slot(previous, hash) {
+        if let Some((id, _)) = slot(previous, hash) {
             maps::count(Verdict::PreviousTable);
-            return Some(found);
+            return id;
         }
-        return slot(current, hash);
+        return slot(current, hash).map_or(0, |(id, _)| id);
     }
-    let (id, backend) = slot(current, hash)?;
+    let Some((id, backend)) = slot(current, hash) else { return 0 };
     maps::remember(key, Affinity { backend: id, epoch: backend.epoch, pool: o.pool, used: o.now });
-    Some((id, backend))
+    id
 }
 
 #[inline(always)]

@@ -1,6 +1,8 @@
 //! The virtual routers of this node: which there are, with which priority, what each packet means to them, and what they want
 //! sent and held. `(event, now) → actions`, without I/O or clock.
 
+mod event;
+
 mod options;
 
 mod report;
@@ -12,51 +14,13 @@ use std::time::Instant;
 
 use super::machine::{self, Machine, Settings};
 use super::packet::{Advert, Envelope, GROUP_V4, GROUP_V6, Reject, Version};
+pub(in crate::vip) use event::{Action, Event};
 pub use options::VrrpOptions;
 
 use crate::model::election::{Fitness, ForeignRouter, Move, Standing, Standings, VipGroup};
 
 /// VRID, and whether the adverts go over IPv4: the two families have VRIDs of their own (RFC 9568 §1.2).
 type Key = (u8, bool);
-
-pub(in crate::vip) enum Event<'a> {
-    Groups(Arc<[VipGroup]>),
-    /// Addresses of the interface from which adverts may come, best first; `None` without a link.
-    Link(Option<Vec<IpAddr>>),
-    Fitness(Fitness),
-    /// Give everything away, and take part no more; or take part again.
-    Drain(bool),
-    Move(BTreeSet<IpAddr>, Move),
-    Packet {
-        packet: Result<(Envelope, &'a [u8]), Reject>,
-        mac: [u8; 6],
-    },
-    /// Whether this node may take addresses from one that has them; if not, it behaves as with `nopreempt`.
-    MayPreempt(bool),
-    Tick,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::vip) enum Action {
-    Send {
-        source: IpAddr,
-        destination: IpAddr,
-        payload: Vec<u8>,
-    },
-    /// From now on these, and no others. Of `unsure` ones nobody else was ever heard to be the owner: whether they are free has
-    /// to be found out. Who has `open` ones is not known yet: what a killed agent left of them stays as it is.
-    Hold {
-        held: BTreeSet<IpAddr>,
-        unsure: BTreeSet<IpAddr>,
-        open: BTreeSet<IpAddr>,
-        /// The same of each router.
-        standings: Standings,
-    },
-    /// Somebody may believe that he has them.
-    Announce(BTreeSet<IpAddr>),
-    Say(String),
-    Warn(String),
-}
 
 /// Adverts carry at most this many addresses: they must fit into a packet, and whoever gets one compares at least one.
 const ADVERTISED: usize = 64;
