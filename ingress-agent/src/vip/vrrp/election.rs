@@ -9,7 +9,6 @@ mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::machine::{self, Machine, Settings};
