@@ -2,6 +2,8 @@
 //! and two of the real keepalived in turn, at the same interval of adverts, in namespaces. A client probes both families every
 //! millisecond, and holds TCP connections that go through the owner by `nat` (ours only: keepalived forwards none).
 
+mod node;
+
 mod pair;
 
 mod scenario;
@@ -14,7 +16,8 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use ingress_tests::table::{Table, ms, quantile};
 
-use pair::{Pair, Who};
+use node::Who;
+use pair::Pair;
 use scenario::{Round, Scenario};
 
 /// Failovers of two nodes of ours and of keepalived.

@@ -1,75 +1,25 @@
 //! Two nodes that elect who holds an address of each family, and a client: agents of ours that share their flows, or keepalived.
 
-use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ingress_tests::capture::Capture;
 use ingress_tests::echo::{Asker, Echo, any};
-use ingress_tests::edge::{Agent, sibling};
-use ingress_tests::keepalived::{Instance, Keepalived};
-use ingress_tests::lan::Host;
+use ingress_tests::edge::sibling;
+use ingress_tests::keepalived::Keepalived;
 use ingress_tests::outage::Outage;
 use ingress_tests::place::Place;
 use ingress_tests::vip_site::{Site, VIP4, VIP6, has, mac};
 
+use crate::node::{Node, Router, Who, keepalived};
 use crate::scenario::Round;
 
-const MANIFESTS: &str = "
-apiVersion: v1
-kind: Node
-metadata: { name: a }
----
-apiVersion: v1
-kind: Node
-metadata: { name: b }
----
-apiVersion: v1
-kind: Service
-metadata: { name: echo, namespace: demo, annotations: { sluicegate.io/vips: '10.1.0.100,fd01::100' } }
-spec: { type: LoadBalancer, ports: [{ port: 9000 }] }
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: { name: echo-1, namespace: demo, labels: { kubernetes.io/service-name: echo } }
-addressType: IPv4
-ports: [{ port: 9000, protocol: TCP }]
-endpoints: [{ addresses: [10.1.0.50], nodeName: elsewhere, conditions: { ready: true } }]
-";
 const PORT: u16 = 9000;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Flows younger than this are not told to the other node.
 const SHARED_AFTER: Duration = Duration::from_secs(3);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
-    Ours,
-    Keepalived,
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Self::Ours { "ours" } else { "keepalived" })
-    }
-}
-
-enum Router {
-    Ours(Agent),
-    Theirs { running: Option<Keepalived>, priority: u8 },
-}
-
-struct Node {
-    name: &'static str,
-    host: Host,
-    /// Of its cable, at the switch.
-    port: u32,
-    router: Router,
-    directory: PathBuf,
-    pins: PathBuf,
-}
 
 pub(crate) struct Pair {
     site: Site,
@@ -350,54 +300,4 @@ impl Pair {
         }
         Ok(())
     }
-}
-
-impl Node {
-    fn new(
-        who: Who,
-        name: &'static str,
-        host: Host,
-        port: u32,
-        place: &Place,
-        interval_ms: u32,
-        shares: bool,
-    ) -> Result<Self> {
-        let directory = place.directory.join(name);
-        fs::create_dir_all(directory.join("manifests"))?;
-        fs::write(directory.join("manifests/demo.yaml"), MANIFESTS)?;
-        let pins = place.pins.join(name);
-        let router = match who {
-            Who::Ours => {
-                let key = place.directory.join("sync.key").display().to_string();
-                let interval = interval_ms.to_string();
-                let mut arguments = vec![
-                    ["--node", name],
-                    ["--vip-mode", "vrrp"],
-                    ["--vrrp-interval-ms", &interval],
-                    ["--hash-seed", "5eed"],
-                    ["--workers", "1"],
-                ];
-                if shares {
-                    arguments.extend([["--sync-peer", "10.1.0.2,10.1.0.3"], ["--sync-key-file", &key]]);
-                }
-                Router::Ours(Agent::start(&host, &directory, &pins, arguments.as_flattened())?)
-            }
-            Who::Keepalived => {
-                let priority = if name == "a" { 150 } else { 100 };
-                Router::Theirs { running: Some(keepalived(name, &host, priority, interval_ms)?), priority }
-            }
-        };
-        Ok(Self { name, host, port, router, directory, pins })
-    }
-}
-
-fn keepalived(name: &str, host: &Host, priority: u8, interval_ms: u32) -> Result<Keepalived> {
-    let advert_int = format!("{}", f64::from(interval_ms) / 1000.0);
-    let addresses = &["10.1.0.100/32"];
-    let more = "virtual_ipaddress_excluded {\n    fd01::100/128\n  }";
-    Keepalived::start(
-        host,
-        &format!("b{name}"),
-        &Instance { priority, advert_int: &advert_int, addresses, more, ..Instance::default() },
-    )
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::pair::{Pair, Who};
+use crate::node::Who;
+use crate::pair::Pair;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
