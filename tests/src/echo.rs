@@ -14,6 +14,8 @@ use crate::netns::Namespace;
 
 /// How often a server looks whether it should end.
 const PAUSE: Duration = Duration::from_millis(20);
+/// The same for a connection: with a thousand of them, a shorter pause would keep a core busy.
+const LONG_PAUSE: Duration = Duration::from_millis(500);
 /// Longest wait of a client for one answer.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -64,7 +66,7 @@ impl Drop for Echo {
 fn serve(stream: &TcpStream, name: &str, ended: &AtomicBool) {
     let Ok(peer) = stream.peer_addr() else { return };
     // On Linux an accepted socket does not inherit O_NONBLOCK.
-    let _ = stream.set_read_timeout(Some(PAUSE));
+    let _ = stream.set_read_timeout(Some(LONG_PAUSE));
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     while !ended.load(Ordering::Relaxed) {
