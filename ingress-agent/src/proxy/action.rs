@@ -188,7 +188,9 @@ pub(super) async fn answered(
                 && let Some(pool) = found.error_pool.and_then(|id| worker.pool(id))
             {
                 let target = view.target().to_owned();
-                return (asked_instead(client, listener, view, found, pages, &pool, target, answer).await, false);
+                // On the heap, for the same reason as policies: it is rare.
+                let answer = asked_instead(client, listener, view, found, pages, &pool, target, answer);
+                return (Box::pin(answer).await, false);
             }
             (answer, true)
         }

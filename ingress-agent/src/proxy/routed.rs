@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -31,7 +31,6 @@ pub(super) async fn routed(
     body: Incoming,
     mut record: Record,
 ) -> (Response<Body>, bool) {
-    let worker = &client.worker;
     let parts = view.parts;
     let query = parts.uri.query();
     let question = Question { path: view.path, query, method: &parts.method, headers: &parts.headers };
@@ -48,24 +47,45 @@ pub(super) async fn routed(
             Err(reply) => return (replied(reply, record), true),
         }
     }
+    if found.route.policy.is_some() {
+        // On the heap, or the future of every request would have room for all that a policy may wait for.
+        return Box::pin(under_policy(client, listener, view, request_id, &found, secured, certificate, body, record))
+            .await;
+    }
+    let admitted = Admitted { certificate, ..Admitted::default() };
+    let (answer, _) = answered(client, listener, view, request_id, &found, admitted, body, record).await;
+    (answer, false)
+}
+
+/// The same for a route that has a policy.
+#[expect(clippy::too_many_arguments, reason = "one request's parts, which live in its caller")]
+async fn under_policy(
+    client: &Rc<Client>,
+    listener: &CompiledListener,
+    view: &View<'_>,
+    request_id: &RequestId<'_>,
+    found: &Arc<CompiledRoute>,
+    secured: bool,
+    certificate: Vec<(HeaderName, HeaderValue)>,
+    body: Incoming,
+    record: Record,
+) -> (Response<Body>, bool) {
     let Some(policy) = found.route.policy.as_deref() else {
-        let admitted = Admitted { certificate, ..Admitted::default() };
-        let (answer, _) = answered(client, listener, view, request_id, &found, admitted, body, record).await;
-        return (answer, false);
+        return (page(StatusCode::INTERNAL_SERVER_ERROR, After::KeepAlive, record), false);
     };
-    let mut admitted = match policy::gate(worker, policy, secured, view, record.started).await {
+    let mut admitted = match policy::gate(&client.worker, policy, secured, view, record.started).await {
         Ok(admitted) => admitted,
         Err(reply) => {
             let bare = reply.bare;
             let answer = replied(reply, record);
-            let answer = instead(client, listener, view, &found, policy, answer, true).await;
+            let answer = instead(client, listener, view, found, policy, answer, true).await;
             return (policed(policy, view, answer), bare);
         }
     };
     admitted.certificate = certificate;
     let passed = admitted.external.as_ref().map(|p| (p.cookies.clone(), p.always));
-    let (answer, own) = answered(client, listener, view, request_id, &found, admitted, body, record).await;
-    let mut answer = instead(client, listener, view, &found, policy, answer, own).await;
+    let (answer, own) = answered(client, listener, view, request_id, found, admitted, body, record).await;
+    let mut answer = instead(client, listener, view, found, policy, answer, own).await;
     if let Some((cookies, always)) = passed
         && (always || [200, 201, 204, 206, 301, 302, 303, 304, 307, 308].contains(&answer.status().as_u16()))
     {
