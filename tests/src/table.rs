@@ -1,6 +1,7 @@
 //! The closing table of the demo and of the benchmarks: what was measured, what it had to be, and whether it was.
 
 use std::fmt::Write as _;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -48,6 +49,13 @@ impl Table {
 
 const fn mark(held: bool) -> char {
     if held { '✓' } else { '✗' }
+}
+
+/// The exit code of a program that ended so; says why it failed.
+pub fn ended(what: &str, result: Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    eprintln!("\nthe {what} failed: {error:#}");
+    ExitCode::FAILURE
 }
 
 /// For a table: `12.3 ms`.

@@ -127,6 +127,33 @@ pub fn options(interval_ms: u64) -> VrrpOptions {
     VrrpOptions { interval: Duration::from_millis(interval_ms), ..VrrpOptions::default() }
 }
 
+/// Two nodes, `a` and `b`, and a TCP service on port 9000 of both addresses with one endpoint.
+pub fn manifests(endpoint: &str) -> String {
+    SERVICE.replace("ENDPOINT", endpoint)
+}
+
+const SERVICE: &str = "
+apiVersion: v1
+kind: Node
+metadata: { name: a }
+---
+apiVersion: v1
+kind: Node
+metadata: { name: b }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: echo, namespace: demo, annotations: { sluicegate.io/vips: '10.1.0.100,fd01::100' } }
+spec: { type: LoadBalancer, ports: [{ port: 9000 }] }
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: echo-1, namespace: demo, labels: { kubernetes.io/service-name: echo } }
+addressType: IPv4
+ports: [{ port: 9000, protocol: TCP }]
+endpoints: [{ addresses: [ENDPOINT], nodeName: elsewhere, conditions: { ready: true } }]
+";
+
 pub fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }

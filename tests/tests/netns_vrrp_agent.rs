@@ -7,31 +7,9 @@ use std::time::Duration;
 use ingress_tests::edge::{Agent, sibling};
 use ingress_tests::lan::Host;
 use ingress_tests::place::Place;
-use ingress_tests::vip_site::{Site, VIP4, VIP6, has, until_has};
+use ingress_tests::vip_site::{Site, VIP4, VIP6, has, manifests, until_has};
 use ingress_tests::wait::until;
 use serde_json::Value;
-
-const MANIFESTS: &str = "
-apiVersion: v1
-kind: Node
-metadata: { name: a }
----
-apiVersion: v1
-kind: Node
-metadata: { name: b }
----
-apiVersion: v1
-kind: Service
-metadata: { name: echo, namespace: demo, annotations: { sluicegate.io/vips: '10.1.0.100,fd01::100' } }
-spec: { type: LoadBalancer, ports: [{ port: 9000 }] }
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: { name: echo-1, namespace: demo, labels: { kubernetes.io/service-name: echo } }
-addressType: IPv4
-ports: [{ port: 9000, protocol: TCP }]
-endpoints: [{ addresses: [10.1.0.9], nodeName: elsewhere, conditions: { ready: true } }]
-";
 
 struct Edge {
     name: &'static str,
@@ -55,7 +33,7 @@ impl World {
             let host = site.host(n);
             let directory = place.directory.join(name);
             fs::create_dir_all(directory.join("manifests")).expect("make its directory");
-            fs::write(directory.join("manifests/demo.yaml"), MANIFESTS).expect("write its manifests");
+            fs::write(directory.join("manifests/demo.yaml"), manifests("10.1.0.9")).expect("write its manifests");
             let pins = place.pins.join(name);
             let arguments = ["--node", name, "--vip-mode", "vrrp"];
             let agent = Agent::start(&host, &directory, &pins, &arguments).expect("start the agent");
@@ -143,7 +121,7 @@ fn addresses_move_by_command_and_a_restart_drains_first() {
     }
 
     // The Node's annotation drains as well.
-    let drained = MANIFESTS.replace(
+    let drained = manifests("10.1.0.9").replace(
         &format!("name: {} ", names[0]),
         &format!("name: {}, annotations: {{ sluicegate.io/drain: 'true' }} ", names[0]),
     );

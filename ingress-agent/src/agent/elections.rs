@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::Control;
 use crate::admin::query::Order;
-use crate::dataplane::{Dataplane, Role};
+use crate::dataplane::Dataplane;
 use crate::model::election::{Fitness, Move, RouterKey, Standing, Standings, VipGroup};
 use crate::vip::Hooks;
 
@@ -35,7 +35,7 @@ pub(super) fn hooks(dataplane: &Dataplane, interval: Duration) -> Result<Hooks> 
             fence.beat(fresh);
             // A beat that came late, though not too late to stay: what was seen meanwhile is over.
             for key in here.iter().filter(|key| fence.is_fenced(**key)) {
-                fence.set_role(*key, Role::Active);
+                fence.set_standing(*key, Standing::Here);
             }
         }),
         may_preempt: dataplane.may_preempt(),

@@ -21,18 +21,6 @@ pub struct Fence {
     routers: Region<Router>,
 }
 
-/// What this node is to a virtual router (RFC 9568 §6.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// It holds the addresses. Said before the first announcement: it lifts the fence.
-    Active,
-    /// Another node does. While the election is alive, requests for the addresses are kept from the kernel, even if they are still on
-    /// an interface.
-    Backup,
-    /// The addresses are this node's alone, or not at all.
-    None,
-}
-
 /// Words of a [`Heartbeat`], and of a [`Router`].
 const AT: usize = 0;
 const FRESH_FOR: usize = 1;
@@ -52,28 +40,26 @@ impl Fence {
         self.heartbeat.word(0, AT).store(nanoseconds(), Ordering::Release);
     }
 
-    /// What this node is to a router, from now on.
-    pub fn set_role(&self, key: RouterKey, role: Role) {
-        let index = router(key.vrid, key.v6) as usize;
-        let word = match role {
-            Role::Active => router_role::ACTIVE,
-            Role::Backup => router_role::BACKUP,
-            Role::None => router_role::UNKNOWN,
-        };
-        self.routers.half(index, 0).store(word, Ordering::Release);
-        if role != Role::Backup {
-            self.routers.word(index, UNTIL).store(0, Ordering::Release);
+    /// Whose the addresses of each router are, from now on. `Here` lifts the fence, so it is said before the first announcement. With
+    /// `Elsewhere`, requests for the addresses are kept from the kernel while the election is alive, even if they are still on an
+    /// interface. With `Open` the fence stays as it is.
+    pub fn set_standings(&self, standings: &Standings) {
+        for (key, standing) in standings {
+            self.set_standing(*key, *standing);
         }
     }
 
-    /// The same for all routers at once, as an election says it. Of those that are open the fence stays as it is.
-    pub fn set_standings(&self, standings: &Standings) {
-        for (key, standing) in standings {
-            match standing {
-                Standing::Here => self.set_role(*key, Role::Active),
-                Standing::Elsewhere => self.set_role(*key, Role::Backup),
-                Standing::Open => {}
-            }
+    /// The same of one router.
+    pub fn set_standing(&self, key: RouterKey, standing: Standing) {
+        let index = router(key.vrid, key.v6) as usize;
+        let role = match standing {
+            Standing::Here => router_role::ACTIVE,
+            Standing::Elsewhere => router_role::BACKUP,
+            Standing::Open => return,
+        };
+        self.routers.half(index, 0).store(role, Ordering::Release);
+        if standing == Standing::Here {
+            self.routers.word(index, UNTIL).store(0, Ordering::Release);
         }
     }
 

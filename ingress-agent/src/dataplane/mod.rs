@@ -56,7 +56,7 @@ use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use xdp_ebpf::{Config, tick_shift};
 
-pub use self::fence::{Fence, Role};
+pub use self::fence::Fence;
 pub use self::options::{DataplaneOptions, XdpMode};
 pub use self::sync::SyncOptions;
 

@@ -15,7 +15,7 @@ use ingress_tests::edge::{Agent, sibling};
 use ingress_tests::lan::{Host, Lan};
 use ingress_tests::netns::Running;
 use ingress_tests::place::Place;
-use ingress_tests::table::quantile;
+use ingress_tests::table::{self, quantile};
 
 const BACKEND: &str = "192.0.2.11";
 const VIP: &str = "192.0.2.100";
@@ -108,13 +108,7 @@ struct Measure {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\nthe benchmark failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    table::ended("benchmark", run())
 }
 
 fn run() -> Result<()> {

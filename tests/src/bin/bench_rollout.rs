@@ -18,7 +18,7 @@ use ingress_tests::lan::{Host, Lan};
 use ingress_tests::load::web::{self, Site};
 use ingress_tests::load::{self, Outcome, Stop};
 use ingress_tests::place::Place;
-use ingress_tests::table::Table;
+use ingress_tests::table::{self, Table};
 use tokio::sync::watch;
 
 const APP: &str = include_str!("../../demo/rollout.yaml");
@@ -40,13 +40,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\nthe benchmark failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    table::ended("benchmark", run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {

@@ -11,7 +11,7 @@ use clap::Parser;
 use futures_util::{StreamExt, stream};
 use ingress_tests::http::tls::client_config;
 use ingress_tests::load;
-use ingress_tests::table::{Table, ms, quantile};
+use ingress_tests::table::{self, Table, ms, quantile};
 use ingress_tests::webhook_site::WebhookSite;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::Api;
@@ -32,13 +32,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\nthe benchmark failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    table::ended("benchmark", run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ingress_agent::dataplane::{Dataplane, Role};
-use ingress_agent::model::election::RouterKey;
+use ingress_agent::dataplane::Dataplane;
+use ingress_agent::model::election::{RouterKey, Standing};
 use ingress_agent::vip::{VipOptions, Vips};
 use ingress_tests::edges::{Edges, VIP, VIP6};
 use ingress_tests::l4::PinPath;
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     dataplane.guard(&vips.map(|vip| (vip, RouterKey { vrid: VRID, v6: vip.is_ipv6() })).into(), &BTreeSet::new())?;
     let fence = dataplane.fence()?;
     for v6 in [false, true] {
-        fence.set_role(RouterKey { vrid: VRID, v6 }, Role::Active);
+        fence.set_standing(RouterKey { vrid: VRID, v6 }, Standing::Here);
     }
     let holder = Vips::start(VipOptions { interface: "eth0".into(), proc_sys: "/proc/sys".into(), vrrp: None })?;
     holder.apply(vips.into());

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use ingress_tests::table::{Table, ms, quantile};
+use ingress_tests::table::{self, Table, ms, quantile};
 
 use node::Who;
 use pair::Pair;
@@ -41,13 +41,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\nthe benchmark failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    table::ended("benchmark", run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {

@@ -9,28 +9,7 @@ use ingress_tests::edge::Agent;
 use ingress_tests::keepalived::{Instance, Keepalived};
 use ingress_tests::lan::Host;
 use ingress_tests::place::Place;
-
-const MANIFESTS: &str = "
-apiVersion: v1
-kind: Node
-metadata: { name: a }
----
-apiVersion: v1
-kind: Node
-metadata: { name: b }
----
-apiVersion: v1
-kind: Service
-metadata: { name: echo, namespace: demo, annotations: { sluicegate.io/vips: '10.1.0.100,fd01::100' } }
-spec: { type: LoadBalancer, ports: [{ port: 9000 }] }
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: { name: echo-1, namespace: demo, labels: { kubernetes.io/service-name: echo } }
-addressType: IPv4
-ports: [{ port: 9000, protocol: TCP }]
-endpoints: [{ addresses: [10.1.0.50], nodeName: elsewhere, conditions: { ready: true } }]
-";
+use ingress_tests::vip_site::manifests;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
@@ -71,7 +50,7 @@ impl Node {
     ) -> Result<Self> {
         let directory = place.directory.join(name);
         fs::create_dir_all(directory.join("manifests"))?;
-        fs::write(directory.join("manifests/demo.yaml"), MANIFESTS)?;
+        fs::write(directory.join("manifests/demo.yaml"), manifests("10.1.0.50"))?;
         let pins = place.pins.join(name);
         let router = match who {
             Who::Ours => {

@@ -17,7 +17,7 @@ use ingress_tests::edge::{Agent, sibling};
 use ingress_tests::lan::Lan;
 use ingress_tests::load;
 use ingress_tests::place::Place;
-use ingress_tests::table::{Table, ms};
+use ingress_tests::table::{self, Table, ms};
 
 use cluster::ENDPOINTS;
 use cost::{kib, mb, memory};
@@ -43,13 +43,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\nthe benchmark failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    table::ended("benchmark", run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {

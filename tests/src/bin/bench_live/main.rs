@@ -17,7 +17,7 @@ use ingress_tests::load::web::{Pace, Site};
 use ingress_tests::load::{self, Outcome, Stop};
 use ingress_tests::netns::Running;
 use ingress_tests::place::Place;
-use ingress_tests::table::{Table, ms, quantile};
+use ingress_tests::table::{self, Table, ms, quantile};
 
 use crate::cluster::Cluster;
 
@@ -37,13 +37,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\nthe benchmark failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    table::ended("benchmark", run())
 }
 
 fn run() -> Result<()> {
