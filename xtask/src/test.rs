@@ -89,7 +89,7 @@ fn tests(names: &[String], tally: &mut Tally) -> Result<()> {
     let mut program = Program::default();
     let before = tally.failed;
     let ended = steps::watch("cargo test", &mut command, Some(PATIENCE), |line| program.read(line, tally))?;
-    // A test program that was killed has no closing line; cargo's exit status still tells.
+    // Whatever else ended cargo's run has been told by no line.
     if !ended.ok && tally.failed == before {
         tally.fail("a test program ended without a result");
         return ended.or_fail();
@@ -101,6 +101,8 @@ fn tests(names: &[String], tally: &mut Tally) -> Result<()> {
 #[derive(Default)]
 struct Program {
     name: String,
+    /// Its closing line was read, or its hanging was told.
+    ended: bool,
     said: Vec<String>,
     /// Tests that libtest has called slow and that have not ended since.
     slow: Vec<String>,
@@ -112,14 +114,23 @@ impl Program {
         let trimmed = line.trim_start();
         if let Some(started) = trimmed.strip_prefix("Running ").or_else(|| trimmed.strip_prefix("Doc-tests ")) {
             self.name = program_name(started);
+            self.ended = false;
             self.said.clear();
             self.slow.clear();
             return None;
         }
         if line.starts_with(steps::SILENT) {
+            self.ended = true;
             let slow = self.slow.join(", ");
             tally.fail(&format!("{}: {line}; what hangs: {slow}", self.name));
             return Some(format!("  ✗ {} · {line}; what hangs: {slow}", self.name));
+        }
+        // What cargo says of a program that exited or was killed in the middle of a test.
+        if trimmed.starts_with("process didn't exit successfully") && !self.ended {
+            self.ended = true;
+            let said: Vec<String> = self.said.iter().map(|line| format!("    | {line}")).collect();
+            tally.fail(&format!("{}: ended without a result", self.name));
+            return Some(format!("  ✗ {} · {trimmed}\n{}", self.name, said.join("\n")));
         }
         if let Some(test) = line.strip_suffix(" has been running for over 60 seconds") {
             self.slow.push(test.trim_start_matches("test ").to_owned());
@@ -134,6 +145,7 @@ impl Program {
             self.said.push(line.to_owned());
             return None;
         };
+        self.ended = true;
         let (passed, failed) = (count(result, " passed"), count(result, " failed"));
         tally.passed += passed;
         tally.failed += failed;
@@ -208,6 +220,24 @@ mod tests {
         let shown = program.read(&silent, &mut tally).expect("it is shown");
         assert!(shown.ends_with("what hangs: two"), "{shown}");
         assert_eq!((tally.failed, tally.failures), (1, vec![format!("a: {silent}; what hangs: two")]));
+    }
+
+    #[test]
+    fn a_program_that_ends_in_the_middle_is_named_with_what_it_said() {
+        let mut tally = Tally::default();
+        let mut program = Program::default();
+        for line in ["     Running tests/a.rs (target/debug/deps/a-1)", "error: no such option"] {
+            assert_eq!(program.read(line, &mut tally), None);
+        }
+        let shown = program.read("  process didn't exit successfully: `a` (exit status: 2)", &mut tally);
+        assert!(shown.is_some_and(|text| text.contains("a · process") && text.contains("| error: no such option")));
+        assert_eq!((tally.failed, tally.failures), (1, vec!["a: ended without a result".to_owned()]));
+
+        let mut tally = Tally::default();
+        program.read("     Running tests/b.rs (target/debug/deps/b-1)", &mut tally);
+        program.read("test result: FAILED. 1 passed; 1 failed; 0 ignored; finished in 0.1s", &mut tally);
+        assert_eq!(program.read("  process didn't exit successfully: `b` (exit status: 101)", &mut tally), None);
+        assert_eq!(tally.failed, 1);
     }
 
     #[test]

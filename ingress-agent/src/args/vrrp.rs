@@ -46,6 +46,12 @@ pub struct VrrpArgs {
     pub vrrp_auth_pass: Option<String>,
     /// What else must work here, asked every second: `WEIGHT=http://HOST:PORT/PATH` or `WEIGHT=exec:COMMAND`. A failure adds the
     /// (negative) weight to the priority; 0 takes this node out. May be repeated.
-    #[arg(long = "vrrp-check", env = "SLUICEGATE_VRRP_CHECKS", value_delimiter = ';', value_name = "WEIGHT=WHAT")]
+    #[arg(
+        long = "vrrp-check",
+        env = "SLUICEGATE_VRRP_CHECKS",
+        value_delimiter = ';',
+        value_name = "WEIGHT=WHAT",
+        allow_hyphen_values = true
+    )]
     pub vrrp_checks: Vec<String>,
 }
