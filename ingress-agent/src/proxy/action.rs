@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
@@ -149,7 +149,7 @@ pub(super) async fn answered(
         }
     }
     let mut trace = Trace::default();
-    let asked = Instant::now();
+    let asked = record.line.as_ref().map(|_| Instant::now());
     let pool = worker.pool(found.pools[choice].0).map(|main| match policy.and_then(|p| p.canary.as_deref()) {
         Some(canaries) if !main.backends().is_empty() => canary(worker, found, canaries, view).unwrap_or(main),
         _ => main,
@@ -163,7 +163,7 @@ pub(super) async fn answered(
     if let Some(line) = &mut record.line {
         line.pool = Some(chosen.pool.clone());
         line.upstream = trace.backend;
-        line.upstream_time = asked.elapsed();
+        line.upstream_time = asked.map_or(Duration::ZERO, |asked| asked.elapsed());
         line.request_length += trace.received;
         line.upstream_status = result.as_ref().map_or(0, |answer| answer.status.as_u16());
     }

@@ -20,6 +20,7 @@ use super::framing::{Framing, Judgement, Phase, Violation};
 use super::policy::{Mutual, Reply};
 use super::pools::Lease;
 use super::request::forwarded_block;
+use super::small_write;
 use super::upstream::h1::Connection;
 use super::worker::Worker;
 
@@ -33,6 +34,7 @@ pub(super) struct Client {
     /// The address and port that it connected to.
     pub(super) listener: SocketAddr,
     pub(super) port_value: HeaderValue,
+    pub(super) port_text: Box<str>,
     pub(super) tls: bool,
     /// The name that it asked a certificate for.
     pub(super) server_name: Option<Box<str>>,
@@ -110,6 +112,7 @@ impl Client {
             certificates,
             judged: RefCell::default(),
             forwarded_block: forwarded_block(&peer_text, &port_text, scheme),
+            port_text: port_text.into(),
             compiled: RefCell::new(compiled),
             requests: Cell::new(0),
             bad_head: Cell::new(None),
@@ -326,7 +329,7 @@ impl<T: AsyncWrite + Unpin> Write for ClientIo<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        let result = small_write::poll_write(Pin::new(&mut self.inner), cx, bufs);
         self.wrote(result)
     }
 

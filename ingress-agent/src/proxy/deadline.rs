@@ -57,6 +57,11 @@ impl Deadlines {
         self.now.get()
     }
 
+    /// The same as a point in time, without asking the clock.
+    fn instant(&self) -> Instant {
+        self.epoch + Duration::from_millis(self.now.get())
+    }
+
     /// Wakes whoever is over time; returns until when to sleep.
     pub(super) fn round(&self, now: Instant) -> Instant {
         self.set_now(now);
@@ -116,6 +121,11 @@ impl Deadline {
         };
         drop(slots);
         Self { deadlines: Rc::clone(deadlines), slot }
+    }
+
+    /// The time of the last request or round.
+    pub(super) fn instant(&self) -> Instant {
+        self.deadlines.instant()
     }
 
     /// The whole request may take so long from now.

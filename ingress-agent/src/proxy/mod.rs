@@ -39,6 +39,8 @@ mod client;
 
 mod serve;
 
+mod small_write;
+
 mod tunnel;
 
 mod proxy_header;

@@ -26,11 +26,10 @@ pub(in crate::proxy) struct Origin<'a> {
 impl<'a> Origin<'a> {
     pub(in crate::proxy) fn of(client: &'a Client, parts: &'a Parts, settings: &ListenerSettings) -> Self {
         let trusted = |address: IpAddr| settings.trusted.iter().any(|range| range.contains(&address));
-        let port = std::str::from_utf8(client.port_value.as_bytes()).unwrap_or("");
         let mut origin = Self {
             told: false,
             scheme: Cow::Borrowed(client.scheme()),
-            port: Cow::Borrowed(port),
+            port: Cow::Borrowed(&client.port_text),
             address: client.peer,
             host: None,
             forwarded_for: None,

@@ -339,7 +339,7 @@ impl Exchange {
         let Some(mut connection) = self.connection.take() else { return };
         if self.keep_alive && self.sending.done && connection.read.is_empty() {
             connection.requests += 1;
-            connection.idle_since = Instant::now();
+            connection.idle_since = self.deadline.instant();
             self.lease.0.keep_idle(connection);
         }
     }

@@ -4,6 +4,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
+use smallvec::SmallVec;
 
 use crate::proxy::body::sanitise;
 
@@ -47,15 +48,14 @@ pub(super) fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Hea
     let http_11 = response.version == Some(1);
     // Positions, so that the borrow of the buffer ends and the values can share its memory.
     let base = buffer.as_ptr() as usize;
-    let mut places = [(0_u32, 0_u32, 0_u32, 0_u32); HEADERS_MOST];
-    let count = response.headers.len();
-    for (place, header) in places.iter_mut().zip(response.headers.iter()) {
+    let place = |header: &httparse::Header<'_>| {
         let name = header.name.as_ptr() as usize - base;
         let value = header.value.as_ptr() as usize - base;
-        *place = (name as u32, header.name.len() as u32, value as u32, header.value.len() as u32);
-    }
+        (name as u32, header.name.len() as u32, value as u32, header.value.len() as u32)
+    };
+    let places: SmallVec<[_; 32]> = response.headers.iter().map(place).collect();
     let head = buffer.split_to(size).freeze();
-    build(&head, &places[..count], status, http_11, method).map(Some)
+    build(&head, &places, status, http_11, method).map(Some)
 }
 
 fn build(

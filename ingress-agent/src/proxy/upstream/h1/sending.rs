@@ -11,6 +11,7 @@ use tokio::io::AsyncWrite;
 
 use super::Connection;
 use crate::proxy::body::{BodyError, RequestBody};
+use crate::proxy::small_write;
 
 pub(super) struct Sending {
     pub(super) body: RequestBody,
@@ -51,7 +52,7 @@ impl Sending {
                 let count = if used == 1 {
                     ready!(io.poll_write(cx, &connection.out[self.written..]))
                 } else {
-                    ready!(io.poll_write_vectored(cx, &slices))
+                    ready!(small_write::poll_write(io, cx, &slices))
                 };
                 let count = count.map_err(SendError::Io)?;
                 if count == 0 {
