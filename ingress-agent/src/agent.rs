@@ -23,6 +23,8 @@ mod elections;
 
 mod explain;
 
+mod precedence;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
@@ -83,11 +85,12 @@ async fn serve(config: Config) -> Result<()> {
     let (publish, facts) = watch::channel(Arc::new(Facts::default()));
     let mut facts = source::resolved(&config, facts);
     let (say, source_state) = watch::channel(SourceState::default());
-    let source = Source::start(&config, publish, say).context("start the source of facts")?;
     let (told, report) = watch::channel(Arc::new(Report::default()));
     let (beat, pulse) = watch::channel(Instant::now());
-    let status = config.status.clone().map(|options| Status::start(options, report, pulse));
+    let status = config.status.clone().map(|o| Status::start(o, report, pulse));
     let status = status.transpose().context("start the reporter")?;
+    precedence::take();
+    let source = Source::start(&config, publish, say).context("start the source of facts")?;
     info!("sluicegate {} runs on node {}", env!("CARGO_PKG_VERSION"), config.plan.node);
 
     let mut holding = vips.watch();

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use ingress_tests::edge::{Agent, sibling};
 use ingress_tests::lan::{Host, Lan};
-use ingress_tests::load::web::{Pace, Site};
+use ingress_tests::load::web::Site;
 use ingress_tests::load::{self, Outcome, Stop};
 use ingress_tests::netns::Running;
 use ingress_tests::place::Place;
@@ -25,6 +25,11 @@ use crate::cluster::Cluster;
 const HELD: usize = 1_000;
 /// Each of them says something this often.
 const SPEAK_EVERY: Duration = Duration::from_millis(300);
+
+/// Beside the changes, at L4 and at L7 each: requests a second on so many connections, evenly, since a burst of them would be what a change
+/// then waits for.
+const CONNECTIONS: usize = 20;
+const REQUESTS: f64 = 400.0;
 
 /// Milliseconds from a manifest's rename to its effect, memory, and a killed agent.
 #[derive(Parser)]
@@ -120,7 +125,6 @@ fn changes(
     table: &mut Table,
 ) -> Result<()> {
     let quiet = cluster.services - 1;
-    let pace = Pace { workers: 20, requests_a_connection: usize::MAX, pause: Duration::from_millis(50) };
     let l7 = Site::plain(cluster::web(), cluster::HOST, &cluster::path(quiet, false));
     let l4 = Site::plain(cluster::frontend(quiet), "any.example", "/");
     let (stop_loads, stop) = Stop::by_hand();
@@ -129,8 +133,8 @@ fn changes(
         let loads = scope.spawn(|| {
             other.ns.inside(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                let both =
-                    async { tokio::join!(load::web::load(&l7, pace, stop.clone()), load::web::load(&l4, pace, stop)) };
+                let of = |site, stop| load::web::steady(site, CONNECTIONS, REQUESTS, stop);
+                let both = async { tokio::join!(of(&l7, stop.clone()), of(&l4, stop)) };
                 anyhow::Ok(runtime.block_on(both))
             })
         });
