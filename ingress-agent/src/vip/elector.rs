@@ -20,7 +20,7 @@ pub(super) enum Order {
     Fit(Fitness),
     Drain(bool),
     Move(BTreeSet<IpAddr>, Move),
-    /// Give up, remove all and end.
+    /// Give up, wait until another node has taken over, remove all and end.
     Release(oneshot::Sender<Result<()>>),
 }
 
@@ -43,6 +43,8 @@ impl Default for Hooks {
 
 /// Between two reports that nothing but counters asks for.
 const REPORT_APART: Duration = Duration::from_millis(250);
+/// Longest wait for another node when this one ends. Whoever waits for the end has a limit, too.
+const HAND_OVER: Duration = Duration::from_secs(3);
 /// Between two attempts to open sockets.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -65,6 +67,7 @@ impl Elector {
     /// Runs until released, or until the other side is gone (then the addresses stay, and nobody defends them).
     pub(super) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut open_at: Option<Instant> = None;
+        let mut ending: Option<(oneshot::Sender<Result<()>>, Instant)> = None;
         self.relink(&mut open_at);
         loop {
             // What was received is older than what the clock says now.
@@ -74,12 +77,20 @@ impl Elector {
             self.feed(Event::Tick);
             // Behind the tick: a thread that woke too late has given up what it held by now.
             (self.hooks.alive)();
+            if let Some((done, until)) = ending.take() {
+                if !self.election.is_handing_over() || until <= Instant::now() {
+                    // The holder answers; if it is gone, the asker notices.
+                    let _ = self.holder.send(Command::Release(done));
+                    return;
+                }
+                ending = Some((done, until));
+            }
             let report_at = self.reported + REPORT_APART;
             if Instant::now() >= report_at {
                 self.publish();
             }
-            let wake =
-                self.election.next().into_iter().chain(open_at).fold(report_at.max(Instant::now()), Instant::min);
+            let others = open_at.into_iter().chain(ending.as_ref().map(|(_, until)| *until));
+            let wake = self.election.next().into_iter().chain(others).fold(report_at.max(Instant::now()), Instant::min);
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(Order::Elect(groups)) => self.feed(Event::Groups(groups)),
@@ -88,9 +99,7 @@ impl Elector {
                     Some(Order::Move(addresses, to)) => self.feed(Event::Move(addresses, to)),
                     Some(Order::Release(done)) => {
                         self.feed(Event::Drain(true));
-                        // The holder answers; if it is gone, the asker notices.
-                        let _ = self.holder.send(Command::Release(done));
-                        return;
+                        ending = Some((done, Instant::now() + self.election.patience().min(HAND_OVER)));
                     }
                     None => return,
                 },

@@ -190,18 +190,25 @@ impl Holder {
 
     /// Gives an event to the schedule and does what follows from it, to the end.
     async fn feed(&mut self, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            let mut changed = false;
-            for action in self.schedule.on(event, Instant::now()) {
-                changed |= matches!(action, Action::Add(_) | Action::Remove(_));
-                events.extend(self.act(action).await);
-            }
-            if changed {
-                // Read back rather than assume: the first announcement follows the kernel's word.
+        let mut actions = VecDeque::from(self.schedule.on(event, Instant::now()));
+        let mut changed = false;
+        loop {
+            let Some(action) = actions.pop_front() else {
+                if !std::mem::take(&mut changed) {
+                    break;
+                }
+                // Read back rather than assume that nothing else has happened to them meanwhile.
                 match self.read_kernel().await {
-                    Ok(more) => events.extend(more),
+                    Ok(events) => actions.extend(events.into_iter().flat_map(|e| self.schedule.on(e, Instant::now()))),
                     Err(e) => self.voice.warn(format!("{e:#}")),
+                }
+                continue;
+            };
+            changed |= matches!(action, Action::Add(_) | Action::Remove(_));
+            if let Some(event) = self.act(action).await {
+                // An address is announced before the next one is added: the kernel may take its time.
+                for action in self.schedule.on(event, Instant::now()).into_iter().rev() {
+                    actions.push_front(action);
                 }
             }
         }
@@ -212,7 +219,10 @@ impl Holder {
         let index = self.link?.index;
         match action {
             Action::Add(address) => match self.netlink.add(index, address).await {
-                Ok(()) => self.voice.say(format!("{address} added to {}", self.interface)),
+                Ok(()) => {
+                    self.voice.say(format!("{address} added to {}", self.interface));
+                    return Some(Event::Added(address));
+                }
                 Err(e) => {
                     let why = format!("{e:#}");
                     self.voice.warn(format!("{}: {why}; trying again", self.interface));

@@ -2,7 +2,8 @@
 //! can be adopted, and what a person added is never removed.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
@@ -11,9 +12,10 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
 };
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::RouteType;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::SocketAddr;
-use rtnetlink::{Handle, MulticastGroup};
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
 use super::frame::Mac;
 use crate::model::holding::LinkState;
@@ -22,6 +24,9 @@ use crate::model::holding::LinkState;
 /// free for user space.
 const MARKER: AddressProtocol = AddressProtocol::Other(0x53);
 const FOREVER: u32 = u32::MAX;
+/// Longest wait for an IPv6 address to be in use. The work queue needs the kernel's lock on links and addresses, which others may hold.
+const LOCAL_WAIT: Duration = Duration::from_millis(50);
+const LOCAL_AGAIN: Duration = Duration::from_micros(50);
 
 /// Boxed because the receiver's own type lives in a crate that is no dependency of ours.
 type Messages = Box<dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + Send + Unpin>;
@@ -122,12 +127,33 @@ impl Netlink {
         Ok(found.iter().filter_map(found_of).collect())
     }
 
+    /// Adds an address; what comes for it from now on is taken.
     pub(super) async fn add(&self, index: u32, address: IpAddr) -> Result<()> {
         let mut request = self.handle.address().add(index, address, prefix(address));
         *request.message_mut() = message(index, address);
         match request.execute().await {
-            Err(rtnetlink::Error::NetlinkError(e)) if -e.raw_code() == libc::EEXIST => Ok(()),
-            done => done.with_context(|| format!("add {address}")),
+            Err(rtnetlink::Error::NetlinkError(e)) if -e.raw_code() == libc::EEXIST => {}
+            done => done.with_context(|| format!("add {address}"))?,
+        }
+        // The kernel adds the local route of an IPv6 address later, from a work queue (`addrconf_dad_work`). A packet that comes before
+        // that is forwarded, and an answer to a solicitation of ours is lost, which is repeated after a second.
+        let IpAddr::V6(v6) = address else { return Ok(()) };
+        let end = Instant::now() + LOCAL_WAIT;
+        while !self.is_local(v6).await? && Instant::now() < end {
+            // This thread runs before those of the work queue.
+            std::thread::sleep(LOCAL_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel takes packets for this address itself.
+    async fn is_local(&self, address: Ipv6Addr) -> Result<bool> {
+        let wanted = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build();
+        let mut answer = self.handle.route().get(wanted).execute();
+        match answer.try_next().await {
+            Ok(route) => Ok(route.is_some_and(|r| r.header.kind == RouteType::Local)),
+            Err(rtnetlink::Error::NetlinkError(e)) if -e.raw_code() == libc::ENETUNREACH => Ok(false),
+            Err(e) => Err(e).with_context(|| format!("ask for the route to {address}")),
         }
     }
 

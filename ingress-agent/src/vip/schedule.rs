@@ -48,6 +48,8 @@ pub(super) enum Event {
     Link(LinkState, Mac),
     /// Addresses on the interface: ours by their marker, and all others.
     Kernel { ours: BTreeSet<IpAddr>, others: BTreeSet<IpAddr> },
+    /// The kernel took an address that it was asked to.
+    Added(IpAddr),
     /// The kernel refused an address.
     AddFailed(IpAddr, String),
     /// Another machine says that the address is its own.
@@ -149,6 +151,11 @@ impl Schedule {
             }
             Event::Link(link, mac) => self.link_is(link, mac, now),
             Event::Kernel { ours, others } => self.kernel_has(ours, &others, now),
+            Event::Added(address) => {
+                if let Some(held) = self.held.get_mut(&address) {
+                    held.appeared(now);
+                }
+            }
             Event::AddFailed(address, why) => {
                 if let Some(held) = self.held.get_mut(&address) {
                     held.fault = Some(why);
@@ -237,12 +244,7 @@ impl Schedule {
         for (address, held) in &mut self.held {
             let present = ours.contains(address) || others.contains(address);
             match (held.present, present) {
-                (false, true) => {
-                    held.present = true;
-                    held.unsure = None;
-                    held.fault = None;
-                    held.restart(now);
-                }
+                (false, true) => held.appeared(now),
                 (true, false) => {
                     held.present = false;
                     held.fault = Some("somebody removed it from the interface".into());
@@ -352,6 +354,13 @@ impl Held {
             claimed_by: None,
             fault: None,
         }
+    }
+
+    fn appeared(&mut self, now: Instant) {
+        self.present = true;
+        self.unsure = None;
+        self.fault = None;
+        self.restart(now);
     }
 
     fn restart(&mut self, now: Instant) {

@@ -1,5 +1,6 @@
 //! The schedule under a clock of its own.
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
 use super::*;
@@ -7,7 +8,7 @@ use super::*;
 const MINE: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
-/// A kernel that obeys: additions and removals come back as [`Event::Kernel`].
+/// A kernel that obeys: additions come back as [`Event::Added`], and they and removals as [`Event::Kernel`].
 struct World {
     schedule: Schedule,
     start: Instant,
@@ -30,22 +31,23 @@ impl World {
     }
 
     fn event(&mut self, event: Event) {
-        let mut event = Some(event);
-        while let Some(now) = event.take() {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
             let mut changed = false;
-            for action in self.schedule.on(now, self.now) {
+            for action in self.schedule.on(event, self.now) {
+                changed |= matches!(action, Action::Add(_) | Action::Remove(_));
                 match &action {
-                    Action::Add(a) => drop(self.kernel.insert(*a)),
+                    Action::Add(a) => {
+                        self.kernel.insert(*a);
+                        events.push_back(Event::Added(*a));
+                    }
                     Action::Remove(a) => drop(self.kernel.remove(a)),
                     _ => {}
-                }
-                if matches!(action, Action::Add(_) | Action::Remove(_)) {
-                    changed = true;
                 }
                 self.log.push(((self.now - self.start).as_millis(), action));
             }
             if changed {
-                event = Some(Event::Kernel { ours: self.kernel.clone(), others: BTreeSet::new() });
+                events.push_back(Event::Kernel { ours: self.kernel.clone(), others: BTreeSet::new() });
             }
         }
     }
@@ -84,6 +86,14 @@ fn taken_address_is_probed_added_and_announced_on_the_wave() {
     assert_eq!(w.log[1].1, Action::Add(vip(1)));
     w.run_for(Duration::from_secs(6));
     assert_eq!(w.announced(), [0, 50, 200, 1000, 2000, 5000]);
+}
+
+#[test]
+fn first_announcement_follows_the_addition_and_not_the_next_look_at_the_kernel() {
+    let mut s = World::up();
+    s.schedule.on(hold(&[1]), s.now);
+    assert_eq!(s.schedule.on(Event::Added(vip(1)), s.now), [Action::Announce(vip(1))]);
+    assert_eq!(s.schedule.on(Event::Kernel { ours: [vip(1)].into(), others: BTreeSet::new() }, s.now), []);
 }
 
 #[test]

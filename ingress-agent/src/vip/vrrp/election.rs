@@ -9,7 +9,7 @@ mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::machine::{self, Machine, Settings};
 use super::packet::{Advert, Envelope, GROUP_V4, GROUP_V6, Reject, Version};
@@ -145,6 +145,16 @@ impl Election {
         self.routers.values().filter_map(|r| r.machine.next()).min()
     }
 
+    /// Whether, after a [`Event::Drain`], something is not in other hands yet, or is still to be answered for a moment.
+    pub(in crate::vip) fn is_handing_over(&self) -> bool {
+        self.routers.values().any(|r| !r.machine.has_nobody_beside() && (r.machine.holds() || r.machine.lingers()))
+    }
+
+    /// How long [`Election::is_handing_over`] may be true where somebody is there to take over.
+    pub(in crate::vip) fn patience(&self) -> Duration {
+        machine::hand_over(self.options.interval)
+    }
+
     fn groups(&mut self, groups: &[VipGroup], now: Instant, actions: &mut Vec<Action>) {
         self.grouped = true;
         let wanted: BTreeMap<Key, &VipGroup> = groups.iter().map(|g| ((g.vrid, g.is_v4()), g)).collect();
@@ -274,9 +284,10 @@ impl Election {
         let source = self.source(key.1);
         let Some(router) = self.routers.get_mut(&key) else { return };
         let before = router.machine.state();
-        let fenced = router.machine.counts.fenced;
+        let (fenced, lingered) = (router.machine.counts.fenced, router.machine.lingers());
         let wanted = router.machine.on(event, now);
         let after = router.machine.state();
+        self.stirred |= lingered != router.machine.lingers();
         if before != after {
             self.stirred = true;
             let late = if router.machine.counts.fenced > fenced { ", as this thread woke too late" } else { "" };
@@ -345,6 +356,8 @@ impl Election {
             match standing {
                 Standing::Here => held.extend(of),
                 Standing::Open => open.extend(of),
+                // It is not announced or asked for here any more, but taken off the interface only when nothing comes for it.
+                Standing::Elsewhere if router.machine.lingers() => open.extend(of),
                 Standing::Elsewhere => {}
             }
             standings.insert(router.group.key(), standing);
@@ -356,7 +369,8 @@ impl Election {
         if self.said.as_ref() != Some(&now) {
             let (held, open, standings) = now.clone();
             self.said = Some(now);
-            actions.push(Action::Hold { held, unsure, open, standings });
+            // Before what is sent: whoever hears that the addresses moved may let go of them at once.
+            actions.insert(0, Action::Hold { held, unsure, open, standings });
         }
     }
 }

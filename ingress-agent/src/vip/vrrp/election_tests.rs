@@ -85,6 +85,14 @@ fn held(actions: &[Action]) -> Option<(usize, usize)> {
     })
 }
 
+/// How many are held, and how many are left as they are.
+fn open(actions: &[Action]) -> Option<(usize, usize)> {
+    actions.iter().rev().find_map(|a| match a {
+        Action::Hold { held, open, .. } => Some((held.len(), open.len())),
+        _ => None,
+    })
+}
+
 fn sent(actions: &[Action]) -> Vec<(IpAddr, IpAddr, u8, u8)> {
     let of = |a: &Action| match a {
         Action::Send { source, destination, payload } => Some((*source, *destination, payload[1], payload[2])),
@@ -210,7 +218,7 @@ fn faults_make_it_the_last_resort_and_bans_take_it_out() {
     assert_eq!(told(w.event(Event::Fitness(fitness(&[], &["check"], 0)))), 0);
     assert_eq!(held(&w.wait(400)), None, "nobody else has come");
     assert_eq!(held(&w.advert(OTHER, 7, 9, &["10.1.0.100"])), Some((0, 0)));
-    assert_eq!(w.wait(1000), []);
+    assert_eq!(sent(&w.wait(1000)), []);
     w.event(Event::Fitness(Fitness::default()));
     assert_eq!(held(&w.wait(310)), Some((1, 0)));
 }
@@ -222,10 +230,48 @@ fn draining_gives_everything_away_and_can_be_undone() {
     assert_eq!(sent(&w.event(Event::Drain(true))).iter().map(|s| s.3).collect::<Vec<_>>(), [0, 0]);
     assert!(w.election.report(&[], 0).routers.iter().all(|r| r.state == "leaving"));
     assert_eq!(held(&w.advert(OTHER, 7, 100, &["10.1.0.100"])), Some((1, 1)));
-    assert_eq!(held(&w.wait(4000)), None, "nobody takes the other one");
+    assert_eq!(held(&w.wait(4000)), Some((1, 1)), "nobody takes the other one");
     assert_eq!(held(&w.advert(OTHER, 8, 100, &["10.1.0.101"])), Some((0, 0)));
     w.event(Event::Drain(false));
     assert_eq!(held(&w.wait(330)), Some((2, 0)));
+}
+
+/// Whoever hears of the new owner late still sends to the old one.
+#[test]
+fn addresses_that_were_handed_over_stay_on_the_interface_for_a_moment_and_are_nobodys_to_ask_for() {
+    let mut w = World::up(VrrpOptions::default(), &[group(7, &["10.1.0.100", "fd01::100"], 250)]);
+    w.wait(310);
+    w.event(Event::Move([ip("10.1.0.100")].into(), Move::Away));
+    let actions = w.advert(OTHER, 7, 246, &["10.1.0.100"]);
+    assert_eq!(open(&actions), Some((0, 2)));
+    let Some(Action::Hold { standings, .. }) = actions.first() else { panic!("not first: {actions:?}") };
+    assert!(standings.values().all(|s| *s == Standing::Elsewhere), "no ARP request is answered here any more");
+    assert_eq!(open(&w.wait(299)), None);
+    assert_eq!(open(&w.wait(2)), Some((0, 0)));
+    // The node's link is gone meanwhile.
+    let mut w = World::up(VrrpOptions::default(), &[group(7, &["10.1.0.100"], 250)]);
+    w.wait(310);
+    assert_eq!(open(&w.advert(OTHER, 7, 251, &["10.1.0.100"])), Some((0, 1)));
+    assert_eq!(open(&w.event(Event::Link(None))), Some((0, 0)));
+    // It is its owner again.
+    let mut w = World::up(VrrpOptions::default(), &[group(7, &["10.1.0.100"], 250)]);
+    w.wait(310);
+    w.advert(OTHER, 7, 251, &["10.1.0.100"]);
+    assert_eq!(open(&w.event(Event::Move([ip("10.1.0.100")].into(), Move::Here))), Some((1, 0)));
+    assert_eq!(open(&w.wait(1000)), None);
+}
+
+/// Whoever hears an advert may let go of the addresses at once.
+#[test]
+fn addresses_are_taken_before_anybody_is_told() {
+    let mut w = World::up(VrrpOptions::default(), &[group(7, &["10.1.0.100"], 250)]);
+    let actions = w.wait(310);
+    let first = |wanted: fn(&Action) -> bool| actions.iter().position(wanted);
+    let (held, sent) = (
+        first(|a| matches!(a, Action::Hold { held, .. } if !held.is_empty())),
+        first(|a| matches!(a, Action::Send { .. })),
+    );
+    assert!(held.is_some() && held < sent, "{actions:?}");
 }
 
 #[test]
@@ -250,10 +296,6 @@ fn lost_link_releases_and_a_new_one_begins_as_backup() {
 
 #[test]
 fn what_a_killed_agent_left_stays_until_it_is_known_whose_it_is() {
-    let open = |actions: &[Action]| match actions {
-        [.., Action::Hold { held, open, .. }] => Some((held.len(), open.len())),
-        _ => None,
-    };
     let mut w = World::new(VrrpOptions::default());
     assert_eq!(w.event(Event::Link(Some(vec![MINE]))), [], "nothing is said before the groups are known");
     let groups = [group(7, &["10.1.0.100"], 250), group(8, &["10.1.0.101"], 250), group(9, &["10.1.0.102"], 0)];

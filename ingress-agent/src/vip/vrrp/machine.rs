@@ -2,7 +2,8 @@
 //! addresses nor interfaces.
 //!
 //! Beyond the RFC: giving up keeps the addresses until somebody else is heard ([`Event::Leave`]), a router can be told to take
-//! over ([`Event::Take`]), and one that woke too late steps down before it speaks.
+//! over ([`Event::Take`]), one that woke too late steps down before it speaks, and one that hands over to a router that it has heard
+//! lingers: what is on its way to it is still answered.
 
 mod event;
 
@@ -34,12 +35,20 @@ enum State {
 const TAKEN: u8 = 254;
 /// From holding addresses to telling their owner, where that is no emergency.
 const HEAD_START: Duration = Duration::from_millis(20);
+/// From hearing the next owner to the end of answering what still comes: its announcements at 0, 50 and 200 ms have arrived by then,
+/// also where its kernel took 50 ms to add the address, and those after one second and later have the last word about any cache.
+const LINGER: Duration = Duration::from_millis(300);
 /// How many intervals of silence make an Active Router dead (RFC 9568 §6.1).
 const MISSED: u32 = 3;
 /// Between two answers to adverts of lower priority, so that a flood of them makes none of ours.
 const ANSWERS_APART: Duration = Duration::from_millis(10);
 /// Between two waves of announcements for the same cause.
 const ANNOUNCE_APART: Duration = Duration::from_secs(1);
+
+/// How long it takes to hand over to a router that is there.
+pub(super) fn hand_over(interval: Duration) -> Duration {
+    interval * (MISSED + 1) + LINGER
+}
 
 #[derive(Debug)]
 pub(super) struct Machine {
@@ -54,6 +63,8 @@ pub(super) struct Machine {
     taken: Option<u8>,
     /// It gave the addresses away and does not ask for them back while somebody has them.
     yielded: bool,
+    /// Somebody else has the addresses since a moment ago; until then packets for them are still taken.
+    lingers_until: Option<Instant>,
     lower_since: Option<Instant>,
     answered: Option<Instant>,
     announced: Option<Instant>,
@@ -72,6 +83,7 @@ impl Machine {
             other: None,
             taken: None,
             yielded: false,
+            lingers_until: None,
             lower_since: None,
             answered: None,
             announced: None,
@@ -101,11 +113,18 @@ impl Machine {
 
     /// When to call with [`Event::Tick`] at the latest.
     pub(super) fn next(&self) -> Option<Instant> {
-        match self.state {
+        let of_state = match self.state {
             State::Idle => None,
             State::Backup { down_at } => Some(down_at),
             State::Active { next, .. } | State::Leaving { next, .. } => Some(next),
-        }
+        };
+        of_state.into_iter().chain(self.lingers_until).min()
+    }
+
+    /// Whether the addresses, which are another's now, stay where they are for a moment: it is not to be told about them, but what
+    /// was sent here before its announcement arrived is answered.
+    pub(super) fn lingers(&self) -> bool {
+        self.lingers_until.is_some()
     }
 
     pub(super) fn holds(&self) -> bool {
@@ -133,6 +152,11 @@ impl Machine {
 
     pub(super) fn may_preempt(&mut self, may: bool) {
         self.settings.preempt = may;
+    }
+
+    /// Whether nobody else may hold the addresses.
+    pub(super) fn has_nobody_beside(&self) -> bool {
+        self.settings.alone
     }
 
     pub(super) fn is_alone(&mut self, alone: bool) {
@@ -232,7 +256,7 @@ impl Machine {
                     // the addresses were announced from here, too: nobody else can tell it which caches are wrong.
                     actions.push(Action::Send { priority });
                     self.learned = other.interval;
-                    self.step_down(now, actions);
+                    self.hand_over(now, actions);
                 } else {
                     self.assert_active(now, actions);
                 }
@@ -242,9 +266,15 @@ impl Machine {
                 if other.priority == 0 && other.from < self.source {
                     return;
                 }
+                // Who leaves, too, has not taken over.
+                let taken = other.priority != 0;
                 self.other = Some(other);
                 self.learned = other.interval;
-                self.step_down(now, actions);
+                if taken {
+                    self.hand_over(now, actions);
+                } else {
+                    self.step_down(now, actions);
+                }
                 // Who left for good and comes back has his rank again.
                 self.yielded = rejoin;
                 if !rejoin {
@@ -273,6 +303,7 @@ impl Machine {
     }
 
     fn due(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.lingers_until = self.lingers_until.filter(|until| now < *until);
         match self.state {
             State::Backup { down_at } if now >= down_at => self.become_active(now, actions),
             State::Active { next, .. } if now >= next => {
@@ -305,11 +336,18 @@ impl Machine {
         self.counts.became_active += 1;
         self.yielded = false;
         self.lower_since = None;
+        self.lingers_until = None;
         if !self.holds() {
             actions.push(Action::Hold);
         }
         self.enter(State::Active { next: now, sent: now }, now);
         self.advertise(now, actions);
+    }
+
+    /// To a router that speaks: it has added the addresses and announces them, but whoever has not heard of that yet sends to us.
+    fn hand_over(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.step_down(now, actions);
+        self.lingers_until = Some(now + LINGER);
     }
 
     fn step_down(&mut self, now: Instant, actions: &mut Vec<Action>) {
@@ -326,6 +364,7 @@ impl Machine {
         }
         self.taken = None;
         self.yielded = false;
+        self.lingers_until = None;
         if self.state != State::Idle {
             self.enter(State::Idle, now);
         }

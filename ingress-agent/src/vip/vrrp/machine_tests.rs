@@ -169,6 +169,31 @@ fn leaving_holds_on_until_somebody_else_speaks() {
 }
 
 #[test]
+fn who_hands_over_lingers_and_who_woke_too_late_does_not() {
+    let mut w = World::active(100);
+    w.machine.on(Event::Leave { rejoin: true }, w.now);
+    w.heard(LOWER, 50, 100);
+    assert!(w.machine.lingers() && !w.machine.holds());
+    w.wait(299);
+    assert!(w.machine.lingers());
+    w.wait(1);
+    assert!(!w.machine.lingers());
+    // Of two that leave, the one that goes first knows of nobody who has the addresses for good.
+    let mut w = World::active(100);
+    w.machine.on(Event::Leave { rejoin: true }, w.now);
+    w.heard(HIGHER, 0, 100);
+    assert!(!w.machine.holds() && !w.machine.lingers());
+    let mut w = World::active(100);
+    w.now += Duration::from_millis(300);
+    w.heard(HIGHER, 200, 100);
+    assert_eq!((w.machine.state(), w.machine.lingers()), ("backup", false));
+    let mut w = World::active(100);
+    w.heard(HIGHER, 200, 100);
+    w.machine.on(Event::Fault, w.now);
+    assert!(!w.machine.lingers());
+}
+
+#[test]
 fn who_leaves_holds_on_while_nobody_comes() {
     let mut w = World::active(100);
     w.machine.on(Event::Leave { rejoin: false }, w.now);

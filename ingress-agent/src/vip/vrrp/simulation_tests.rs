@@ -133,7 +133,9 @@ impl World {
         if before != after {
             self.say(&format!("node {i} {before} → {after} on {event:?}"));
         }
-        assert_eq!(self.nodes[i].owns, self.nodes[i].machine.holds(), "{}", self.story());
+        let machine = &self.nodes[i].machine;
+        assert_eq!(self.nodes[i].owns, machine.holds(), "{}", self.story());
+        assert!(!(machine.holds() && machine.lingers()), "lingers over what it has; {}", self.story());
     }
 
     fn send(&mut self, from: usize, priority: u8) {
@@ -190,7 +192,7 @@ impl World {
 
     /// Loss makes more owners, never fewer.
     fn check_somebody(&mut self) {
-        let could = (0..self.nodes.len()).any(|i| self.is_up(i) && self.nodes[i].machine.next().is_some());
+        let could = (0..self.nodes.len()).any(|i| self.is_up(i) && self.nodes[i].machine.state() != "idle");
         let owned = self.nodes.iter().enumerate().any(|(i, n)| n.owns && self.is_up(i));
         if owned || !could {
             self.none_since = None;
@@ -202,7 +204,7 @@ impl World {
 
     fn check_one(&self) {
         let owners = self.nodes.iter().filter(|n| n.owns).count();
-        let can = self.nodes.iter().any(|n| n.alive && (n.machine.next().is_some() || n.machine.holds()));
+        let can = self.nodes.iter().any(|n| n.alive && n.machine.state() != "idle");
         assert_eq!(owners, usize::from(can), "owners on a whole network; {}", self.story());
     }
 
@@ -233,7 +235,7 @@ impl World {
             _ if !self.is_up(i) => {}
             5 => {
                 self.nodes[i].priority = 1 + self.dice.roll(250) as u8;
-                if self.nodes[i].machine.next().is_some() {
+                if self.nodes[i].machine.state() != "idle" {
                     self.join(i);
                 }
             }
