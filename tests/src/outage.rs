@@ -1,149 +1,115 @@
-//! How long an address did not answer: an echo request every millisecond, and the longest time between two that were answered.
+//! How long an address did not answer: a question every millisecond, and the longest time between two that were answered.
 
-use std::io::ErrorKind;
-use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+pub mod probe;
 
-use anyhow::{Context, Result};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{ChildStdout, Command, Stdio};
+use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
+
+use crate::edge::sibling;
 use crate::lan::Host;
-
-const EVERY: Duration = Duration::from_millis(1);
-/// An answer that takes longer is none.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// Longest wait for an answer after the end, so that a gap that is still open is seen in full.
-const OPEN: Duration = Duration::from_secs(10);
+use crate::netns::Running;
 
 /// A probe that runs until it is asked for its findings, or dropped.
 #[derive(Debug)]
 pub struct Outage {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Findings>>,
+    probe: Running,
+    out: BufReader<ChildStdout>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     pub sent: usize,
     pub answered: usize,
+    /// Questions without an answer, of those before the last that had one.
+    pub lost: usize,
     /// Between two requests that were answered, one after the other.
     pub longest: Duration,
+    /// When that began, from the beginning.
+    pub began: Duration,
     /// From the beginning to the first request that was answered.
     pub until_first: Duration,
-    /// When the longest began.
-    pub began: Option<Instant>,
+    /// Longest time between two questions: a gap is not known better than this.
+    pub paused: Duration,
 }
 
 impl Outage {
-    /// Probes `address` from `host` from now on, before all ordinary threads of this machine, so that what is measured is the
-    /// address and not the probe.
+    /// Sends echo requests (ICMP) to `address` from `host` from now on.
     pub fn watch(host: &Host, address: &str) -> Result<Self> {
-        let address: IpAddr = address.parse().context("the address to watch")?;
-        let socket = host.inside(|| open(address))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("outage".into()).spawn(move || {
-            let parameters = libc::sched_param { sched_priority: 50 };
-            // SAFETY: `parameters` is valid for the call; 0 is the calling thread. Without the right it probes as it can.
-            unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
-            probe(&socket, address, &stopped)
-        })?;
-        Ok(Self { stop, thread: Some(thread) })
+        Self::start(host, "echo", address)
+    }
+
+    /// Sends datagrams of one flow to a port that a [`Returner`] serves.
+    pub fn stream(host: &Host, to: SocketAddr) -> Result<Self> {
+        Self::start(host, "stream", &to.to_string())
+    }
+
+    fn start(host: &Host, what: &str, to: &str) -> Result<Self> {
+        let (probe, out) = start(host, &[what, to])?;
+        Ok(Self { probe, out })
     }
 
     /// Waits until the address answers again, if it does not.
-    pub fn end(mut self) -> Findings {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().and_then(|t| t.join().ok()).unwrap_or_default()
+    pub fn end(mut self) -> Result<Findings> {
+        drop(self.probe.0.stdin.take());
+        let mut line = String::new();
+        self.out.read_to_string(&mut line).context("read what the probe found")?;
+        Findings::parse(&line).with_context(|| format!("the probe said {line:?}"))
     }
 }
 
-impl Drop for Outage {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+/// Returns datagrams to a [`Outage::stream`]; ends when it is dropped.
+#[derive(Debug)]
+pub struct Returner {
+    _running: Running,
+}
+
+impl Returner {
+    pub fn start(host: &Host, port: u16) -> Result<Self> {
+        Ok(Self { _running: start(host, &["serve", &port.to_string()])?.0 })
     }
 }
 
-fn open(address: IpAddr) -> Result<Socket> {
-    let socket = match address {
-        IpAddr::V4(_) => Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?,
-        IpAddr::V6(_) => Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?,
-    };
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+fn start(host: &Host, arguments: &[&str]) -> Result<(Running, BufReader<ChildStdout>)> {
+    let mut command = Command::new(sibling("outage_probe")?);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = host.ns.spawn(&mut command)?;
+    let mut out = BufReader::new(running.0.stdout.take().context("the probe's output")?);
+    let mut line = String::new();
+    out.read_line(&mut line).context("wait for the probe")?;
+    ensure!(line.trim() == probe::READY, "the probe {arguments:?} did not start");
+    Ok((running, out))
 }
 
-fn probe(socket: &Socket, address: IpAddr, stop: &AtomicBool) -> Findings {
-    let to = SockAddr::from(SocketAddr::new(address, 0));
-    let start = Instant::now();
-    let mut sent: Vec<(Instant, bool)> = Vec::new();
-    let mut told: Option<(Instant, usize)> = None;
-    loop {
-        let now = Instant::now();
-        if stop.load(Ordering::Relaxed) && told.is_none() {
-            told = Some((now, sent.len()));
-        }
-        if told.is_some_and(|(at, n)| now >= at + OPEN || sent.iter().skip(n).any(|(_, answered)| *answered)) {
-            break;
-        }
-        // What cannot be sent, for want of a neighbour entry, was not answered either.
-        let _ = socket.send_to(&request(address, sent.len() as u32), &to);
-        sent.push((now, false));
-        while let Some(n) = answer(socket, address) {
-            if let Some((at, answered)) = sent.get_mut(n as usize) {
-                *answered |= at.elapsed() < PATIENCE;
-            }
-        }
-        let next = start + EVERY * (start.elapsed().as_micros() / EVERY.as_micros() + 1) as u32;
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+impl Findings {
+    /// As [`Findings::parse`] reads it: counts, then microseconds.
+    fn line(&self) -> String {
+        let Self { sent, answered, lost, .. } = self;
+        let [longest, began, until_first, paused] =
+            [self.longest, self.began, self.until_first, self.paused].map(|time| time.as_micros());
+        format!("{sent} {answered} {lost} {longest} {began} {until_first} {paused}")
     }
-    let mut answered: Vec<Instant> = sent.iter().filter(|(_, a)| *a).map(|(at, _)| *at).collect();
-    let found = answered.len();
-    let until_first = answered.first().map_or_else(|| start.elapsed(), |at| *at - start);
-    // If it never answered again, the gap is at least as long as the wait.
-    answered.extend(sent.last().map(|(at, _)| *at));
-    let gap = answered.windows(2).map(|w| (w[1] - w[0], w[0])).max();
-    Findings {
-        sent: sent.len(),
-        answered: found,
-        until_first,
-        longest: gap.map(|g| g.0).unwrap_or_default(),
-        began: gap.map(|g| g.1),
+
+    fn parse(line: &str) -> Result<Self> {
+        let numbers: Vec<u64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let [sent, answered, lost, longest, began, until_first, paused] = numbers[..].try_into()?;
+        let [longest, began, until_first, paused] = [longest, began, until_first, paused].map(Duration::from_micros);
+        let [sent, answered, lost] = [sent, answered, lost].map(|count| count as usize);
+        Ok(Self { sent, answered, lost, longest, began, until_first, paused })
     }
 }
 
-/// An echo request (RFC 792, RFC 4443 §4.1) with a number of its own. The kernel fills in the checksum of ICMPv6.
-fn request(address: IpAddr, number: u32) -> Vec<u8> {
-    let kind = if address.is_ipv4() { 8 } else { 128 };
-    let mut packet = vec![kind, 0, 0, 0, 0x53, 0x47, 0, 0];
-    packet.extend_from_slice(&number.to_be_bytes());
-    let sum: u32 = packet.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
-    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    if address.is_ipv4() {
-        packet[2..4].copy_from_slice(&sum.to_be_bytes());
-    }
-    packet
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The number of the next answer that waits.
-fn answer(socket: &Socket, address: IpAddr) -> Option<u32> {
-    let mut buffer = [MaybeUninit::<u8>::uninit(); 256];
-    loop {
-        let len = match socket.recv(&mut buffer) {
-            Ok(len) => len,
-            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            Err(_) => return None,
-        };
-        // SAFETY: recv has written the first `len` bytes.
-        let packet: Vec<u8> = buffer[..len].iter().map(|b| unsafe { b.assume_init() }).collect();
-        // IPv4 comes with its header.
-        let (icmp, kind) = if address.is_ipv4() { (packet.get(20..)?, 0) } else { (&packet[..], 129) };
-        if icmp.first() == Some(&kind) && icmp.get(4..6) == Some(&[0x53, 0x47]) {
-            return icmp.get(8..12)?.try_into().ok().map(u32::from_be_bytes);
-        }
+    #[test]
+    fn findings_come_through_a_pipe_as_they_were() {
+        let found = Findings { sent: 9, lost: 2, longest: Duration::from_micros(7), ..Findings::default() };
+        assert_eq!(Findings::parse(&found.line()).expect("a line"), found);
+        assert!(Findings::parse("1 2 x").is_err());
     }
 }

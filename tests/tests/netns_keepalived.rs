@@ -148,7 +148,7 @@ fn differing_intervals_are_adopted_by_the_backup() {
     let watch = m.site.watch(VIP4);
     m.site.cable(2, false);
     until_has(&m.ours, VIP4, true);
-    let found = watch.end();
+    let found = watch.end().expect("the probe tells");
     assert!(found.longest < Duration::from_secs(1), "its own interval would have taken 3.6 s: {found:?}");
     m.site.cable(2, true);
     m.until_ours(VIP4, false);
@@ -234,7 +234,7 @@ fn ours_joins_a_live_pair_takes_over_on_command_and_the_pair_is_retired() {
     until("it goes on alone", || (node.router()?.adverts_sent > sent + 5).then_some(()));
     assert!(has(&new, VIP4) && has(&new, "10.1.0.101") && node.router().is_some_and(|r| r.state == "active"));
     for watch in watched {
-        let found = watch.end();
+        let found = watch.end().expect("the probe tells");
         eprintln!("pair retired: longest gap {:?}, {} of {} answered", found.longest, found.answered, found.sent);
         assert!(found.longest <= Duration::from_millis(100), "{found:?}");
     }

@@ -32,7 +32,7 @@ fn dead_node_is_replaced_within_four_adverts_and_one_owner_is_left_when_it_retur
     until_has(&b.host, VIP6, true);
     until_has(&a.host, VIP4, false);
     for watch in watched {
-        let found = watch.end();
+        let found = watch.end().expect("the probe tells");
         eprintln!(
             "node death at 100 ms: longest gap {:?}, {} of {} answered",
             found.longest, found.answered, found.sent
@@ -76,7 +76,7 @@ fn busy_machine_delays_no_advert() {
         let watch = site.watch(VIP4);
         site.cable(2, false);
         let moved = ingress_tests::wait::holds(Duration::from_secs(20), || has(&b.host, VIP4));
-        let found = watch.end();
+        let found = watch.end().expect("the probe tells");
         busy.store(false, std::sync::atomic::Ordering::Relaxed);
         assert!(enough && moved, "{:?}", a.vips().elections().notes);
         assert_eq!(now, (Some(took.0), Some(took.1)), "nobody was taken for dead: {:?} {:?}", a.router(), b.router());
@@ -107,7 +107,7 @@ fn planned_moves_have_no_gap_worth_the_name() {
     until_has(&a.host, VIP6, true);
     until_has(&b.host, VIP6, false);
     for watch in watched {
-        let found = watch.end();
+        let found = watch.end().expect("the probe tells");
         eprintln!("four planned moves: longest gap {:?}, {} of {} answered", found.longest, found.answered, found.sent);
         assert!(found.longest <= Duration::from_millis(20), "{found:?}");
     }

@@ -115,7 +115,7 @@ fn addresses_move_by_command_and_a_restart_drains_first() {
     world.edges[0].agent.start_again().expect("start it again");
     world.until_on(0);
     for watch in watched {
-        let found = watch.end();
+        let found = watch.end().expect("the probe tells");
         eprintln!("six planned moves: longest gap {:?}, {} of {} answered", found.longest, found.answered, found.sent);
         assert!(found.longest <= Duration::from_millis(50), "{found:?}");
     }
@@ -150,7 +150,7 @@ fn killed_and_stopped_agents_lose_their_addresses_within_four_adverts() {
     world.edges[0].agent.kill().expect("kill -9");
     until_has(&world.edges[1].host, VIP4, true);
     until_has(&world.edges[1].host, VIP6, true);
-    let found = watch.end();
+    let found = watch.end().expect("the probe tells");
     eprintln!("kill -9: longest gap {:?}, {} of {} answered", found.longest, found.answered, found.sent);
     assert!(found.longest <= Duration::from_millis(400), "{found:?}");
     // It comes back, adopts what it left on its interface, and takes its addresses back as the stronger one.
@@ -167,7 +167,7 @@ fn killed_and_stopped_agents_lose_their_addresses_within_four_adverts() {
     // SAFETY: as above.
     unsafe { libc::kill(id, libc::SIGCONT) };
     world.until_on(0);
-    let found = watch.end();
+    let found = watch.end().expect("the probe tells");
     eprintln!("SIGSTOP: longest gap {:?}, {} of {} answered", found.longest, found.answered, found.sent);
     assert!(found.longest <= Duration::from_millis(400), "{found:?}");
     assert!(world.edges[0].elections()["routers"][0]["fenced"].as_u64() >= Some(1), "{}", world.edges[0].elections());
