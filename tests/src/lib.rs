@@ -21,6 +21,8 @@ pub mod vip_site;
 
 pub mod websocket;
 
+pub mod failover;
+
 pub mod load;
 
 pub mod table;

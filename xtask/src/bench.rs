@@ -63,13 +63,15 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     let mut named = options.which.clone();
     named.extend(options.failover.then_some(Which::Failover));
     let which = if named.is_empty() { Which::value_variants() } else { &named };
-    let of_cluster = [Which::Kube, Which::Rollout, Which::Webhook];
+    let of_cluster = [Which::Kube, Which::Rollout, Which::Webhook, Which::Failover];
     if which.iter().any(|one| of_cluster.contains(one)) {
         control_plane::prepare()?;
     }
     steps::title("Build");
     build::agent(true)?;
-    let mut arguments = vec!["build", "--release", "--package", "ingress-tests", "--bin", "demo_backend"];
+    let helpers = ["--bin", "demo_backend", "--bin", "outage_probe"];
+    let mut arguments = vec!["build", "--release", "--package", "ingress-tests"];
+    arguments.extend(helpers);
     for one in which {
         arguments.extend(["--bin", one.program()]);
     }

@@ -211,31 +211,45 @@ async fn all(workers: impl Iterator<Item = impl Future<Output = Outcome> + Send 
     all
 }
 
+/// An upgraded connection whose other end returns each message.
+pub struct WebSocket(TokioIo<hyper::upgrade::Upgraded>);
+
+impl WebSocket {
+    pub async fn open(site: &Site) -> Result<Self> {
+        const KEY: &str = "c2x1aWNlZ2F0ZSBkZW1vIQ==";
+        let stream = site.open().await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection.with_upgrades());
+        let request = site.request().header(CONNECTION, "Upgrade").header(UPGRADE, "websocket");
+        let request =
+            request.header(SEC_WEBSOCKET_VERSION, "13").header(SEC_WEBSOCKET_KEY, KEY).body(Empty::<Bytes>::new())?;
+        let response = timeout(PATIENCE, sender.send_request(request)).await.context("no answer to the upgrade")??;
+        ensure!(
+            response.status() == StatusCode::SWITCHING_PROTOCOLS,
+            "the upgrade was answered with {}",
+            response.status()
+        );
+        let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT).context("no Sec-WebSocket-Accept")?;
+        ensure!(accept.as_bytes() == websocket::accept(KEY).as_bytes(), "a wrong Sec-WebSocket-Accept");
+        Ok(Self(TokioIo::new(hyper::upgrade::on(response).await.context("upgrade")?)))
+    }
+
+    /// Sends a message and waits for its echo.
+    pub async fn echo(&mut self, text: &[u8]) -> Result<()> {
+        websocket::write(&mut self.0, Opcode::Text, text, Some([0x12, 0x34, 0x56, 0x78])).await?;
+        let echo = timeout(PATIENCE, websocket::read(&mut self.0)).await.context("no echo")??;
+        ensure!(echo.opcode == Opcode::Text && echo.payload == text, "the echo of {} bytes differs", text.len());
+        Ok(())
+    }
+}
+
 /// Upgrades, sends messages of several sizes and checks their echoes; returns how many.
 pub async fn websocket(site: &Site) -> Result<usize> {
-    const KEY: &str = "c2x1aWNlZ2F0ZSBkZW1vIQ==";
-    let stream = site.open().await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection.with_upgrades());
-    let request = site.request().header(CONNECTION, "Upgrade").header(UPGRADE, "websocket");
-    let request =
-        request.header(SEC_WEBSOCKET_VERSION, "13").header(SEC_WEBSOCKET_KEY, KEY).body(Empty::<Bytes>::new())?;
-    let response = timeout(PATIENCE, sender.send_request(request)).await.context("no answer to the upgrade")??;
-    ensure!(
-        response.status() == StatusCode::SWITCHING_PROTOCOLS,
-        "the upgrade was answered with {}",
-        response.status()
-    );
-    let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT).context("no Sec-WebSocket-Accept")?;
-    ensure!(accept.as_bytes() == websocket::accept(KEY).as_bytes(), "a wrong Sec-WebSocket-Accept");
-    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.context("upgrade")?);
+    let mut socket = WebSocket::open(site).await?;
     let sizes = [1, 125, 126, 4_000, 70_000, 300_000];
     for size in sizes {
-        let text = vec![b'w'; size];
-        websocket::write(&mut stream, Opcode::Text, &text, Some([0x12, 0x34, 0x56, 0x78])).await?;
-        let echo = timeout(PATIENCE, websocket::read(&mut stream)).await.context("no echo")??;
-        ensure!(echo.opcode == Opcode::Text && echo.payload == text, "the echo of {size} bytes differs");
+        socket.echo(&vec![b'w'; size]).await?;
     }
-    websocket::write(&mut stream, Opcode::Close, &[3, 232], Some([0; 4])).await?;
+    websocket::write(&mut socket.0, Opcode::Close, &[3, 232], Some([0; 4])).await?;
     Ok(sizes.len())
 }
