@@ -15,6 +15,10 @@ pub mod h2;
 
 pub mod answer;
 
+pub mod forms;
+
+pub mod log;
+
 pub mod compare;
 
 pub mod lists;

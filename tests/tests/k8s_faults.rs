@@ -280,7 +280,7 @@ fn a_hostile_ingress_hurts_only_itself_and_forges_no_line() {
     }
     w.describes("ingress/balance", &["is neither `round-robin` nor `least-request`"]);
     w.describes("ingress/large", &["`LLLL", "is neither `round-robin` nor `least-request`"]);
-    w.describes("ingress/lines", &["contains a space or control character"]);
+    w.describes("ingress/lines", &["contains a control character"]);
     w.describes("ingress/resource", &["is not supported: name a Service"]);
     w.describes("service/evil", &["is not an IP address"]);
     // What is no regular expression here is a path like any other.

@@ -53,8 +53,10 @@ fn authors_are_told_before_anything_is_stored() {
     // Its host on another class, and another host, are free.
     admitted(w.apply(&ingress("tenant", "second", "foreign", "shop.example", "/(.*)")), &[]);
     admitted(w.apply(&ingress("tenant", "third", "sluicegate", "other.example", "/")), &[]);
-    let annotated = ingress("shop", "first", "sluicegate", "shop.example", "/")
-        .replace("namespace: shop", "namespace: shop, annotations: { nginx.ingress.kubernetes.io/limit-rate: x }");
+    let annotated = ingress("shop", "first", "sluicegate", "shop.example", "/").replace(
+        "namespace: shop",
+        "namespace: shop, annotations: { nginx.ingress.kubernetes.io/http2-push-preload: x }",
+    );
     admitted(w.apply(&annotated), &["metadata.annotations: nginx.ingress.kubernetes.io/* is not honoured in full"]);
     let missing = ingress("shop", "lost", "sluicegate", "lost.example", "/").replace("name: web", "name: nobody");
     admitted(w.apply(&missing), &["spec.rules[0].http.paths[0].backend.service.name: there is no Service shop/nobody"]);

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use ingress_agent::model::policy::{ListenerSettings, TlsSettings};
 use ingress_agent::model::route::Tls;
 use ingress_agent::model::snapshot::{AppProtocol, ObjectName};
 use ingress_tests::http::backend::Backend;
@@ -11,7 +12,8 @@ use ingress_tests::http::raw::Raw;
 use ingress_tests::http::site::{Served, Site, certificate, pool, prefix, route};
 use ingress_tests::http::tls::{Trusting, client_config};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
+use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 
 type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
@@ -113,6 +115,38 @@ fn sessions_resume_at_any_worker_in_both_versions() {
             }
         }
     }
+}
+
+/// `ssl-protocols`, `ssl-ciphers`, `ssl-reject-handshake`.
+#[test]
+fn settings_choose_versions_suites_and_names() {
+    let backend = Backend::named("x");
+    let named = |settings: TlsSettings| {
+        let settings = Arc::new(ListenerSettings { tls: settings, ..ListenerSettings::default() });
+        // The default certificate is also that of a name.
+        let mut site = Site::to(backend.address).certificate(certificate("shop", &["shop.example"]));
+        let tls = site.tls.take().expect("TLS");
+        site.tls = Some(Tls { default: Some(ObjectName::new("shop", "shop")), ..tls });
+        Served::new(&Site { settings, ..site })
+    };
+    let (old, new) = (Trusting::new().versions(&[&TLS12]), Trusting::new().versions(&[&TLS13]));
+    let shaken = |served: &Served, config: &Arc<ClientConfig>, name: &str| connect(config, served.https(), name);
+
+    let served = named(TlsSettings { v12: false, ..TlsSettings::default() });
+    assert!(shaken(&served, &old, "shop.example").is_none() && shaken(&served, &new, "shop.example").is_some());
+    let served = named(TlsSettings { v13: false, ..TlsSettings::default() });
+    assert!(shaken(&served, &old, "shop.example").is_some() && shaken(&served, &new, "shop.example").is_none());
+
+    let suites = vec!["ECDHE-ECDSA-CHACHA20-POLY1305".to_owned()];
+    let served = named(TlsSettings { suites, ..TlsSettings::default() });
+    let suite = |stream: TlsStream| stream.conn.negotiated_cipher_suite().map(|suite| suite.suite());
+    let chosen = shaken(&served, &old, "shop.example").and_then(suite);
+    assert_eq!(chosen, Some(CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256));
+    assert!(shaken(&served, &new, "shop.example").is_some(), "TLS 1.3 has its own");
+
+    let served = named(TlsSettings { reject_unknown: true, ..TlsSettings::default() });
+    assert!(shaken(&served, &new, "shop.example").is_some());
+    assert!(shaken(&served, &new, "unknown.example").is_none() && shaken(&served, &new, "127.0.0.1").is_none());
 }
 
 #[test]

@@ -290,6 +290,8 @@ pub struct CertificateFacts {
     pub certificate: Arc<Certificate>,
     /// `ca.crt`, as it stands there.
     pub authority: Option<Vec<u8>>,
+    /// `ca.crl`, as it stands there.
+    pub revoked: Option<Vec<u8>>,
 }
 
 /// What a ConfigMap says.

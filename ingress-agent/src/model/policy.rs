@@ -1,19 +1,26 @@
 //! What a route asks of a request beyond matching and forwarding it: redirects, access, authentication, limits, what is done about errors. Typed
 //! and complete, so that nothing of annotations remains on the request path. A part that is absent costs a comparison.
 
+mod answer;
+mod auth;
 mod listener;
+mod log;
+mod snippet;
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
 
 use super::snapshot::{AppProtocol, ObjectName, PoolName};
 
-pub use listener::{Block, FieldPattern, ListenerSettings};
+pub use answer::{Algorithm, AnswerEdits, Coding, Compression, SendRate};
+pub use auth::{AuthCache, BasicAuth, ClientCertificates, Demand, ExternalAuth};
+pub use listener::{Block, ClientLimits, FieldPattern, HeadLimits, ListenerSettings, Names, ProxyHeader, TlsSettings};
+pub use log::{Escape, LogFormat, LogPart, LogSettings, LogValue};
+pub use snippet::{Against, Return, Snippet, Statement, Test};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -37,6 +44,27 @@ pub struct Policy {
     pub hash_by: Option<Arc<HashBy>>,
     pub upstream: Option<Arc<Upstream>>,
     pub retry_on: RetryOn,
+    pub answers: Option<Arc<AnswerEdits>>,
+    pub send_rate: Option<SendRate>,
+    pub mirror: Option<Arc<MirrorTo>>,
+    /// Its requests are not in the access log.
+    pub unlogged: bool,
+    pub snippet: Option<Arc<Snippet>>,
+}
+
+/// A copy of each request goes to another server, whose answer is dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorTo {
+    pub secure: bool,
+    /// Whose addresses are asked.
+    pub host: String,
+    pub port: u16,
+    /// Path and query.
+    pub target: Template,
+    /// The `Host` of the copies.
+    pub name: Template,
+    /// With the request's body.
+    pub body: bool,
 }
 
 impl Policy {
@@ -50,6 +78,7 @@ impl Policy {
             || self.cors.is_some()
             || self.limits.is_some()
             || self.errors.is_some()
+            || self.snippet.is_some()
             || self.https.when == HttpsWhen::Always
             || (self.https.when == HttpsWhen::Secured && secured)
     }
@@ -107,66 +136,6 @@ impl Access {
     }
 }
 
-#[derive(PartialEq, Eq)]
-pub struct BasicAuth {
-    pub realm: String,
-    /// Name and hash in htpasswd's forms, sorted by name.
-    pub users: Vec<(String, String)>,
-}
-
-/// Never prints the hashes.
-impl fmt::Debug for BasicAuth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BasicAuth").field("realm", &self.realm).field("users", &self.users.len()).finish()
-    }
-}
-
-/// A question to another server before each request: 2xx lets it pass.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExternalAuth {
-    pub secure: bool,
-    pub host: String,
-    pub port: u16,
-    /// Path and query, with variables.
-    pub target: Template,
-    /// GET, and less is told, where none is named.
-    pub method: Option<Method>,
-    pub signin: Option<Template>,
-    /// The parameter of the sign-in address that carries the request's own.
-    pub signin_parameter: String,
-    /// Fields of the answer that the backend gets.
-    pub response_headers: Vec<HeaderName>,
-    pub request_redirect: Option<Template>,
-    /// Set-Cookie of the answer goes to the client whatever the status.
-    pub always_set_cookie: bool,
-    /// Fields for the question.
-    pub set_headers: Vec<(HeaderName, Template)>,
-}
-
-/// Certificates that the clients of a host show.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificates {
-    /// DER: who signs them. `None`: nobody could be read, and nobody gets in.
-    pub authorities: Option<Vec<Vec<u8>>>,
-    pub demand: Demand,
-    /// Found anywhere in the subject's name (`CN=client,O=Org`); else 403.
-    pub match_subject: Option<String>,
-    /// Where a client without a good certificate is sent, instead of 400.
-    pub error_page: Option<String>,
-    /// The backend gets the certificate.
-    pub pass: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Demand {
-    /// Without a good one the answer is 400.
-    Always,
-    /// One that is shown has to be good.
-    IfShown,
-    /// The backend is told what it was.
-    Unchecked,
-}
-
 /// Text with nginx's variables in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template(pub Vec<Part>);
@@ -191,9 +160,13 @@ pub enum Variable {
     /// The path as it is matched.
     Uri,
     Args,
+    /// `?` where there is a query.
+    IsArgs,
     Argument(String),
     Method,
     RemoteAddr,
+    /// As the client calls himself in `Authorization: Basic`.
+    RemoteUser,
     Cookie(String),
     Field(HeaderName),
     ServerPort,
@@ -242,8 +215,9 @@ pub struct Rate {
 pub struct ErrorPages {
     /// Sorted.
     pub codes: Vec<u16>,
-    /// `None`: a page of our own with the status.
     pub pool: Option<PoolName>,
+    /// Where there is no pool, a page of our own with this status (golden cases 286 and 287).
+    pub otherwise: StatusCode,
     /// The pool also answers where the route's own has no backend.
     pub stands_in: bool,
     pub ingress: ObjectName,
@@ -280,6 +254,8 @@ pub struct Affinity {
     /// Stays although the set of backends changes the balance.
     pub persistent: bool,
     pub change_on_failure: bool,
+    /// Also towards canaries: who had a backend of one stays there, and who had another is not taken.
+    pub canary_sticks: bool,
     pub path: Option<String>,
     pub domain: Option<String>,
     pub expires: Option<u64>,

@@ -102,6 +102,8 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteMatch {
     pub path: PathMatch,
+    /// An expression, anchored at the start and without regard to case, that the path must not match as well.
+    pub unless: Option<String>,
     pub method: Option<Method>,
     pub headers: Vec<HeaderMatch>,
     pub query: Vec<QueryMatch>,
@@ -265,4 +267,6 @@ pub enum Balance {
     RoundRobin,
     /// Fewest requests under way, of two chosen at random where there are many.
     LeastRequest,
+    /// Of two chosen at random the one that answered faster, as an average that forgets (ingress-nginx's `ewma`).
+    Ewma,
 }

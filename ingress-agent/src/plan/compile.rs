@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::PlanOptions;
 use super::l4::wanted;
-use super::nginx::{Asked, Found, Seen, Settings, expression_fault};
+use super::nginx::{Asked, Found, Seen, Settings, path_fault, to_slash};
 use crate::model::facts::{
     BackendRef, Exposure, Facts, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, RuleFacts, ServiceFacts,
 };
@@ -133,6 +133,7 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, facts: &Facts, names: Names, 
             compiled.path(rule, path, services, names);
         }
     }
+    compiled.locations();
     if let Some(backend) = ingress.default_backend.as_ref().filter(|_| compiled.asked.canary.is_none()) {
         let (action, balance) = compiled.forward(backend, services, names);
         // With rules it is the default of their hosts; an Ingress of nothing else takes the unknown hosts (observed in
@@ -161,7 +162,7 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, facts: &Facts, names: Names, 
 impl Compiled {
     fn path(&mut self, rule: &RuleFacts, path: &PathFacts, services: &Objects<ServiceFacts>, names: Names) {
         let makes_regex = self.asked.makes_regex(&path.path);
-        if makes_regex && let Some(fault) = expression_fault(&path.path) {
+        if makes_regex && let Some(fault) = path_fault(&path.path) {
             let reason = format!("`{}` is not a regular expression that is taken here: {fault}", path.path);
             self.rejections.push(self.ingress.origin.reject("Ingress", format!("{}.path", path.field), reason));
             return;
@@ -176,7 +177,7 @@ impl Compiled {
             return;
         }
         let rule_text = format!("{}{} ({})", host_text(&rule.host), path.path, kind_text(path.kind));
-        let unslashed = slash_redirect(&self.ingress, path, &rule_text);
+        let unslashed = slash_redirect(&self.ingress, path, &rule_text, self.asked.relative);
         let port = match &path.backend.port {
             PortRef::Number(number) => number.to_string(),
             PortRef::Name(name) => name.clone(),
@@ -186,6 +187,24 @@ impl Compiled {
         let (host, field) = (rule.host.clone(), path.field.clone());
         let (rank, path) = (Rank::Rule, path.path.clone());
         self.claims.push(Claim { host, route, rank, path, makes_regex, unslashed, field });
+    }
+
+    /// Paths that a server-snippet has, on each of the Ingress's hosts.
+    fn locations(&mut self) {
+        let hosts: BTreeSet<HostFacts> = self.ingress.rules.iter().map(|r| r.host.clone()).collect();
+        let mut claims = Vec::new();
+        for (location, host) in self.asked.locations.iter().flat_map(|l| hosts.iter().map(move |h| (l, h))) {
+            let policy = Policy { snippet: Some(Arc::new(location.snippet.clone())), ..Policy::default() };
+            let rule = format!("{}{} (server-snippet)", host_text(host), location.pattern);
+            // The snippet answers; what it would come to otherwise is nobody's path.
+            let action = Action::Respond(StatusCode::NOT_FOUND);
+            let route = self.route(rule, location.path.clone(), action, Balance::default(), policy);
+            let field = "metadata.annotations[nginx.ingress.kubernetes.io/server-snippet]".to_owned();
+            let (host, path) = (host.clone(), location.pattern.clone());
+            let (rank, makes_regex, unslashed) = (Rank::Rule, false, None);
+            claims.push(Claim { host, route, rank, path, makes_regex, unslashed, field });
+        }
+        self.claims.append(&mut claims);
     }
 
     fn route(&self, rule: String, path: PathMatch, action: Action, balance: Balance, policy: Policy) -> Arc<Route> {
@@ -290,7 +309,7 @@ fn path_match(path: &PathFacts) -> PathMatch {
 }
 
 /// nginx sends a request for `/foo` to `/foo/` where only the latter is configured (golden case 004).
-fn slash_redirect(ingress: &IngressFacts, path: &PathFacts, rule: &str) -> Option<Arc<Route>> {
+fn slash_redirect(ingress: &IngressFacts, path: &PathFacts, rule: &str, relative: bool) -> Option<Arc<Route>> {
     let without = path.path.strip_suffix('/').filter(|p| !p.is_empty())?;
     let redirect = Redirect {
         scheme: None,
@@ -302,7 +321,12 @@ fn slash_redirect(ingress: &IngressFacts, path: &PathFacts, rule: &str) -> Optio
     let exact = PathMatch::Exact(without.to_owned());
     let origin = &ingress.origin;
     let action = Action::Redirect(redirect);
-    Some(Arc::new(plain_route(&origin.name, origin.created, rule.to_owned(), exact, action, Balance::default())))
+    let mut route = plain_route(&origin.name, origin.created, rule.to_owned(), exact, action, Balance::default());
+    if relative {
+        let redirect = Some(to_slash(&path.path));
+        route.policy = Some(Arc::new(Policy { redirect, ..Policy::default() }));
+    }
+    Some(Arc::new(route))
 }
 
 /// A route that looks at the path alone and leaves the rest at its defaults.
@@ -318,7 +342,7 @@ pub(super) fn plain_route(
     Route {
         owner: owner.clone(),
         rule,
-        matches: RouteMatch { path, method: None, headers, query, created, object: owner.clone() },
+        matches: RouteMatch { path, unless: None, method: None, headers, query, created, object: owner.clone() },
         filters: Vec::new(),
         action,
         timeouts: Timeouts::default(),

@@ -238,7 +238,7 @@ impl Host<'_> {
         let mut routes: Vec<(&str, Arc<Route>)> = Vec::new();
         for winner in self.rules.values() {
             let path = winner.claim.path.as_str();
-            if super::nginx::expression_fault(path).is_some() {
+            if super::nginx::path_fault(path).is_some() {
                 continue;
             }
             routes.push((path, expression(&winner.route, path)));
@@ -254,7 +254,9 @@ impl Host<'_> {
 
 fn expression(route: &Arc<Route>, path: &str) -> Arc<Route> {
     let mut route = Route::clone(route);
-    route.matches.path = PathMatch::Regex { pattern: path.to_owned(), case_insensitive: true };
+    let (pattern, unless) = super::nginx::guarded(path);
+    route.matches.path = PathMatch::Regex { pattern: pattern.into_owned(), case_insensitive: true };
+    route.matches.unless = unless;
     Arc::new(route)
 }
 

@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use super::addresses::Addresses;
 use super::compile::{Compiled, Names, compile, host_text, plain_route, resolve};
-use super::nginx::Settings;
+use super::nginx::{Settings, errors_everywhere};
 use super::{PlanOptions, hosts, keep, served, tls, vips};
 use crate::model::facts::{
     BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef,
 };
 use crate::model::rejection::Rejection;
-use crate::model::route::{Action, HostTable, Listener, PathMatch, Route, Tls, WeightedPool};
+use crate::model::route::{Action, Balance, HostTable, Listener, PathMatch, Route, Tls, WeightedPool};
 use crate::model::snapshot::{
     Certificate, Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol, ServedObject,
 };
@@ -88,7 +90,16 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
         }
     }
     let default_certificate = default_certificate(facts, options, &mut http);
-    let everywhere = default_backend(facts, options, &mut http);
+    let everywhere = default_backend(facts, options, &settings, &mut http).or_else(|| {
+        // Nobody's hosts and paths are errors, too, which the ConfigMap may want replaced.
+        let policy = errors_everywhere(&settings, None)?;
+        let rule = format!("{} (custom-http-errors)", host_text(&HostFacts::Any));
+        let (action, everything) = (Action::Respond(StatusCode::NOT_FOUND), PathMatch::Prefix(String::new()));
+        let owner = ObjectName::new("", "custom-http-errors");
+        let mut route = plain_route(&owner, i64::MAX, rule, everything, action, Balance::default());
+        route.policy = Some(Arc::new(policy));
+        Some(Arc::new(route))
+    });
     let fallback = std::mem::take(&mut http.pools);
     let mut pools: Vec<&PoolName> = fallback.iter().collect();
     for (classes, addresses) in &groups {
@@ -260,7 +271,7 @@ fn default_certificate(facts: &Facts, options: &PlanOptions, http: &mut Http) ->
 }
 
 /// `--default-backend-service`: its first TCP port, as in ingress-nginx.
-fn default_backend(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Option<Arc<Route>> {
+fn default_backend(facts: &Facts, options: &PlanOptions, settings: &Settings, http: &mut Http) -> Option<Arc<Route>> {
     let name = options.default_backend.as_ref()?;
     let origin = option("--default-backend-service");
     let first = facts.services.find(name).and_then(|s| s.ports.iter().find(|p| p.protocol == Protocol::Tcp));
@@ -277,9 +288,12 @@ fn default_backend(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Opt
     };
     Arc::make_mut(&mut http.pools).insert(pool.clone());
     let rule = format!("{} (--default-backend-service)", host_text(&HostFacts::Any));
+    let policy = errors_everywhere(settings, Some(pool.clone()));
     let action = Action::Forward(vec![WeightedPool { pool, weight: 1, filters: Vec::new() }]);
     let everything = PathMatch::Prefix(String::new());
-    Some(Arc::new(plain_route(name, i64::MAX, rule, everything, action, service.balance.unwrap_or_default())))
+    let mut route = plain_route(name, i64::MAX, rule, everything, action, service.balance.unwrap_or_default());
+    route.policy = policy.map(Arc::new);
+    Some(Arc::new(route))
 }
 
 /// Options stand where no object does.

@@ -11,9 +11,11 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use http::{HeaderValue, Method, Uri, Version};
+use http::{HeaderValue, Method, Version};
 
-use crate::model::snapshot::PoolName;
+use super::log_format::{self, Outcome};
+use crate::model::policy::ListenerSettings;
+use crate::model::snapshot::{ObjectName, PoolName};
 
 /// Where access log lines go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,11 +43,21 @@ const WAITING: usize = 256;
 pub(super) struct Line {
     pub(super) peer: IpAddr,
     pub(super) method: Method,
-    pub(super) uri: Uri,
+    /// Path and query as sent.
+    pub(super) target: Vec<u8>,
     pub(super) version: Version,
     pub(super) host: Option<HeaderValue>,
     pub(super) referer: Option<HeaderValue>,
     pub(super) agent: Option<HeaderValue>,
+    /// Of `Authorization: Basic`, believed or not.
+    pub(super) user: Option<String>,
+    pub(super) scheme: &'static str,
+    pub(super) port: u16,
+    /// Those that a format of the listener's own has, in its order.
+    pub(super) fields: Vec<Option<HeaderValue>>,
+    pub(super) custom: Option<Arc<ListenerSettings>>,
+    /// The Ingress that answered.
+    pub(super) owner: Option<ObjectName>,
     pub(super) request_length: u64,
     pub(super) request_id: Vec<u8>,
     pub(super) pool: Option<PoolName>,
@@ -144,12 +156,20 @@ impl LogBuffer {
         }
         // 499: nginx's code for a client that went away before an answer.
         let status = if status == 0 { 499 } else { status };
+        if let Some(format) = line.custom.as_ref().and_then(|settings| settings.log.format.as_ref()) {
+            log_format::write(&mut self.bytes, format, line, &Outcome { status, sent, took, now });
+            return self.written();
+        }
         let written = match self.format {
             AccessLogFormat::Combined => combined(&mut self.bytes, &self.stamp, line, status, sent, took),
             AccessLogFormat::Json => json(&mut self.bytes, &self.stamp, line, status, sent, took),
         };
         // Writing to a Vec cannot fail.
         debug_assert!(written.is_ok());
+        self.written()
+    }
+
+    fn written(&mut self) -> u64 {
         self.lines += 1;
         if self.bytes.len() >= BATCH { self.flush() } else { 0 }
     }
@@ -167,7 +187,7 @@ impl LogBuffer {
     }
 }
 
-fn version(version: Version) -> &'static str {
+pub(super) fn version(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "HTTP/1.0",
         Version::HTTP_2 => "HTTP/2.0",
@@ -177,8 +197,10 @@ fn version(version: Version) -> &'static str {
 
 /// The line of ingress-nginx's default `log-format-upstream`.
 fn combined(out: &mut Vec<u8>, stamp: &str, l: &Line, status: u16, sent: u64, took: Duration) -> io::Result<()> {
-    write!(out, "{} - - [{stamp}] \"{} ", l.peer, l.method)?;
-    escape_nginx(out, target(&l.uri).as_bytes());
+    write!(out, "{} - ", l.peer)?;
+    escape_nginx(out, l.user.as_ref().map_or(b"-", |user| user.as_bytes()));
+    write!(out, " [{stamp}] \"{} ", l.method)?;
+    escape_nginx(out, target(l));
     write!(out, " {}\" {status} {sent} \"", version(l.version))?;
     escape_nginx(out, l.referer.as_ref().map_or(b"-", HeaderValue::as_bytes));
     out.extend_from_slice(b"\" \"");
@@ -204,7 +226,7 @@ fn json(out: &mut Vec<u8>, stamp: &str, l: &Line, status: u16, sent: u64, took: 
     write!(out, "{{\"time\":\"{stamp}\",\"remote_addr\":\"{}\",\"method\":\"{}\",\"host\":\"", l.peer, l.method)?;
     escape_json(out, l.host.as_ref().map_or(b"", HeaderValue::as_bytes));
     out.extend_from_slice(b"\",\"uri\":\"");
-    escape_json(out, target(&l.uri).as_bytes());
+    escape_json(out, target(l));
     write!(out, "\",\"protocol\":\"{}\",\"status\":{status},\"body_bytes_sent\":{sent},", version(l.version))?;
     write!(out, "\"request_length\":{},\"request_time\":{:.6},\"referer\":\"", l.request_length, took.as_secs_f64())?;
     escape_json(out, l.referer.as_ref().map_or(b"", HeaderValue::as_bytes));
@@ -226,12 +248,12 @@ fn json(out: &mut Vec<u8>, stamp: &str, l: &Line, status: u16, sent: u64, took: 
     Ok(())
 }
 
-fn target(uri: &Uri) -> &str {
-    uri.path_and_query().map_or("", |target| target.as_str())
+pub(super) fn target(line: &Line) -> &[u8] {
+    &line.target
 }
 
 /// nginx's default escaping: `"`, `\` and whatever is not printable ASCII as `\xXX`.
-fn escape_nginx(out: &mut Vec<u8>, text: &[u8]) {
+pub(super) fn escape_nginx(out: &mut Vec<u8>, text: &[u8]) {
     for &byte in text {
         if matches!(byte, b'"' | b'\\' | 0..0x20 | 0x7f..) {
             let _ = write!(out, "\\x{byte:02X}");
@@ -242,7 +264,7 @@ fn escape_nginx(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// Bytes that are not UTF-8 become U+FFFD: the log must stay JSON.
-fn escape_json(out: &mut Vec<u8>, text: &[u8]) {
+pub(super) fn escape_json(out: &mut Vec<u8>, text: &[u8]) {
     for c in String::from_utf8_lossy(text).chars() {
         match c {
             '"' => out.extend_from_slice(b"\\\""),
@@ -270,14 +292,14 @@ fn civil(unix: u64) -> (u64, u64, u64, u64, u64, u64) {
     (year, month, day, rest / 3600, rest / 60 % 60, rest % 60)
 }
 
-fn nginx_time(unix: u64) -> String {
+pub(super) fn nginx_time(unix: u64) -> String {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (year, month, day, hour, minute, second) = civil(unix);
     let month = MONTHS.get(month as usize - 1).copied().unwrap_or("Jan");
     format!("{day:02}/{month}/{year}:{hour:02}:{minute:02}:{second:02} +0000")
 }
 
-fn iso_time(unix: u64) -> String {
+pub(super) fn iso_time(unix: u64) -> String {
     let (year, month, day, hour, minute, second) = civil(unix);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }

@@ -15,14 +15,17 @@ use super::client::Client;
 use super::compile::CompiledListener;
 use super::filters::{self, Rewritten};
 use super::hosts::CompiledRoute;
+use super::kept;
 use super::metrics::UpstreamError;
 use super::mirror;
+use super::pace;
 use super::policy::{self, Admitted, Reply, Sticky, View};
 use super::pools::{Prefer, WorkerPool};
 use super::record::Record;
 use super::reply::{After, page, response};
 use super::request::{self, Outgoing, RequestId};
 use super::routed::{asked_instead, hide, replied};
+use super::upstream::response::decimal;
 use super::upstream::{self, Answer, Failure, Trace};
 use super::worker::Worker;
 use crate::model::policy::Canary;
@@ -41,7 +44,7 @@ pub(super) async fn answered(
     mut record: Record,
 ) -> (Response<Body>, bool) {
     let worker = &client.worker;
-    let (parts, normalised, query) = (view.parts, view.path, view.parts.uri.query());
+    let (parts, normalised, query) = (view.parts, view.path, view.query());
     let route = &found.route;
     record.open = admitted.open;
     let weighted = match &route.action {
@@ -90,6 +93,7 @@ pub(super) async fn answered(
         rewritten.target = Cow::Owned(target);
     }
     let upgrade = request::upgrade(parts);
+    let switches = upgrade.is_some() && request::nominates_upgrade(parts);
     let Rewritten { target, host } = rewritten;
     let origin = view.origin.told.then_some(view.origin);
     let sticky = policy.and_then(|p| p.affinity.as_deref()).map(|affinity| (affinity, Sticky::read(affinity, view)));
@@ -99,7 +103,11 @@ pub(super) async fn answered(
         (None, None) => None,
     };
     let id = request_id.again();
-    let mut outgoing = Outgoing { parts, client, target, host, request_id: id, upgrade, edited: None, origin, prefer };
+    // A target that was not rewritten goes on as it came.
+    let raw = view.odd.filter(|_| matches!(target, Cow::Borrowed(_))).map(|odd| &*odd.raw);
+    let names = listener.settings.names;
+    let mut outgoing =
+        Outgoing { parts, client, target, raw, names, host, request_id: id, upgrade, edited: None, origin, prefer };
     let sets = &listener.settings.set;
     let prefix = rewrite.and_then(|r| r.prefix.as_ref());
     let basic = policy.is_some_and(|p| p.basic.is_some());
@@ -111,6 +119,7 @@ pub(super) async fn answered(
         || basic
         || admitted.external.is_some()
         || told
+        || admitted.effects.is_some()
         || !sets.is_empty()
     {
         let mut headers = outgoing.headers();
@@ -137,12 +146,28 @@ pub(super) async fn answered(
         }
         for (name, template) in sets {
             if let Ok(value) = HeaderValue::try_from(view.fill(template)) {
-                headers.insert(name.clone(), value);
+                if request::ours(name) {
+                    headers.append(name.clone(), value);
+                } else {
+                    headers.insert(name.clone(), value);
+                }
             }
+        }
+        if let Some(effects) = &admitted.effects {
+            effects.on_request(&mut headers);
         }
         outgoing.edited = Some(headers);
     }
     let mut body = RequestBody::client(body, route.max_body);
+    if let Some(policy) = policy {
+        if !body.is_empty() && kept::wanted(policy, &parts.method) {
+            body.keep();
+            record.kept = body.kept().cloned();
+        }
+        if let Some(to) = &policy.mirror {
+            mirror::elsewhere(client, to, view, &mut body);
+        }
+    }
     for &(pool, parts_per_million) in &found.mirrors {
         if worker.random() % 1_000_000 < u64::from(parts_per_million) {
             mirror::send(client, pool, found, &outgoing, &mut body);
@@ -151,7 +176,12 @@ pub(super) async fn answered(
     let mut trace = Trace::default();
     let asked = record.line.as_ref().map(|_| Instant::now());
     let pool = worker.pool(found.pools[choice].0).map(|main| match policy.and_then(|p| p.canary.as_deref()) {
-        Some(canaries) if !main.backends().is_empty() => canary(worker, found, canaries, view).unwrap_or(main),
+        Some(canaries) if !main.backends().is_empty() => {
+            let kept =
+                sticky.as_ref().filter(|(affinity, _)| affinity.canary_sticks).and_then(|(_, sticky)| sticky.had);
+            let stays = kept.and_then(|had| stays(worker, found, &main, had));
+            stays.or_else(|| canary(worker, found, canaries, view)).unwrap_or(main)
+        }
         _ => main,
     });
     let result = if let Some(pool) = &pool {
@@ -170,12 +200,19 @@ pub(super) async fn answered(
     match result {
         Ok(mut answer) => {
             hide(listener, &mut answer.headers);
+            if let Some(edits) = policy.and_then(|p| p.answers.as_deref()) {
+                policy::edit_answer(edits, &mut answer.headers, view);
+            }
             if let (Some((affinity, sticky)), Some(backend)) = (&sticky, trace.backend)
                 && let Some(cookie) = sticky.cookie(affinity, backend, view)
             {
                 answer.headers.append(header::SET_COOKIE, cookie);
             }
-            (deliver(client, answer, upgrade.is_some(), found, chosen, record), false)
+            let mut answer = deliver(client, answer, switches, found, chosen, record);
+            if let Some(rate) = policy.and_then(|p| p.send_rate) {
+                pace::pace(rate, answer.body_mut());
+            }
+            (answer, false)
         }
         Err(failure) => {
             let after = match failure {
@@ -197,6 +234,14 @@ pub(super) async fn answered(
     }
 }
 
+/// Where the backend of a client's cookie is.
+fn stays(worker: &Rc<Worker>, found: &CompiledRoute, main: &Rc<WorkerPool>, had: u64) -> Option<Rc<WorkerPool>> {
+    if main.has(had) {
+        return Some(Rc::clone(main));
+    }
+    found.canaries.iter().filter_map(|taker| worker.pool(taker.pool)).find(|pool| pool.has(had))
+}
+
 /// The first canary that wants the request and has somebody to serve it.
 fn canary(worker: &Rc<Worker>, found: &CompiledRoute, canaries: &[Canary], view: &View<'_>) -> Option<Rc<WorkerPool>> {
     let mut both = canaries.iter().zip(&found.canaries);
@@ -212,7 +257,13 @@ fn deliver(
     chosen: &WeightedPool,
     record: Record,
 ) -> Response<Body> {
-    let Answer { status, mut headers, kind, tunnel } = answer;
+    let Answer { status, mut headers, mut kind, tunnel } = answer;
+    if status == StatusCode::NOT_MODIFIED
+        && let Some(length) = headers.get(header::CONTENT_LENGTH).and_then(|v| decimal(v.as_bytes()))
+    {
+        // RFC 9110 §8.6: that of the answer that it stands for. hyper sends it only where a body says so, too.
+        kind = Kind::Said(length);
+    }
     if status == StatusCode::SWITCHING_PROTOCOLS {
         let Some(tunnel) = tunnel.filter(|_| wanted_upgrade) else {
             return page(StatusCode::BAD_GATEWAY, After::KeepAlive, record);

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -11,6 +12,9 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use super::coding::Coded;
+use super::kept::Kept;
+use super::pace::Paced;
 use super::record::Record;
 use super::upstream::h1::Exchange;
 use super::upstream::h2::Stream;
@@ -68,24 +72,33 @@ pub(super) struct RequestBody {
     /// A mirror's copy, given up when it cannot keep pace.
     copy: Option<mpsc::Sender<Frame<Bytes>>>,
     pub(super) received: u64,
-    /// Frames were taken: the request cannot be sent a second time.
+    /// Frames were taken: the request cannot be sent a second time, unless [`Self::begin_again`] says so.
     pub(super) begun: bool,
+    /// The next of the kept pieces.
+    at: u32,
+    kept: Option<Rc<Kept>>,
 }
 
 enum Source {
     Empty,
     Client(Incoming),
     Copy(mpsc::Receiver<Frame<Bytes>>),
+    /// The kept pieces, so many bytes.
+    Again(u64),
 }
 
 impl RequestBody {
+    const fn new(source: Source, left: u64) -> Self {
+        Self { source, left, copy: None, received: 0, begun: false, at: 0, kept: None }
+    }
+
     pub(super) const fn empty() -> Self {
-        Self { source: Source::Empty, left: u64::MAX, copy: None, received: 0, begun: false }
+        Self::new(Source::Empty, u64::MAX)
     }
 
     pub(super) fn client(body: Incoming, most: Option<u64>) -> Self {
         let source = if body.is_end_stream() { Source::Empty } else { Source::Client(body) };
-        Self { source, left: most.unwrap_or(u64::MAX), copy: None, received: 0, begun: false }
+        Self::new(source, most.unwrap_or(u64::MAX))
     }
 
     /// A second body with the same frames, as long as its reader keeps pace.
@@ -95,7 +108,34 @@ impl RequestBody {
         }
         let (sender, receiver) = mpsc::channel(64);
         self.copy = Some(sender);
-        Self { source: Source::Copy(receiver), left: u64::MAX, copy: None, received: 0, begun: false }
+        Self::new(Source::Copy(receiver), u64::MAX)
+    }
+
+    /// What is taken from now on is kept, if it is not too much.
+    pub(super) fn keep(&mut self) {
+        self.kept = Kept::new(self.length());
+    }
+
+    pub(super) fn kept(&self) -> Option<&Rc<Kept>> {
+        self.kept.as_ref()
+    }
+
+    /// The same body, of which all was kept.
+    pub(super) fn again(kept: &Rc<Kept>) -> Option<Self> {
+        let mut body = Self::new(Source::Again(kept.whole()?), u64::MAX);
+        body.kept = Some(Rc::clone(kept));
+        Some(body)
+    }
+
+    /// From its first byte on, if nothing was taken or all of that was kept.
+    pub(super) fn begin_again(&mut self) -> bool {
+        if self.begun {
+            if !self.kept.as_ref().is_some_and(|kept| kept.can_begin_again()) {
+                return false;
+            }
+            (self.begun, self.at) = (false, 0);
+        }
+        true
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -104,20 +144,33 @@ impl RequestBody {
 
     /// As announced by the client.
     pub(super) fn length(&self) -> Option<u64> {
-        match &self.source {
-            Source::Empty => Some(0),
-            Source::Client(body) => body.size_hint().exact(),
-            Source::Copy(_) => None,
+        match (&self.source, &self.kept) {
+            (Source::Empty, _) => Some(0),
+            (Source::Again(bytes), _) => Some(*bytes),
+            // hyper's own figure grows smaller.
+            (Source::Client(_), Some(kept)) => kept.announced,
+            (Source::Client(body), None) => body.size_hint().exact(),
+            (Source::Copy(_), _) => None,
         }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(piece) = self.kept.as_ref().and_then(|kept| kept.piece(self.at)) {
+            self.at += 1;
+            self.begun = true;
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         let mut frame = match &mut self.source {
-            Source::Empty => return Poll::Ready(None),
+            Source::Empty | Source::Again(_) => return Poll::Ready(None),
             Source::Client(body) => match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 Some(Err(_)) => return Poll::Ready(Some(Err(BodyError::Client))),
-                None => return Poll::Ready(None),
+                None => {
+                    if let Some(kept) = &self.kept {
+                        kept.end();
+                    }
+                    return Poll::Ready(None);
+                }
             },
             Source::Copy(receiver) => match ready!(receiver.poll_recv(cx)) {
                 Some(frame) => frame,
@@ -135,6 +188,10 @@ impl RequestBody {
             }
             self.left -= size;
             self.received += size;
+            if let Some(kept) = &self.kept {
+                kept.keep(data);
+                self.at = kept.count();
+            }
         }
         if let Some(copy) = &self.copy {
             let second = match (frame.data_ref(), frame.trailers_ref()) {
@@ -162,14 +219,15 @@ impl http_body::Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Empty => true,
-            Source::Client(body) => body.is_end_stream(),
-            Source::Copy(_) => false,
+            Source::Client(body) => body.is_end_stream() && self.kept.as_ref().is_none_or(|k| self.at >= k.count()),
+            Source::Copy(_) | Source::Again(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
+            Source::Again(bytes) => SizeHint::with_exact(*bytes),
             Source::Client(body) => body.size_hint(),
             Source::Copy(_) => SizeHint::default(),
         }
@@ -187,12 +245,21 @@ pub(super) enum Kind {
     Full(Bytes),
     H1(Box<Exchange>),
     H2(Box<Stream>),
+    /// Of an answer that has no body, but says how long that of another would be (304).
+    Said(u64),
+    Coded(Box<Coded>),
+    Paced(Box<Paced>),
+    /// It ended early; said once what came before is on its way.
+    Broken,
 }
 
 impl Kind {
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::Said(_) => Poll::Ready(None),
+            Self::Coded(coded) => coded.poll_frame(cx),
+            Self::Paced(paced) => paced.poll_frame(cx),
+            Self::Broken => Poll::Ready(Some(Err(BodyError::Upstream("a response ended early")))),
             Self::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 *self = Self::Empty;
@@ -200,6 +267,28 @@ impl Kind {
             }
             Self::H1(exchange) => exchange.poll_frame(cx),
             Self::H2(stream) => stream.poll_frame(cx),
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(_) | Self::Said(_) | Self::Coded(_) | Self::Broken => false,
+            Self::Paced(paced) => paced.is_over(),
+            Self::H1(exchange) => exchange.is_over(),
+            Self::H2(stream) => stream.is_over(),
+        }
+    }
+
+    pub(super) fn length(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Said(bytes) => SizeHint::with_exact(*bytes),
+            Self::Coded(_) | Self::Broken => SizeHint::default(),
+            Self::Paced(paced) => paced.length(),
+            Self::H1(exchange) => exchange.size_hint(),
+            Self::H2(stream) => stream.size_hint(),
         }
     }
 }
@@ -218,27 +307,23 @@ impl http_body::Body for Body {
                     this.record.gave(data.len());
                 }
             }
-            Some(Err(error)) => tracing::debug!(%error, "response body ended early"),
-            None => {}
+            Some(Err(error)) if !matches!(this.kind, Kind::Broken) => {
+                tracing::debug!(%error, "response body ended early");
+                // hyper drops what it has not sent yet when it hears of it: the client may act on what came before.
+                this.kind = Kind::Broken;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Some(Err(_)) | None => {}
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Empty => true,
-            Kind::Full(_) => false,
-            Kind::H1(exchange) => exchange.is_over(),
-            Kind::H2(stream) => stream.is_over(),
-        }
+        self.kind.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::H1(exchange) => exchange.size_hint(),
-            Kind::H2(stream) => stream.size_hint(),
-        }
+        self.kind.length()
     }
 }

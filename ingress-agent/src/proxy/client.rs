@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Limits;
 use super::compile::CompiledListener;
 use super::framing::{Framing, Judgement, Phase, Violation};
+use super::odd::Odd;
 use super::policy::{Mutual, Reply};
 use super::pools::Lease;
 use super::request::forwarded_block;
@@ -47,6 +48,10 @@ pub(super) struct Client {
     /// Requests that hyper has handed over on an HTTP/1 connection.
     pub(super) requests: Cell<u32>,
     pub(super) bad_head: Cell<Option<(u32, Violation)>>,
+    /// Targets that hyper does not see as they are, by the numbers of their requests.
+    odd: RefCell<Vec<(u32, Box<Odd>)>>,
+    /// Requests in all.
+    count: Cell<u32>,
     /// Requests under way.
     pub(super) under_way: Cell<u32>,
     pub(super) tunnel: RefCell<Option<(Box<Connection>, Lease)>>,
@@ -116,6 +121,8 @@ impl Client {
             compiled: RefCell::new(compiled),
             requests: Cell::new(0),
             bad_head: Cell::new(None),
+            odd: RefCell::default(),
+            count: Cell::new(0),
             under_way: Cell::new(0),
             tunnel: RefCell::default(),
             tunnel_idle: Cell::new(None),
@@ -167,6 +174,18 @@ impl Client {
         Ok(fields)
     }
 
+    /// The target of that request (from 0) as it was sent, where it has odd bytes. Those of requests before it are forgotten.
+    pub(super) fn odd_target(&self, request: u32) -> Option<Box<Odd>> {
+        let mut odd = self.odd.borrow_mut();
+        if odd.is_empty() {
+            return None;
+        }
+        let at = odd.iter().position(|(number, _)| *number == request);
+        let found = at.map(|at| odd.swap_remove(at).1);
+        odd.retain(|(number, _)| number.wrapping_sub(request) < u32::MAX / 2);
+        found
+    }
+
     pub(super) fn tell(&self, order: Order) {
         if self.order.get() != Order::Abort {
             self.order.set(order);
@@ -189,6 +208,8 @@ impl Client {
     /// Whether the client has kept us waiting for too long.
     pub(super) fn overdue(&self, now: u64, limits: &Limits) -> Option<Order> {
         let w = &self.waiting;
+        let known = self.compiled.borrow();
+        let own = &known.1.settings.client;
         let over = |since: u64, limit: std::time::Duration| now.saturating_sub(since) >= limit.as_millis() as u64;
         if w.stuck_writing.get().is_some_and(|since| over(since, limits.client_send)) {
             return Some(Order::Abort);
@@ -198,14 +219,26 @@ impl Client {
         }
         match w.phase.get() {
             Phase::Idle if self.under_way.get() > 0 => None,
-            Phase::Idle if w.greeted.get() => over(w.since.get(), limits.keep_alive).then_some(Order::Finish),
-            Phase::Idle | Phase::Head => over(w.since.get(), limits.header).then_some(Order::Abort),
-            Phase::Body if w.reading.get() => over(w.since.get(), limits.client_body).then_some(Order::Abort),
+            Phase::Idle if w.greeted.get() => {
+                over(w.since.get(), own.keep_alive.unwrap_or(limits.keep_alive)).then_some(Order::Finish)
+            }
+            Phase::Idle | Phase::Head => {
+                over(w.since.get(), own.header.unwrap_or(limits.header)).then_some(Order::Abort)
+            }
+            Phase::Body if w.reading.get() => {
+                over(w.since.get(), own.body.unwrap_or(limits.client_body)).then_some(Order::Abort)
+            }
             Phase::Body => None,
         }
     }
 
+    /// Requests of this connection so far.
+    pub(super) fn answered(&self) -> u32 {
+        self.count.get()
+    }
+
     pub(super) fn request_begun(&self) {
+        self.count.set(self.count.get().saturating_add(1));
         self.under_way.set(self.under_way.get() + 1);
         self.waiting.greeted.set(true);
     }
@@ -241,10 +274,11 @@ pub(super) struct ClientIo<T> {
 
 impl<T> ClientIo<T> {
     pub(super) fn new(inner: T, client: Rc<Client>, http1: bool) -> Self {
-        Self { inner, client, framing: http1.then(Framing::new) }
+        let limits = client.compiled().settings.head;
+        Self { inner, client, framing: http1.then(|| Framing::new(limits)) }
     }
 
-    fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn came(&mut self, bytes: &mut [u8]) -> io::Result<()> {
         let client = &self.client;
         client.worker.counters.bytes_in.add(bytes.len() as u64);
         let waiting = &client.waiting;
@@ -257,6 +291,9 @@ impl<T> ClientIo<T> {
                 tracing::debug!(peer = %client.peer, ?violation, "request body refused");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the request's framing is malformed"));
             }
+        }
+        if !framing.found_odd.is_empty() {
+            client.odd.borrow_mut().append(&mut framing.found_odd);
         }
         let phase = framing.phase();
         // A head's time counts from its first byte, so that a slow one cannot stretch it byte by byte.
@@ -277,7 +314,7 @@ impl<T: AsyncRead + Unpin> Read for ClientIo<T> {
         match Pin::new(&mut this.inner).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(())) => {
                 this.client.waiting.reading.set(false);
-                this.came(buffer.filled())?;
+                this.came(buffer.filled_mut())?;
                 let count = buffer.filled().len();
                 // SAFETY: the first `count` bytes have been initialised by the inner read.
                 unsafe { buf.advance(count) };

@@ -10,11 +10,11 @@ use rustls::sign::CertifiedKey;
 
 use super::hosts::{CompiledRoute, Host, Hosts};
 use super::metrics::RouteStats;
-use super::policy::Blocked;
+use super::policy::{Blocked, Patterns};
 use super::pools::PoolId;
 use super::tls::{Names, TlsBasis};
 use super::upstream::io::CompiledUpstream;
-use crate::model::policy::{ListenerSettings, Upstream};
+use crate::model::policy::{ListenerSettings, TlsSettings, Upstream};
 use crate::model::route::{HostTable, Listener, Route, Tls, VirtualHost};
 use crate::model::snapshot::{Certificate, ObjectName, Pool, PoolName, Snapshot};
 use crate::model::stream::Stream;
@@ -47,6 +47,8 @@ pub(super) struct CompiledListener {
     pub(super) hosts: Arc<Hosts>,
     pub(super) settings: Arc<ListenerSettings>,
     pub(super) blocked: Blocked,
+    /// Targets whose requests are not in the access log.
+    pub(super) unlogged: Patterns,
     /// TLS is wanted; without `tls` the connection is refused, never served in clear.
     pub(super) secure: bool,
     pub(super) tls: Option<Arc<CompiledTls>>,
@@ -56,6 +58,7 @@ pub(super) struct CompiledTls {
     pub(super) config: Arc<ServerConfig>,
     pub(super) mutual: Option<MutualTls>,
     http2: bool,
+    settings: TlsSettings,
     source: Arc<Tls>,
 }
 
@@ -150,7 +153,8 @@ impl Compiler {
                 });
                 let settings = Arc::clone(&listener.settings);
                 let blocked = Blocked::new(&settings.block);
-                Arc::new(CompiledListener { hosts: table, settings, blocked, secure: listener.tls.is_some(), tls })
+                let (unlogged, secure) = (Patterns::new(&settings.log.skip), listener.tls.is_some());
+                Arc::new(CompiledListener { hosts: table, settings, blocked, unlogged, secure, tls })
             };
             kept.insert(key, (Arc::clone(listener), Arc::clone(&compiled)));
             listeners.insert(key, compiled);
@@ -262,6 +266,7 @@ impl Compiler {
             !changed
                 && asks == asking
                 && known.http2 == settings.http2
+                && known.settings == settings.tls
                 && Arc::ptr_eq(&known.source.by_name, &tls.by_name)
                 && known.source.default == tls.default
         };
@@ -271,15 +276,17 @@ impl Compiler {
         let certified = |name: &ObjectName| self.certified.get(name).and_then(|(_, key)| key.clone());
         let by_name = tls.by_name.iter().filter_map(|(name, secret)| Some((name.as_str().into(), certified(secret)?)));
         let default = tls.default.as_ref().and_then(certified).unwrap_or_else(|| basis.default());
-        let names = Arc::new(Names { by_name: by_name.collect(), default });
+        let strict = settings.tls.reject_unknown;
+        let names = Arc::new(Names { by_name: by_name.collect(), default, strict });
         let made = || -> anyhow::Result<CompiledTls> {
-            let config = basis.config(&names, false, settings.http2)?;
+            let config = basis.config(&names, false, settings.http2, &settings.tls)?;
             let mutual = if asking.is_empty() {
                 None
             } else {
-                Some(MutualTls { config: basis.config(&names, true, settings.http2)?, names: asking })
+                Some(MutualTls { config: basis.config(&names, true, settings.http2, &settings.tls)?, names: asking })
             };
-            Ok(CompiledTls { config, mutual, http2: settings.http2, source: Arc::new(tls.clone()) })
+            let (http2, settings) = (settings.http2, settings.tls.clone());
+            Ok(CompiledTls { config, mutual, http2, settings, source: Arc::new(tls.clone()) })
         };
         match made() {
             Ok(made) => Some(Arc::new(made)),

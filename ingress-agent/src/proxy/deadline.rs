@@ -140,6 +140,16 @@ impl Deadline {
         self.deadlines.arm(self.slot, phase, false);
     }
 
+    /// The same after what was waited for has come: that it came late, because its reader did, is no matter.
+    pub(super) fn renew(&self, phase: Option<Duration>) {
+        {
+            let mut slots = self.deadlines.slots.borrow_mut();
+            let slot = &mut slots[self.slot as usize];
+            slot.fired &= slot.total <= self.deadlines.now.get();
+        }
+        self.arm(phase);
+    }
+
     /// Whether time is over; if not, the task is woken when it is.
     pub(super) fn over(&self, cx: &Context<'_>) -> bool {
         let mut slots = self.deadlines.slots.borrow_mut();

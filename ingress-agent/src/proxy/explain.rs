@@ -73,7 +73,7 @@ pub fn explain(
         return Ok(told);
     };
     told.steps.push(host_step(&listener.hosts, &name));
-    let Ok(path) = normalise(uri.path()) else {
+    let Ok(path) = normalise(uri.path().as_bytes()) else {
         told.steps.push(format!("The path `{}` cannot be normalised: 400.", uri.path()));
         return Ok(told);
     };

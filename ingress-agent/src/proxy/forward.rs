@@ -4,15 +4,16 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use super::access_log::Line;
 use super::body::Body;
-use super::client::Client;
+use super::client::{Client, Order};
+use super::coding::compress;
 use super::framing::Violation;
+use super::line::line;
 use super::path::normalise;
 use super::policy::{Origin, View};
 use super::record::Record;
@@ -40,17 +41,19 @@ fn refused(client: &Client, parts: &Parts) -> Option<(StatusCode, After)> {
         {
             tracing::debug!(peer = %client.peer, ?violation, "request refused");
             let status = match violation {
-                Violation::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Violation::TargetTooLong => StatusCode::URI_TOO_LONG,
                 _ => StatusCode::BAD_REQUEST,
             };
             return Some((status, After::Close));
         }
     }
     // A reverse proxy opens no tunnels and echoes no requests (RFC 9110 §9.3.6, §9.3.8).
-    if matches!(parts.method, Method::CONNECT | Method::TRACE) {
-        return Some((StatusCode::METHOD_NOT_ALLOWED, After::Close));
+    match parts.method {
+        // nginx's word for it (golden case 012).
+        Method::CONNECT => Some((StatusCode::BAD_REQUEST, After::Close)),
+        Method::TRACE => Some((StatusCode::METHOD_NOT_ALLOWED, After::Close)),
+        _ => None,
     }
-    None
 }
 
 async fn respond(client: &Rc<Client>, parts: &Parts, body: Incoming, mut record: Record) -> Response<Body> {
@@ -65,16 +68,21 @@ async fn respond(client: &Rc<Client>, parts: &Parts, body: Incoming, mut record:
             RequestId::Made(made)
         }
     };
+    let refused = refused(client, parts);
+    // hyper hands the requests of a connection over in their order.
+    let http1 = parts.version != Version::HTTP_2;
+    let odd = if http1 { client.odd_target(client.requests.get().wrapping_sub(1)) } else { None };
     if worker.logs() {
-        record.line = Some(Box::new(line(client, parts, &request_id)));
+        record.line = line(client, &listener, parts, odd.as_deref(), &request_id);
     }
-    if let Some((status, after)) = refused(client, parts) {
+    if let Some((status, after)) = refused {
         return page(status, after, record);
     }
     let Some(Target { authority, name }) = target(parts) else {
         return page(StatusCode::BAD_REQUEST, After::Close, record);
     };
-    let Some(Ok(normalised)) = path(&parts.uri).map(normalise) else {
+    let sent = odd.as_ref().map_or_else(|| path(&parts.uri).map(str::as_bytes), |odd| Some(odd.path()));
+    let Some(Ok(normalised)) = sent.map(normalise) else {
         return page(StatusCode::BAD_REQUEST, After::Close, record);
     };
     if parts.version == Version::HTTP_2
@@ -86,8 +94,11 @@ async fn respond(client: &Rc<Client>, parts: &Parts, body: Incoming, mut record:
     }
     let settings = &listener.settings;
     let origin = Origin::of(client, parts, settings);
-    let id = request_id.as_bytes();
-    let view = View { client, parts, origin: &origin, name: &name, authority, path: &normalised, request_id: id };
+    if let Some(line) = &mut record.line {
+        line.peer = origin.address;
+    }
+    let (id, odd) = (request_id.as_bytes(), odd.as_deref());
+    let view = View { client, parts, origin: &origin, name: &name, authority, path: &normalised, request_id: id, odd };
     let (mut response, bare) = if listener.blocked.blocks(settings, origin.address, &parts.headers) {
         (page(StatusCode::FORBIDDEN, After::KeepAlive, record), false)
     } else {
@@ -104,6 +115,19 @@ async fn respond(client: &Rc<Client>, parts: &Parts, body: Incoming, mut record:
             response.headers_mut().insert(name.clone(), value);
         }
     }
+    if let Some(compression) = &settings.compression {
+        compress(compression, &parts.headers, &mut response);
+    }
+    if let Some(most) = settings.client.requests
+        && client.answered() >= most
+    {
+        // nginx's `keepalive_requests`: this was the last one.
+        if http1 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        } else {
+            client.tell(Order::Finish);
+        }
+    }
     response
 }
 
@@ -118,28 +142,4 @@ fn digits(worker: &Worker) -> [u8; 32] {
         low >>= 4;
     }
     out
-}
-
-fn line(client: &Client, parts: &Parts, request_id: &RequestId<'_>) -> Line {
-    // As it would have been in HTTP/1.1; hyper does not say how long the head was.
-    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    let target = parts.uri.path_and_query().map_or(1, |target| target.as_str().len());
-    let request_length = (parts.method.as_str().len() + target + fields + 14) as u64;
-    let field = |name| HeaderMap::get(&parts.headers, name).cloned();
-    let authority = || parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
-    Line {
-        peer: client.peer,
-        method: parts.method.clone(),
-        uri: parts.uri.clone(),
-        version: parts.version,
-        host: field(header::HOST).or_else(authority),
-        referer: field(header::REFERER),
-        agent: field(header::USER_AGENT),
-        request_length,
-        request_id: request_id.as_bytes().to_vec(),
-        pool: None,
-        upstream: None,
-        upstream_time: std::time::Duration::ZERO,
-        upstream_status: 0,
-    }
 }

@@ -1,12 +1,14 @@
 //! The client's HTTP/1 framing, judged before hyper reads it. hyper is lenient where two readers could disagree about
 //! where a request ends (a length beside an encoding, bare line feeds, folded lines, junk behind a chunk's size); a proxy
-//! that forwards such a request helps to smuggle. This reader only judges: it never changes a byte.
+//! that forwards such a request helps to smuggle. This reader only judges: it changes no byte but those of a target that hyper may not see ([`Odd`]).
 
 use memchr::memchr;
 
+use super::odd::{self, Odd};
 use super::upstream::response::decimal;
+use crate::model::policy::HeadLimits;
 
-/// What is wrong with a request. The answer is 400 (431 for [`Violation::HeadTooLarge`]) and the connection is closed.
+/// What is wrong with a request. The answer is 400 (414 for [`Violation::TargetTooLong`]) and the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Violation {
     BareLineFeed,
@@ -16,14 +18,14 @@ pub(super) enum Violation {
     RepeatedLength,
     Encoding,
     NoColon,
+    /// nginx says 400, where RFC 6585 has 431.
     HeadTooLarge,
+    TargetTooLong,
     ChunkSize,
     ChunkExtension,
     ChunkEnd,
 }
 
-/// Request line and fields, and trailers, in bytes; nginx's `large_client_header_buffers` 4 × 8k.
-const HEAD_MOST: usize = 32 * 1024;
 /// A chunk's size line.
 const CHUNK_LINE_MOST: usize = 512;
 
@@ -31,7 +33,15 @@ pub(super) struct Framing {
     state: State,
     /// The beginning of a line whose end has not come yet.
     partial: Vec<u8>,
+    limits: HeadLimits,
+    /// Of nginx's buffers, how many are full, and the bytes in the one that is being filled.
+    full: u32,
     head_bytes: usize,
+    /// Within a request line: the method is over.
+    in_target: bool,
+    odd: bool,
+    /// Those that came since they were last taken, with the numbers of their requests.
+    pub(super) found_odd: Vec<(u32, Box<Odd>)>,
     length: Option<u64>,
     encoded: bool,
     /// Heads that are complete, which is also the number of the request whose head or body is being read.
@@ -72,8 +82,20 @@ pub(super) enum Judgement {
 }
 
 impl Framing {
-    pub(super) const fn new() -> Self {
-        Self { state: State::Start, partial: Vec::new(), head_bytes: 0, length: None, encoded: false, heads: 0 }
+    pub(super) const fn new(limits: HeadLimits) -> Self {
+        Self {
+            state: State::Start,
+            partial: Vec::new(),
+            limits,
+            full: 0,
+            head_bytes: 0,
+            in_target: false,
+            odd: false,
+            found_odd: Vec::new(),
+            length: None,
+            encoded: false,
+            heads: 0,
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -85,45 +107,78 @@ impl Framing {
         }
     }
 
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Judgement {
+    pub(super) fn feed(&mut self, mut bytes: &mut [u8]) -> Judgement {
         while !bytes.is_empty() {
             match self.state {
                 State::Opaque => return Judgement::Fine,
                 State::Body(left) => {
                     let (used, left) = skip(bytes.len(), left);
                     self.state = if left == 0 { State::Start } else { State::Body(left) };
-                    bytes = &bytes[used..];
+                    bytes = &mut bytes[used..];
                     continue;
                 }
                 State::ChunkData(left) => {
                     let (used, left) = skip(bytes.len(), left);
                     self.state = if left == 0 { State::ChunkEnd } else { State::ChunkData(left) };
-                    bytes = &bytes[used..];
+                    bytes = &mut bytes[used..];
                     continue;
                 }
                 _ => {}
             }
             let Some(end) = memchr(b'\n', bytes) else {
                 self.partial.extend_from_slice(bytes);
+                if self.state == State::Start {
+                    self.hide(bytes);
+                }
                 return self.too_long(self.partial.len());
             };
-            let (line, rest) = bytes.split_at(end + 1);
+            let (line, rest) = bytes.split_at_mut(end + 1);
             bytes = rest;
+            let starts = self.state == State::Start;
             let judged = if self.partial.is_empty() {
+                if starts && odd::any(line) {
+                    let raw = line.to_vec();
+                    self.hide(line);
+                    self.keep(&raw);
+                }
                 self.line(line)
             } else {
                 let mut whole = std::mem::take(&mut self.partial);
                 whole.extend_from_slice(line);
+                if starts {
+                    self.hide(line);
+                    self.keep(&whole);
+                }
                 let judged = self.line(&whole);
                 whole.clear();
                 self.partial = whole;
                 judged
             };
+            if starts {
+                (self.in_target, self.odd) = (false, false);
+            }
             if let Err(violation) = judged {
                 return self.bad(violation);
             }
         }
         Judgement::Fine
+    }
+
+    /// Masks the odd bytes of a piece of a request line, behind the method.
+    fn hide(&mut self, piece: &mut [u8]) {
+        let from = if self.in_target { 0 } else { memchr(b' ', piece).map_or(piece.len(), |at| at + 1) };
+        self.in_target |= from < piece.len() || piece.last() == Some(&b' ');
+        if odd::any(&piece[from..]) {
+            self.odd = true;
+            odd::mask(&mut piece[from..]);
+        }
+    }
+
+    /// Of a whole request line, what it was before.
+    fn keep(&mut self, line: &[u8]) {
+        if self.odd {
+            self.found_odd.extend(Odd::of_line(line.trim_ascii_end()).map(|odd| (self.heads, Box::new(odd))));
+        }
     }
 
     fn bad(&mut self, violation: Violation) -> Judgement {
@@ -138,9 +193,8 @@ impl Framing {
         match self.state {
             State::ChunkSize if partial > CHUNK_LINE_MOST => self.bad(Violation::ChunkExtension),
             State::ChunkEnd if partial > 1 => self.bad(Violation::ChunkEnd),
-            State::Start | State::Fields | State::Trailers if self.head_bytes + partial > HEAD_MOST => {
-                self.bad(Violation::HeadTooLarge)
-            }
+            State::Start if partial > self.limits.size as usize => self.bad(Violation::TargetTooLong),
+            State::Fields | State::Trailers if partial > self.limits.size as usize => self.bad(Violation::HeadTooLarge),
             _ => Judgement::Fine,
         }
     }
@@ -153,7 +207,11 @@ impl Framing {
             State::Start => {
                 // RFC 9112 §2.2: empty lines before the request line are ignored.
                 if !text.is_empty() {
-                    self.head_bytes = line.len();
+                    if line.len() > self.limits.size as usize {
+                        return Err(Violation::TargetTooLong);
+                    }
+                    (self.full, self.head_bytes) = (0, 0);
+                    self.fits(line.len())?;
                     self.length = None;
                     self.encoded = false;
                     self.state = State::Fields;
@@ -164,7 +222,7 @@ impl Framing {
             State::Fields => self.field(text, line.len()),
             State::ChunkSize => {
                 let size = chunk_size(text)?;
-                self.head_bytes = 0;
+                (self.full, self.head_bytes) = (0, 0);
                 self.state = if size == 0 { State::Trailers } else { State::ChunkData(size) };
                 Ok(())
             }
@@ -189,9 +247,16 @@ impl Framing {
         }
     }
 
+    /// nginx fills its first buffer, then large ones, and a line lies in one of them.
     fn fits(&mut self, line: usize) -> Result<(), Violation> {
         self.head_bytes += line;
-        if self.head_bytes > HEAD_MOST { Err(Violation::HeadTooLarge) } else { Ok(()) }
+        let size = if self.full == 0 { self.limits.first } else { self.limits.size } as usize;
+        if self.head_bytes > size {
+            self.full += 1;
+            self.head_bytes = line;
+        }
+        let over = self.full > self.limits.buffers || line > self.limits.size as usize;
+        if over { Err(Violation::HeadTooLarge) } else { Ok(()) }
     }
 
     fn field(&mut self, text: &[u8], line: usize) -> Result<(), Violation> {

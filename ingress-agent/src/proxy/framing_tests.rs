@@ -4,13 +4,13 @@ use super::*;
 
 #[track_caller]
 fn check(input: &str, expected: Judgement) {
-    let bytes = input.as_bytes();
-    assert_eq!(Framing::new().feed(bytes), expected, "{input:?} at once");
+    let mut bytes = input.as_bytes().to_vec();
+    assert_eq!(Framing::new(HeadLimits::default()).feed(&mut bytes), expected, "{input:?} at once");
     for cut in 1..bytes.len() {
-        let mut framing = Framing::new();
-        let mut judged = framing.feed(&bytes[..cut]);
+        let mut framing = Framing::new(HeadLimits::default());
+        let mut judged = framing.feed(&mut bytes[..cut]);
         if judged == Judgement::Fine {
-            judged = framing.feed(&bytes[cut..]);
+            judged = framing.feed(&mut bytes[cut..]);
         }
         assert_eq!(judged, expected, "{input:?} cut at {cut}");
     }
@@ -78,13 +78,48 @@ fn chunks_that_two_readers_could_read_differently_are_bad() {
 
 #[test]
 fn endless_lines_do_not_fill_memory() {
-    let mut framing = Framing::new();
-    let mut judged = framing.feed(b"GET / HTTP/1.1\r\nx: ");
+    let mut framing = Framing::new(HeadLimits::default());
+    let mut judged = framing.feed(&mut b"GET / HTTP/1.1\r\nx: ".to_owned());
     for _ in 0..40 {
         if judged == Judgement::Fine {
-            judged = framing.feed(&[b'a'; 1024]);
+            judged = framing.feed(&mut [b'a'; 1024]);
         }
     }
     assert_eq!(judged, Judgement::BadHead(0, Violation::HeadTooLarge));
     assert!(framing.partial.capacity() == 0);
+}
+
+/// nginx's four buffers of 8 KiB: golden case 128.
+#[test]
+fn heads_fill_buffers_as_nginxs_do() {
+    let judged = |input: &str| Framing::new(HeadLimits::default()).feed(&mut input.as_bytes().to_vec());
+    let line = |length: usize| format!("x: {}\r\n", "h".repeat(length - 5));
+    let fields = |count: usize, length: usize| format!("GET / HTTP/1.1\r\n{}\r\n", line(length).repeat(count));
+    let target = |length: usize| format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(length - 16));
+    let large = Judgement::BadHead(0, Violation::HeadTooLarge);
+    for (input, expected) in [
+        (fields(1, 8192), Judgement::Fine),
+        (fields(1, 8193), large),
+        (fields(8, 3008), Judgement::Fine),
+        (fields(9, 3008), large),
+        (fields(152, 9), Judgement::Fine),
+        (target(8192), Judgement::Fine),
+        (target(8193), Judgement::BadHead(0, Violation::TargetTooLong)),
+    ] {
+        assert_eq!(judged(&input), expected, "{} bytes", input.len());
+    }
+}
+
+#[test]
+fn odd_targets_are_hidden_and_kept_however_they_arrive() {
+    let input = b"GET /a HTTP/1.1\r\n\r\nGET /\xfc?x=\"#\" HTTP/1.1\r\nx: \"\xfc\r\n\r\n";
+    let shown = b"GET /a HTTP/1.1\r\n\r\nGET /_?x=___ HTTP/1.1\r\nx: \"\xfc\r\n\r\n";
+    for cut in 0..input.len() {
+        let (mut bytes, mut framing) = (input.to_vec(), Framing::new(HeadLimits::default()));
+        let (first, second) = bytes.split_at_mut(cut);
+        assert_eq!((framing.feed(first), framing.feed(second)), (Judgement::Fine, Judgement::Fine));
+        assert_eq!(bytes, shown, "cut at {cut}");
+        let found: Vec<(u32, &[u8])> = framing.found_odd.iter().map(|(n, odd)| (*n, &odd.raw[..])).collect();
+        assert_eq!(found, [(1, &b"/\xfc?x=\"#\""[..])], "cut at {cut}");
+    }
 }

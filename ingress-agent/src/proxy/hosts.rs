@@ -9,7 +9,7 @@ use http::{HeaderMap, Method};
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::metrics::RouteStats;
-use super::policy::{CompiledCanary, Mutual};
+use super::policy::{CompiledCanary, CompiledSnippet, Mutual};
 use super::pools::PoolId;
 use crate::model::policy::Upstream;
 use crate::model::route::{Action, Filter, HostTable, PathMatch, Route, ValueMatch, VirtualHost};
@@ -55,7 +55,9 @@ pub(super) struct CompiledRoute {
     pub(super) rewrite: Option<Regex>,
     pub(super) canaries: Vec<CompiledCanary>,
     pub(super) error_pool: Option<PoolId>,
+    pub(super) snippet: Option<Box<CompiledSnippet>>,
     path: Option<Regex>,
+    unless: Option<Regex>,
     headers: Vec<Compare>,
     query: Vec<Compare>,
 }
@@ -238,7 +240,9 @@ impl CompiledRoute {
             rewrite: policy.and_then(|p| p.rewrite.as_ref()).and_then(|r| byte_expression(&r.pattern)),
             canaries: canaries.map(|c| CompiledCanary::new(c, pool(&c.pool, upstream))).collect(),
             error_pool: policy.and_then(|p| p.errors.as_ref()?.pool.as_ref()).map(|name| pool(name, None)),
+            snippet: policy.and_then(|p| p.snippet.as_ref()).map(|s| Box::new(CompiledSnippet::new(s))),
             path,
+            unless: matches.unless.as_ref().and_then(|pattern| byte_expression(&format!("^(?:{pattern})"))),
             headers: matches.headers.iter().map(|h| Compare::new(&h.value)).collect(),
             query: matches.query.iter().map(|q| Compare::new(&q.value)).collect(),
             route: Arc::clone(route),
@@ -253,6 +257,9 @@ impl CompiledRoute {
         if matches!(matches.path, PathMatch::Regex { .. })
             && !self.path.as_ref().is_some_and(|regex| regex.is_match(question.path))
         {
+            return false;
+        }
+        if matches.unless.is_some() && self.unless.as_ref().is_none_or(|regex| regex.is_match(question.path)) {
             return false;
         }
         let header = |(wanted, compare): (&crate::model::route::HeaderMatch, &Compare)| {

@@ -21,7 +21,7 @@ fn route(path: PathMatch, method: Option<Method>) -> Arc<Route> {
     Arc::new(Route {
         owner: object.clone(),
         rule: String::new(),
-        matches: RouteMatch { path, method, headers: Vec::new(), query: Vec::new(), created: 0, object },
+        matches: RouteMatch { path, unless: None, method, headers: Vec::new(), query: Vec::new(), created: 0, object },
         filters: Vec::new(),
         action: Action::Respond(StatusCode::OK),
         timeouts: Timeouts::default(),

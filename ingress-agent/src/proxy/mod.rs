@@ -13,6 +13,8 @@ mod target;
 
 mod path;
 
+mod odd;
+
 mod framing;
 
 mod hosts;
@@ -27,7 +29,15 @@ mod upstream;
 
 mod pools;
 
+mod ewma;
+
 mod body;
+
+mod kept;
+
+mod coding;
+
+mod pace;
 
 mod record;
 
@@ -58,6 +68,10 @@ mod compile;
 mod tls;
 
 mod access_log;
+
+mod log_format;
+
+mod line;
 
 pub mod metrics;
 

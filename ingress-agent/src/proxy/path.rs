@@ -17,9 +17,8 @@ pub(super) enum BadPath {
     NotAbsolute,
 }
 
-/// `raw` without its query.
-pub(super) fn normalise(raw: &str) -> Result<Cow<'_, [u8]>, BadPath> {
-    let bytes = raw.as_bytes();
+/// Of a target without its query.
+pub(super) fn normalise(bytes: &[u8]) -> Result<Cow<'_, [u8]>, BadPath> {
     if bytes.first() != Some(&b'/') {
         return Err(BadPath::NotAbsolute);
     }
@@ -133,7 +132,7 @@ mod tests {
             ("*", Err(BadPath::NotAbsolute)),
             ("", Err(BadPath::NotAbsolute)),
         ] {
-            let got = normalise(raw).map(|p| String::from_utf8_lossy(&p).into_owned());
+            let got = normalise(raw.as_bytes()).map(|p| String::from_utf8_lossy(&p).into_owned());
             assert_eq!(got.as_deref().map_err(|e| *e), expected, "{raw}");
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::model::route::Balance;
 use crate::model::snapshot::{AppProtocol, BackendState, Pool, PoolName};
 
+use super::ewma::Average;
 use super::policy::{digest, spread};
 use super::upstream::h1::Connection;
 use super::upstream::h2::Shared;
@@ -60,6 +61,8 @@ pub(super) struct Backend {
     weight: Cell<u32>,
     current: Cell<i64>,
     under_way: Cell<u32>,
+    /// How fast it answers, where somebody chooses by that.
+    pub(super) average: Average,
     failures: Cell<u32>,
     ejections: Cell<u32>,
     ejected_until: Cell<Option<Instant>>,
@@ -170,6 +173,41 @@ impl WorkerPool {
         chosen.cloned()
     }
 
+    /// The next in turn: a second try takes its turn as the first one does (golden case 161).
+    fn rotate(&self, usable: impl Fn(&Backend) -> bool) -> Option<Rc<Backend>> {
+        let (turn, count) = (self.turn.get(), self.ready.len());
+        let step = (0..count).find(|step| usable(&self.ready[turn.wrapping_add(*step) % count]))?;
+        self.turn.set(turn.wrapping_add(step + 1));
+        Some(Rc::clone(&self.ready[turn.wrapping_add(step) % count]))
+    }
+
+    /// The better of two. One that nobody has asked counts as middling: all at once would ask a newcomer that is the best by default.
+    fn fastest(&self, draw: u64, usable: impl Fn(&Backend) -> bool) -> Option<Rc<Backend>> {
+        let count = self.ready.len();
+        if count < 2 {
+            return self.ready.first().filter(|b| usable(b)).cloned();
+        }
+        let first = draw as u32 as usize % count;
+        let other = (first + 1 + (draw >> 32) as usize % (count - 1)) % count;
+        let (a, b) = (&self.ready[first], &self.ready[other]);
+        if !usable(a) || !usable(b) {
+            return self.rotate(usable);
+        }
+        let now = Instant::now();
+        let score = |backend: &Backend| {
+            backend.average.score(now).unwrap_or_else(|| {
+                let known: Vec<f64> = self.ready.iter().filter_map(|b| b.average.score(now)).collect();
+                known.iter().sum::<f64>() / known.len().max(1) as f64
+            })
+        };
+        Some(Rc::clone(if score(a) <= score(b) { a } else { b }))
+    }
+
+    /// Whether a cookie's backend is one of these.
+    pub(super) fn has(&self, digest: u64) -> bool {
+        self.ready.iter().any(|b| b.digest == digest)
+    }
+
     fn choose(
         &self,
         balance: Balance,
@@ -177,7 +215,9 @@ impl WorkerPool {
         usable: impl Fn(&Backend) -> bool,
     ) -> Option<Rc<Backend>> {
         match balance {
+            Balance::RoundRobin if self.even => self.rotate(usable),
             Balance::RoundRobin => smooth(&self.ready, usable).cloned(),
+            Balance::Ewma => self.fastest(random(), usable),
             Balance::LeastRequest => {
                 let load = |b: &Backend| u64::from(b.under_way.get()) * 1_000_000 / u64::from(b.weight.get().max(1));
                 let count = self.ready.len();
@@ -251,6 +291,7 @@ impl Backend {
             weight: Cell::new(1),
             current: Cell::new(0),
             under_way: Cell::new(0),
+            average: Average::default(),
             failures: Cell::new(0),
             ejections: Cell::new(0),
             ejected_until: Cell::new(None),

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::access_log::Line;
 use super::client::Client;
 use super::hosts::CompiledRoute;
+use super::kept::Kept;
 use super::policy::Open;
 
 pub(super) struct Record {
@@ -21,6 +22,8 @@ pub(super) struct Record {
     pub(super) line: Option<Box<Line>>,
     /// It counts among its client's requests at one time.
     pub(super) open: Option<Open>,
+    /// The request's body, for whoever is asked for an error page.
+    pub(super) kept: Option<Rc<Kept>>,
     /// The body gave a frame and was not asked since.
     owed: bool,
 }
@@ -28,7 +31,7 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn new(client: Rc<Client>, started: Instant) -> Self {
         client.request_begun();
-        Self { client, route: None, started, status: 0, sent: 0, line: None, open: None, owed: false }
+        Self { client, route: None, started, status: 0, sent: 0, line: None, open: None, kept: None, owed: false }
     }
 
     /// The client's side wants a frame.
@@ -55,7 +58,8 @@ impl Drop for Record {
             Some(route) => route.stats.record(worker.index, self.status, took, self.sent),
             None => worker.counters.unrouted[super::metrics::class(self.status)].add(1),
         }
-        if let Some(line) = &self.line {
+        if let Some(line) = &mut self.line {
+            line.owner = self.route.as_ref().map(|found| found.route.owner.clone());
             worker.log(line, self.status, self.sent, took);
         }
     }

@@ -13,6 +13,7 @@ use super::client::Client;
 use super::policy::Origin;
 use super::pools::Prefer;
 use super::upstream::response::tokens;
+use crate::model::policy::Names;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -30,6 +31,9 @@ pub(super) struct Outgoing<'a> {
     pub(super) client: &'a Client,
     /// Path and query, raw unless a filter rewrote them.
     pub(super) target: Cow<'a, str>,
+    /// The target as sent, where it is passed on and no URI can hold it.
+    pub(super) raw: Option<&'a [u8]>,
+    pub(super) names: Names,
     /// As the client sent it, unless a filter rewrote it.
     pub(super) host: Cow<'a, [u8]>,
     pub(super) request_id: RequestId<'a>,
@@ -80,11 +84,11 @@ enum Fate {
     OriginalHost,
 }
 
-fn fate(name: &HeaderName) -> Fate {
+fn fate(name: &HeaderName, names: Names) -> Fate {
     let name = name.as_str();
     match name {
         // RFC 9110 §7.6.1, and what is written anew.
-        "host" | "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"
+        "host" | "connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade"
         | "content-length" | "expect" | "http2-settings"
         // httpoxy: CGI would turn it into HTTP_PROXY.
         | "proxy"
@@ -93,8 +97,12 @@ fn fate(name: &HeaderName) -> Fate {
         "x-forwarded-for" => Fate::Original,
         "x-forwarded-host" => Fate::OriginalHost,
         // As nginx does: CGI could not tell `a_b` and `a.b` from `a-b`.
-        _ if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => Fate::Drop,
-        _ => Fate::Pass,
+        _ if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => Fate::Pass,
+        _ => match names {
+            Names::Plain => Fate::Drop,
+            Names::Underscores if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) => Fate::Drop,
+            Names::Underscores | Names::All => Fate::Pass,
+        },
     }
 }
 
@@ -107,7 +115,7 @@ impl Outgoing<'_> {
     pub(super) fn write_head(&self, out: &mut Vec<u8>, body: &RequestBody) {
         out.extend_from_slice(self.parts.method.as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(self.target.as_bytes());
+        out.extend_from_slice(self.raw.unwrap_or(self.target.as_bytes()));
         out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
         out.extend_from_slice(&self.host);
         out.extend_from_slice(b"\r\n");
@@ -125,7 +133,7 @@ impl Outgoing<'_> {
             out.extend_from_slice(&self.client.forwarded_block);
             let nominated = nominated(&self.parts.headers);
             for (name, value) in &self.parts.headers {
-                match fate(name) {
+                match fate(name, self.names) {
                     Fate::Drop => {}
                     _ if nominated.contains(name) => {}
                     Fate::Pass => line(out, name, value.as_bytes()),
@@ -157,7 +165,7 @@ impl Outgoing<'_> {
         let nominated = nominated(incoming);
         let mut map = HeaderMap::with_capacity(incoming.len() + 8);
         for (name, value) in incoming {
-            match fate(name) {
+            match fate(name, self.names) {
                 Fate::Drop => {}
                 _ if nominated.contains(name) => {}
                 Fate::Pass => {
@@ -199,6 +207,9 @@ impl Outgoing<'_> {
     /// A trusted proxy knows better.
     fn told(origin: &Origin<'_>, map: &mut HeaderMap) {
         let address = origin.address.to_string();
+        if let Some(original) = origin.original {
+            map.insert(X_ORIGINAL_FORWARDED_FOR, original.clone());
+        }
         for (name, value) in [
             (X_REAL_IP, &*address),
             (X_FORWARDED_FOR, origin.forwarded_for.as_deref().unwrap_or(&address)),
@@ -276,12 +287,23 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     names
 }
 
-/// The protocol that the client wants to switch to: `Upgrade` nominated by `Connection` (RFC 9110 §7.8).
+/// The protocol that the client offers to switch to (RFC 9110 §7.8). As nginx does, the backend is told also where `Connection` does not nominate
+/// it.
 pub(super) fn upgrade(parts: &Parts) -> Option<&HeaderValue> {
     let wanted = parts.headers.get(header::UPGRADE)?;
-    let mut connection = parts.headers.get_all(header::CONNECTION).iter();
-    let nominated = connection.any(|v| tokens(v.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"upgrade")));
     // h2c by upgrade is obsolete and must not reach a backend that would speak it (RFC 9113 §3.1).
-    let offered = !tokens(wanted.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"h2c"));
-    (nominated && offered && parts.version == Version::HTTP_11).then_some(wanted)
+    let tunnel = tokens(wanted.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"h2c"));
+    (!tunnel && parts.version == Version::HTTP_11).then_some(wanted)
+}
+
+/// Only such a client can switch.
+pub(super) fn nominates_upgrade(parts: &Parts) -> bool {
+    let mut connection = parts.headers.get_all(header::CONNECTION).iter();
+    connection.any(|v| tokens(v.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"upgrade")))
+}
+
+/// Fields that are written by us, and of which a setting's own stands beside ours (golden case 121).
+pub(super) fn ours(name: &HeaderName) -> bool {
+    [X_REAL_IP, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_FORWARDED_SCHEME, X_SCHEME]
+        .contains(name)
 }

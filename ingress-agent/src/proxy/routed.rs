@@ -14,7 +14,7 @@ use super::body::{Body, Kind, RequestBody};
 use super::client::Client;
 use super::compile::CompiledListener;
 use super::hosts::{CompiledRoute, Question};
-use super::policy::{self, Admitted, Reply, View};
+use super::policy::{self, Admitted, Effects, Reply, View};
 use super::pools::WorkerPool;
 use super::record::Record;
 use super::reply::{After, page, response};
@@ -32,7 +32,7 @@ pub(super) async fn routed(
     mut record: Record,
 ) -> (Response<Body>, bool) {
     let parts = view.parts;
-    let query = parts.uri.query();
+    let query = view.query();
     let question = Question { path: view.path, query, method: &parts.method, headers: &parts.headers };
     let host = listener.hosts.host(view.name);
     let Some((host, found)) = host.and_then(|host| Some((host, host.route(&question)?))) else {
@@ -73,16 +73,26 @@ async fn under_policy(
     let Some(policy) = found.route.policy.as_deref() else {
         return (page(StatusCode::INTERNAL_SERVER_ERROR, After::KeepAlive, record), false);
     };
+    let mut record = record;
+    if policy.unlogged {
+        record.line = None;
+    }
+    let mut effects = found.snippet.as_ref().map(|snippet| Box::new(snippet.run(view)));
+    if let Some(reply) = effects.as_mut().and_then(|effects| effects.reply.take()) {
+        let answer = policed(policy, view, replied(reply, record));
+        return (affected(effects.as_deref(), answer), false);
+    }
     let mut admitted = match policy::gate(&client.worker, policy, secured, view, record.started).await {
         Ok(admitted) => admitted,
         Err(reply) => {
             let bare = reply.bare;
             let answer = replied(reply, record);
             let answer = instead(client, listener, view, found, policy, answer, true).await;
-            return (policed(policy, view, answer), bare);
+            return (affected(effects.as_deref(), policed(policy, view, answer)), bare);
         }
     };
     admitted.certificate = certificate;
+    admitted.effects = effects.as_ref().filter(|e| !e.request.is_empty()).cloned();
     let passed = admitted.external.as_ref().map(|p| (p.cookies.clone(), p.always));
     let (answer, own) = answered(client, listener, view, request_id, found, admitted, body, record).await;
     let mut answer = instead(client, listener, view, found, policy, answer, own).await;
@@ -93,11 +103,22 @@ async fn under_policy(
             answer.headers_mut().append(header::SET_COOKIE, cookie);
         }
     }
-    (policed(policy, view, answer), false)
+    (affected(effects.as_deref(), policed(policy, view, answer)), false)
+}
+
+fn affected(effects: Option<&Effects>, mut answer: Response<Body>) -> Response<Body> {
+    if let Some(effects) = effects {
+        effects.on_answer(answer.status(), answer.headers_mut());
+    }
+    answer
 }
 
 pub(super) fn replied(reply: Reply, record: Record) -> Response<Body> {
-    let mut answer = if reply.empty {
+    let mut answer = if let Some(text) = reply.text {
+        let mut headers = HeaderMap::with_capacity(2);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        response(reply.status, headers, Kind::Full(text.into()), record)
+    } else if reply.empty {
         response(reply.status, HeaderMap::new(), Kind::Empty, record)
     } else {
         page(reply.status, After::KeepAlive, record)
@@ -128,7 +149,17 @@ async fn instead(
     let Some(pages) = policy.errors.as_deref() else { return answer };
     let status = answer.status();
     let wanted = (own || pages.intercept) && pages.codes.binary_search(&status.as_u16()).is_ok();
-    let Some(pool) = found.error_pool.filter(|_| wanted).and_then(|id| client.worker.pool(id)) else { return answer };
+    if !wanted {
+        return answer;
+    }
+    let Some(pool) = found.error_pool else {
+        // Refusals stay what they are: a browser acts on 401.
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return answer;
+        }
+        return page(pages.otherwise, After::KeepAlive, answer.into_body().record);
+    };
+    let Some(pool) = client.worker.pool(pool) else { return answer };
     let target = view.parts.uri.query().map_or_else(|| "/".to_owned(), |query| format!("/?{query}"));
     asked_instead(client, listener, view, found, pages, &pool, target, answer).await
 }
@@ -157,8 +188,11 @@ pub(super) async fn asked_instead(
     let (host, target) = (Cow::Borrowed(view.authority), Cow::Owned(target));
     let request_id = RequestId::Made([b'0'; 32]);
     let (parts, origin, prefer) = (view.parts, None, None);
-    let outgoing = Outgoing { parts, client, target, host, request_id, upgrade: None, edited, origin, prefer };
-    let (worker, body) = (&client.worker, RequestBody::empty());
+    let (raw, names) = (None, listener.settings.names);
+    let outgoing =
+        Outgoing { parts, client, target, raw, names, host, request_id, upgrade: None, edited, origin, prefer };
+    let worker = &client.worker;
+    let body = answer.body().record.kept.as_ref().and_then(RequestBody::again).unwrap_or_else(RequestBody::empty);
     match upstream::ask(worker, pool, &found.route, &outgoing, body, &mut Trace::default()).await {
         Ok(Answer { status: theirs, mut headers, kind, .. }) => {
             hide(listener, &mut headers);

@@ -97,6 +97,33 @@ async fn header(client: &mut TcpStream, early: &mut Vec<u8>) -> Result<Option<En
     }
 }
 
+/// Takes the header off a connection and leaves what comes behind it, which is TLS's or HTTP's to read.
+pub(super) async fn before(stream: &TcpStream) -> std::io::Result<Option<Ends>> {
+    let mut seen = vec![0; proxy_header::MOST];
+    loop {
+        let count = stream.peek(&mut seen).await?;
+        match proxy_header::read(&seen[..count]) {
+            Header::Complete(length, ends) => {
+                let mut left = length;
+                while left > 0 {
+                    stream.readable().await?;
+                    match stream.try_read(&mut seen[..left]) {
+                        Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                        Ok(taken) => left -= taken,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                return Ok(ends);
+            }
+            Header::Invalid => return Err(ErrorKind::InvalidData.into()),
+            Header::Incomplete if count == 0 => return Err(ErrorKind::UnexpectedEof.into()),
+            // A header comes in one piece but for accidents; peeking does not wait for more than there is.
+            Header::Incomplete => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
 /// A connection to a backend of the pool, whose turn it is; to another where that one refuses.
 async fn connect(worker: &Rc<Worker>, told: &CompiledStream) -> Option<(TcpStream, Lease)> {
     let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();

@@ -46,8 +46,11 @@ pub(super) fn target(parts: &Parts) -> Option<Target<'_>> {
     let sent_name = name(sent)?;
     match authority {
         None => Some(Target { authority: sent, name: sent_name }),
-        // RFC 9112 §3.2.2: in absolute form the target's host counts, and Host is replaced by it.
-        Some(authority) => Some(Target { authority, name: name(authority)? }),
+        // RFC 9112 §3.2.2: in absolute form the target's host counts, and Host is replaced by it, unless it says the same.
+        Some(authority) => {
+            let name = name(authority)?;
+            Some(Target { authority: if sent_name == name { sent } else { authority }, name })
+        }
     }
 }
 
@@ -62,7 +65,8 @@ pub(super) fn name(authority: &[u8]) -> Option<Cow<'_, str>> {
     } else {
         text.split_once(':').unwrap_or((text, ""))
     };
-    if port.len() > 5 || !port.bytes().all(|b| b.is_ascii_digit()) {
+    // RFC 9110 §7.2 has digits; nginx takes letters (golden case 012), and they choose nothing.
+    if port.len() > 5 || !port.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return None;
     }
     if name.starts_with('[') {
@@ -114,7 +118,8 @@ mod tests {
             ("a@b", None),
             ("user@shop.example", None),
             ("a,b:80:80", None),
-            ("a:http", None),
+            ("a:http", Some("a")),
+            ("a:h-p", None),
             ("a:123456", None),
             ("[::1", None),
             ("[::1]x", None),

@@ -13,10 +13,12 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    DigitallySignedStruct, DistinguishedName as DistinguishedNameDer, ServerConfig, SignatureScheme, version,
+    DigitallySignedStruct, DistinguishedName as DistinguishedNameDer, ServerConfig, SignatureScheme,
+    SupportedCipherSuite, SupportedProtocolVersion, version,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
+use crate::model::policy::TlsSettings;
 use crate::model::snapshot::{Certificate, PrivateKey};
 
 /// What all listeners share for the life of the process.
@@ -30,6 +32,8 @@ pub(super) struct TlsBasis {
 pub(super) struct Names {
     pub(super) by_name: HashMap<Box<str>, Arc<CertifiedKey>>,
     pub(super) default: Arc<CertifiedKey>,
+    /// Names that are not there get nothing.
+    pub(super) strict: bool,
 }
 
 impl TlsBasis {
@@ -56,9 +60,24 @@ impl TlsBasis {
     }
 
     /// `mutual`: clients are asked for certificates. Any is taken here; whether it is good is judged with the request.
-    pub(super) fn config(&self, names: &Arc<Names>, mutual: bool, http2: bool) -> anyhow::Result<Arc<ServerConfig>> {
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider));
-        let builder = builder.with_protocol_versions(&[&version::TLS13, &version::TLS12])?;
+    pub(super) fn config(
+        &self,
+        names: &Arc<Names>,
+        mutual: bool,
+        http2: bool,
+        settings: &TlsSettings,
+    ) -> anyhow::Result<Arc<ServerConfig>> {
+        let mut provider = Arc::clone(&self.provider);
+        if !settings.suites.is_empty() {
+            let wanted = |suite: &SupportedCipherSuite| {
+                suite.tls13().is_some() || openssl_name(suite).is_some_and(|n| settings.suites.contains(&n))
+            };
+            Arc::make_mut(&mut provider).cipher_suites.retain(wanted);
+        }
+        let builder = ServerConfig::builder_with_provider(provider);
+        let versions = [(settings.v13, &version::TLS13), (settings.v12, &version::TLS12)];
+        let versions: Vec<&SupportedProtocolVersion> = versions.into_iter().filter(|v| v.0).map(|v| v.1).collect();
+        let builder = builder.with_protocol_versions(&versions)?;
         let builder = if mutual {
             builder.with_client_cert_verifier(Arc::new(AnyClient(Arc::clone(&self.provider))))
         } else {
@@ -73,6 +92,14 @@ impl TlsBasis {
         config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
     }
+}
+
+/// `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256` is OpenSSL's `ECDHE-RSA-AES128-GCM-SHA256`.
+fn openssl_name(suite: &SupportedCipherSuite) -> Option<String> {
+    let name = format!("{:?}", suite.suite());
+    let name = name.strip_prefix("TLS_")?.replace("_WITH_", "_").replace("AES_", "AES").replace('_', "-");
+    // Of ChaCha20, OpenSSL does not name the hash.
+    Some(name.strip_suffix("POLY1305-SHA256").map_or(name.clone(), |start| format!("{start}POLY1305")))
 }
 
 /// Takes any certificate of which the client has the key.
@@ -121,21 +148,24 @@ impl ClientCertVerifier for AnyClient {
 }
 
 impl Names {
-    /// The exact name, then the wildcard one label up, then the default.
-    pub(super) fn find(&self, name: Option<&str>) -> &Arc<CertifiedKey> {
-        let Some(name) = name else { return &self.default };
-        if let Some(key) = self.by_name.get(name) {
-            return key;
-        }
-        let wildcard = name.split_once('.').and_then(|(_, suffix)| self.by_name.get(format!("*.{suffix}").as_str()));
-        wildcard.unwrap_or(&self.default)
+    /// The exact name, then the wildcard one label up.
+    fn named(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        self.by_name.get(name).or_else(|| {
+            let (_, suffix) = name.split_once('.')?;
+            self.by_name.get(format!("*.{suffix}").as_str())
+        })
+    }
+
+    /// The same, then the default.
+    pub(super) fn find(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
+        name.and_then(|name| self.named(name)).or_else(|| (!self.strict).then_some(&self.default))
     }
 }
 
 impl ResolvesServerCert for Names {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // rustls gives the name in lower case and has checked that it is a DNS name.
-        Some(Arc::clone(self.find(hello.server_name())))
+        self.find(hello.server_name()).cloned()
     }
 }
 
@@ -154,4 +184,28 @@ fn self_signed(provider: &CryptoProvider) -> anyhow::Result<Arc<CertifiedKey>> {
     let certificate = params.self_signed(&key)?;
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     Ok(Arc::new(CertifiedKey::from_der(vec![certificate.der().clone()], der, provider)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_have_the_names_of_openssl() {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let old = provider.cipher_suites.iter().filter(|s| s.tls13().is_none());
+        let mut names: Vec<String> = old.filter_map(openssl_name).collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [
+                "ECDHE-ECDSA-AES128-GCM-SHA256",
+                "ECDHE-ECDSA-AES256-GCM-SHA384",
+                "ECDHE-ECDSA-CHACHA20-POLY1305",
+                "ECDHE-RSA-AES128-GCM-SHA256",
+                "ECDHE-RSA-AES256-GCM-SHA384",
+                "ECDHE-RSA-CHACHA20-POLY1305",
+            ]
+        );
+    }
 }

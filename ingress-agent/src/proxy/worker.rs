@@ -19,7 +19,7 @@ use super::compile::{PoolChanges, Routing};
 use super::deadline::{Deadlines, ROUND};
 use super::listen;
 use super::metrics::WorkerCounters;
-use super::policy::{Limiter, NAMES_HOLD, Passwords};
+use super::policy::{Limiter, NAMES_HOLD, Passwords, Verdicts};
 use super::pools::{PoolId, WorkerPool};
 use super::serve;
 use super::upstream::io::CompiledUpstream;
@@ -43,6 +43,7 @@ pub(super) struct Worker {
     draining: Cell<bool>,
     pub(super) limiter: Arc<Limiter>,
     pub(super) passwords: Passwords,
+    pub(super) verdicts: Verdicts,
     questions: RefCell<HashMap<(String, u16, bool), Asked>>,
     /// Told when a connection ends while draining.
     closed: Notify,
@@ -122,6 +123,7 @@ pub(super) async fn run(birth: Birth) {
         draining: Cell::new(false),
         limiter: birth.limiter,
         passwords: Passwords::new(birth.seed),
+        verdicts: Verdicts::default(),
         questions: RefCell::default(),
         closed: Notify::new(),
     });

@@ -1,5 +1,6 @@
 //! The recorded cases as they stand on disk. A folder that cannot be read fails the run by its name: nothing is passed over.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,7 @@ pub struct Corpus {
     pub cases: Vec<Case>,
 }
 
+#[derive(Clone)]
 pub struct Case {
     /// `003-path-implspecific`.
     pub name: String,
@@ -58,6 +60,21 @@ impl Case {
         let flags = flags.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
         let steps = serde_json::from_str(&text(&folder.join("cases.json"))?).context("cases.json")?;
         Ok(Self { name, objects: objects(&manifests)?, flags, steps })
+    }
+
+    /// The same with other settings.
+    #[must_use]
+    pub fn with_settings(&self, settings: &BTreeMap<String, String>) -> Self {
+        let mut case = self.clone();
+        for object in &mut case.objects {
+            let named = object.pointer("/metadata/name").is_some_and(|name| name == "ingress-nginx-controller");
+            if named && object["kind"] == "ConfigMap" {
+                for (key, value) in settings {
+                    object["data"][key] = value.as_str().into();
+                }
+            }
+        }
+        case
     }
 
     /// What the case is about, by its number.

@@ -197,7 +197,7 @@ impl Backend {
         }
         let mut out = if self.manner == Manner::Fast { b"ok".to_vec() } else { echo(seen) };
         if let Ok(size) = asked("Size").parse() {
-            out = b"abcdefghijklmno\n".iter().copied().cycle().take(size).collect();
+            out = super::forms::filler(size);
         }
         let mut extra = String::new();
         let mut typed = false;

@@ -16,11 +16,16 @@ struct Deliberate {
     /// Numbers from 1, as in cases.json; without it all of them.
     requests: Option<String>,
     reason: String,
+    /// Settings with which they are answered alike: what a user who wants that would write.
+    #[serde(default)]
+    remedy: BTreeMap<String, String>,
 }
 
 pub struct Lists {
     pub deliberate: BTreeMap<(String, usize), String>,
     pub not_yet: BTreeSet<(String, usize)>,
+    /// By case: settings, and the requests that are answered alike with them.
+    pub remedies: BTreeMap<String, (BTreeMap<String, String>, BTreeSet<usize>)>,
 }
 
 fn file(name: &str) -> PathBuf {
@@ -33,12 +38,16 @@ impl Lists {
         let text =
             |name: &str| std::fs::read_to_string(file(name)).with_context(|| format!("read {}", file(name).display()));
         let entries: Vec<Deliberate> = serde_saphyr::from_str(&text("deliberate.yaml")?).context("deliberate.yaml")?;
-        let mut deliberate = BTreeMap::new();
+        let (mut deliberate, mut remedies) = (BTreeMap::new(), BTreeMap::new());
         for entry in entries {
             let count =
                 *steps.get(&entry.case).with_context(|| format!("deliberate.yaml: there is no case {}", entry.case))?;
             ensure!(entry.reason.len() > 20, "deliberate.yaml: {} needs a reason", entry.case);
-            for number in numbers(entry.requests.as_deref().unwrap_or("all"), count)? {
+            let which = numbers(entry.requests.as_deref().unwrap_or("all"), count)?;
+            if !entry.remedy.is_empty() {
+                remedies.insert(entry.case.clone(), (entry.remedy, which.iter().copied().collect()));
+            }
+            for number in which {
                 deliberate.insert((entry.case.clone(), number), entry.reason.clone());
             }
         }
@@ -49,7 +58,7 @@ impl Lists {
             let count = *steps.get(&case).with_context(|| format!("not-yet.yaml: there is no case {case}"))?;
             not_yet.extend(numbers(&which, count)?.into_iter().map(|n| (case.clone(), n)));
         }
-        Ok(Self { deliberate, not_yet })
+        Ok(Self { deliberate, not_yet, remedies })
     }
 
     /// Writes what is not built yet anew.

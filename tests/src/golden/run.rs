@@ -27,14 +27,18 @@ pub struct Verdict {
 
 /// Runs every case whose name contains `filter`.
 pub fn run(corpus: &Corpus, filter: &str, threads: usize) -> Vec<Verdict> {
-    let cases: Vec<&Case> = corpus.cases.iter().filter(|c| c.name.contains(filter)).collect();
+    run_cases(corpus, &corpus.cases.iter().filter(|c| c.name.contains(filter)).collect::<Vec<_>>(), threads, "golden")
+}
+
+/// `label` is of its worlds: two runs at once have two.
+pub fn run_cases(corpus: &Corpus, cases: &[&Case], threads: usize, label: &str) -> Vec<Verdict> {
     let (next, verdicts) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for thread in 0..threads.min(cases.len()) {
-            let (cases, next, verdicts) = (&cases, &next, &verdicts);
+            let (next, verdicts) = (&next, &verdicts);
             scope.spawn(move || {
                 let certificates = corpus.directory.join("000-fixtures/certs");
-                let world = World::enter(&format!("golden{thread}"), &certificates).expect("a world for the cases");
+                let world = World::enter(&format!("{label}{thread}"), &certificates).expect("a world for the cases");
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let found = run_case(&world, corpus, case, &certificates);
                     verdicts.lock().expect("no panic under the lock").extend(found);
@@ -69,7 +73,10 @@ fn run_case(world: &World, corpus: &Corpus, case: &Case, certificates: &Path) ->
         if (case.name.starts_with("346-") && i == 6) || (case.name.starts_with("146-") && i == 1) {
             continue;
         }
-        let (differences, backends) = ask(world, &step["request"], &step["expect"], certificates);
+        let (mut differences, backends) = ask(world, &step["request"], &step["expect"], certificates);
+        if let Some(recorded) = step["expect"]["log"].as_array() {
+            differences.extend(site.log.compare(recorded));
+        }
         turns.extend(backends.into_iter().map(|pair| (i + 1, pair)));
         verdicts.push(verdict(i + 1, differences));
     }
@@ -146,6 +153,13 @@ fn repeated(world: &World, request: &Value, expect: &Value, certificates: &Path,
     let mut got: Vec<String> = met.concat();
     if wanted.len() == got.len() {
         return (differences, wanted.into_iter().zip(got).collect());
+    }
+    // How many tries fail depends on whose turn it is first: those that were tried again went the recorded ways.
+    let mut ways: Vec<Vec<String>> = recorded.iter().map(name).filter(|way| way.len() > 1).collect();
+    ways.sort();
+    ways.dedup();
+    if met.iter().any(|way| way.len() > 1) && met.iter().all(|way| way.len() == 1 || ways.contains(way)) {
+        return (differences, Vec::new());
     }
     wanted.sort();
     got.sort();

@@ -8,9 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use ingress_agent::model::class_rule::ClassRule;
+use ingress_agent::model::route::Balance;
 use ingress_agent::model::snapshot::ObjectName;
+use ingress_agent::model::snapshot::{FrontendKind, Protocol, Snapshot};
+use ingress_agent::model::stream::{ProxyProtocol, Stream};
 use ingress_agent::plan::{Plan, PlanOptions, plan};
-use ingress_agent::proxy::{Proxy, ProxyOptions};
+use ingress_agent::proxy::{AccessLog, AccessLogFormat, Proxy, ProxyOptions};
 use ingress_agent::sources::SourceOptions;
 use ingress_agent::sources::store::Store;
 use rustls::ServerConfig;
@@ -23,6 +26,7 @@ use tokio::runtime::Runtime;
 use super::corpus::Case;
 use super::echo::{Backend, Log, Manner};
 use super::grpc;
+use super::log::AccessLines;
 use crate::netns::Namespace;
 
 pub const EDGE: &str = "10.77.0.2";
@@ -100,6 +104,7 @@ pub struct Site {
     plan: Option<Plan>,
     proxy: Proxy,
     runtime: Runtime,
+    pub log: AccessLines,
 }
 
 impl Site {
@@ -130,8 +135,12 @@ impl Site {
             }
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let proxy = Proxy::start(ProxyOptions { workers: 1, ..ProxyOptions::default() })?;
-        let mut site = Self { store: Store::new(sources), objects: Vec::new(), options, plan: None, proxy, runtime };
+        let log = AccessLines::in_a_file();
+        let (access_log, access_log_format) = (AccessLog::File(log.file().to_owned()), AccessLogFormat::Combined);
+        let proxy =
+            Proxy::start(ProxyOptions { workers: 1, access_log, access_log_format, ..ProxyOptions::default() })?;
+        let (store, objects) = (Store::new(sources), Vec::new());
+        let mut site = Self { store, objects, options, plan: None, proxy, runtime, log };
         for object in fixtures.iter().chain(&case.objects) {
             site.set(object);
         }
@@ -173,7 +182,7 @@ impl Site {
             }
         }
         self.plan = Some(planned);
-        let problems = self.runtime.block_on(self.proxy.apply(snapshot))?;
+        let problems = self.runtime.block_on(self.proxy.apply(with_l4(&snapshot)))?;
         anyhow::ensure!(problems.is_empty(), "the proxy cannot listen: {problems:?}");
         Ok(())
     }
@@ -181,6 +190,21 @@ impl Site {
     pub fn end(self) {
         self.runtime.block_on(self.proxy.drain(Duration::ZERO));
     }
+}
+
+/// XDP does not run here: what it would forward by port (`netns_l4*` show that it does) goes through the proxy, byte by byte.
+fn with_l4(snapshot: &Arc<Snapshot>) -> Arc<Snapshot> {
+    let mut shown = Snapshot::clone(snapshot);
+    for (key, frontend) in &snapshot.frontends {
+        let FrontendKind::L4 { pool, .. } = &frontend.kind else { continue };
+        let served = snapshot.pools.get(pool).is_some_and(|pool| !pool.backends.is_empty());
+        if key.protocol == Protocol::Tcp && key.vip == edge() && served {
+            let (balance, proxy_protocol) = (Balance::default(), ProxyProtocol::default());
+            let stream = Stream { vip: key.vip, port: key.port, pool: pool.clone(), balance, proxy_protocol };
+            shown.streams.push(Arc::new(stream));
+        }
+    }
+    Arc::new(shown)
 }
 
 fn identity(object: &Value) -> (&str, &str, &str) {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::StatusCode;
+use ingress_agent::model::policy::{ListenerSettings, Policy};
 use ingress_agent::model::route::{
     Action, Balance, Filter, HostTable, Listener, PathMatch, Retry, Route, RouteMatch, Timeouts, Tls, VirtualHost,
     WeightedPool, Wildcard,
@@ -42,6 +43,7 @@ pub fn route_doing(path: PathMatch, action: Action) -> Route {
         rule: format!("{path:?}"),
         matches: RouteMatch {
             path,
+            unless: None,
             method: None,
             headers: Vec::new(),
             query: Vec::new(),
@@ -88,6 +90,7 @@ pub struct Site {
     pub pools: Vec<Arc<Pool>>,
     pub tls: Option<Tls>,
     pub certificates: BTreeMap<ObjectName, Arc<Certificate>>,
+    pub settings: Arc<ListenerSettings>,
 }
 
 impl Site {
@@ -135,12 +138,30 @@ impl Site {
         self
     }
 
+    /// Everything to one backend, under a policy.
+    pub fn under(backend: SocketAddr, policy: Policy) -> Self {
+        let mut route = route(prefix(""), "web");
+        route.policy = Some(Arc::new(policy));
+        Self::default().pool(pool("web", &[backend])).any(vec![route])
+    }
+
     pub fn snapshot(&self, generation: u64, vip: IpAddr) -> Snapshot {
         let hosts = Arc::new(self.hosts.clone());
-        let mut listeners =
-            vec![Listener { vip, port: HTTP, tls: None, hosts: Arc::clone(&hosts), settings: Arc::default() }];
+        let mut listeners = vec![Listener {
+            vip,
+            port: HTTP,
+            tls: None,
+            hosts: Arc::clone(&hosts),
+            settings: Arc::clone(&self.settings),
+        }];
         if let Some(tls) = &self.tls {
-            listeners.push(Listener { vip, port: HTTPS, tls: Some(tls.clone()), hosts, settings: Arc::default() });
+            listeners.push(Listener {
+                vip,
+                port: HTTPS,
+                tls: Some(tls.clone()),
+                hosts,
+                settings: Arc::clone(&self.settings),
+            });
         }
         Snapshot {
             generation,

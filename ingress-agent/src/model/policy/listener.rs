@@ -1,9 +1,11 @@
 //! What holds for every request of a listener, whatever its route: whom to believe, whom to block, which fields come and go.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::Template;
+use super::{Compression, LogSettings, Template};
 
 /// What holds for every request of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +26,87 @@ pub struct ListenerSettings {
     pub set: Vec<(HeaderName, Template)>,
     pub block: Block,
     pub http2: bool,
-    pub underscores: bool,
+    pub names: Names,
     /// Sent with answers over TLS.
     pub hsts: Option<HeaderValue>,
+    pub head: HeadLimits,
+    pub client: ClientLimits,
+    pub compression: Option<Compression>,
+    pub log: LogSettings,
+    pub tls: TlsSettings,
+    /// Requests of an HTTP/2 connection at one time.
+    pub streams: u32,
+    pub proxy_protocol: Option<ProxyHeader>,
+}
+
+/// Each connection begins with a header of the PROXY protocol, or is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyHeader {
+    /// Whose word is taken for who the client is; empty: everybody's.
+    pub from: Vec<IpNet>,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    pub v12: bool,
+    pub v13: bool,
+    /// OpenSSL's names of suites of TLS 1.2; empty: all that we have.
+    pub suites: Vec<String>,
+    /// Clients that ask for a name without a certificate get none, instead of the default one.
+    pub reject_unknown: bool,
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self { v12: true, v13: true, suites: Vec::new(), reject_unknown: false }
+    }
+}
+
+/// Which of a client's fields are passed on, by their names: CGI could not tell `a_b` and `a.b` from `a-b`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Names {
+    /// Letters, digits and `-`.
+    #[default]
+    Plain,
+    /// And `_`.
+    Underscores,
+    /// All that HTTP allows.
+    All,
+}
+
+/// How large the head of an HTTP/1 request may be: nginx's `large_client_header_buffers`. A line fits into one of them; lines fill one after
+/// the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    pub buffers: u32,
+    /// Bytes of each.
+    pub size: u32,
+    /// Bytes of the one before them.
+    pub first: u32,
+}
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        Self { buffers: 4, size: 8192, first: 1024 }
+    }
+}
+
+impl HeadLimits {
+    /// Bytes of the largest head.
+    pub const fn most(self) -> usize {
+        self.first as usize + self.buffers as usize * self.size as usize
+    }
+}
+
+/// How long a client may keep us waiting, where it is not as the proxy's options say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientLimits {
+    pub header: Option<Duration>,
+    pub body: Option<Duration>,
+    pub keep_alive: Option<Duration>,
+    /// Requests of one connection, which is closed then.
+    pub requests: Option<u32>,
 }
 
 impl Default for ListenerSettings {
@@ -42,8 +122,15 @@ impl Default for ListenerSettings {
             set: Vec::new(),
             block: Block::default(),
             http2: true,
-            underscores: false,
+            names: Names::Plain,
             hsts: None,
+            head: HeadLimits::default(),
+            client: ClientLimits::default(),
+            compression: None,
+            log: LogSettings::default(),
+            tls: TlsSettings::default(),
+            streams: 128,
+            proxy_protocol: None,
         }
     }
 }

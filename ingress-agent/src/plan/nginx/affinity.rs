@@ -29,6 +29,14 @@ pub(super) fn cookie(reader: &mut Reader<'_>) -> Option<Affinity> {
         cookie: word(reader, "session-cookie-name").unwrap_or_else(|| "INGRESSCOOKIE".to_owned()),
         persistent: reader.text("affinity-mode") == Some("persistent"),
         change_on_failure: reader.flag("session-cookie-change-on-failure", false),
+        canary_sticks: match reader.text("affinity-canary-behavior") {
+            None | Some("sticky") => true,
+            Some("legacy") => false,
+            Some(_) => {
+                reader.ignore("affinity-canary-behavior", "is neither `sticky` nor `legacy`");
+                true
+            }
+        },
         path: word(reader, "session-cookie-path"),
         domain: word(reader, "session-cookie-domain"),
         expires: reader.number("session-cookie-expires").map(u64::from),

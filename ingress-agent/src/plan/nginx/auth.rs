@@ -7,7 +7,7 @@ use super::Found;
 use super::read::{Reader, Spoilt};
 use super::settings::Settings;
 use super::template::template;
-use crate::model::policy::{BasicAuth, ExternalAuth, Template};
+use crate::model::policy::{AuthCache, BasicAuth, ExternalAuth, Template};
 use crate::model::snapshot::ObjectName;
 
 pub(super) fn basic(reader: &mut Reader<'_>, settings: &Settings, found: &mut Found<'_>) -> Option<BasicAuth> {
@@ -140,7 +140,46 @@ pub(super) fn external(reader: &mut Reader<'_>, settings: &Settings, found: &mut
         request_redirect,
         always_set_cookie: always,
         set_headers: set_headers(reader, found),
+        cache: value(reader, "cache-key")
+            .and_then(|key| cache(reader, &key, value(reader, "cache-duration").as_deref())),
     })
+}
+
+/// ingress-nginx's `auth-cache-duration`, unless it is given.
+const CACHE_DURATION: &str = "200 202 401 5m";
+
+fn cache(reader: &mut Reader<'_>, key: &str, duration: Option<&str>) -> Option<AuthCache> {
+    let key = match template(key) {
+        Ok(key) => key,
+        Err(variable) => {
+            reader.ignore("auth-cache-key", format!("has {variable}, which is not known here: nothing is cached"));
+            return None;
+        }
+    };
+    let mut holds = Vec::new();
+    for part in duration.unwrap_or(CACHE_DURATION).split(',') {
+        let words: Vec<&str> = part.split_whitespace().collect();
+        let Some((time, statuses)) = words.split_last().and_then(|(time, rest)| Some((period(time)?, rest))) else {
+            reader.ignore("auth-cache-duration", "is not a list of statuses and a time: nothing is cached");
+            return None;
+        };
+        // nginx: a time alone is for 200, 301 and 302.
+        let usual: &[&str] = if statuses.is_empty() { &["200", "301", "302"] } else { statuses };
+        holds.extend(usual.iter().filter_map(|s| Some((if *s == "any" { 0 } else { s.parse().ok()? }, time))));
+    }
+    Some(AuthCache { key, holds })
+}
+
+/// nginx's times: seconds, or with `s`, `m`, `h`, `d`.
+fn period(text: &str) -> Option<std::time::Duration> {
+    let (digits, unit) = match text.char_indices().next_back()? {
+        (end, 's') => (&text[..end], 1),
+        (end, 'm') => (&text[..end], 60),
+        (end, 'h') => (&text[..end], 3600),
+        (end, 'd') => (&text[..end], 86400),
+        _ => (text, 1),
+    };
+    Some(std::time::Duration::from_secs(digits.parse::<u64>().ok()?.checked_mul(unit)?.min(365 * 86400)))
 }
 
 fn set_headers(reader: &mut Reader<'_>, found: &mut Found<'_>) -> Vec<(HeaderName, Template)> {
@@ -161,7 +200,7 @@ fn set_headers(reader: &mut Reader<'_>, found: &mut Found<'_>) -> Vec<(HeaderNam
 }
 
 /// Scheme, host and port stand in the text itself: whoever may send requests must not choose whom we ask.
-fn address(url: &str) -> Option<(bool, String, u16, Template)> {
+pub(super) fn address(url: &str) -> Option<(bool, String, u16, Template)> {
     let (secure, rest) = match url.strip_prefix("https://") {
         Some(rest) => (true, rest),
         None => (false, url.strip_prefix("http://")?),

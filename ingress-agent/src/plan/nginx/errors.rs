@@ -1,18 +1,24 @@
 //! `custom-http-errors`, `default-backend`.
 
+use http::StatusCode;
+
 use super::Found;
 use super::read::{Reader, Spoilt};
 use super::settings::Settings;
-use crate::model::policy::ErrorPages;
+use crate::model::policy::{ErrorPages, Policy};
 use crate::model::snapshot::{ObjectName, PoolName, Protocol};
 
 pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings, found: &mut Found<'_>) -> Option<ErrorPages> {
     let mut codes = settings.errors.clone();
+    let mut otherwise = StatusCode::INTERNAL_SERVER_ERROR;
     if let Some(text) = reader.text("custom-http-errors") {
         let read: Option<Vec<u16>> =
             text.split(',').map(|c| c.trim().parse().ok().filter(|c| (400..600).contains(c))).collect();
         match read {
-            Some(read) => codes = read,
+            Some(read) => {
+                codes = read;
+                otherwise = StatusCode::NOT_FOUND;
+            }
             None => reader.spoil("custom-http-errors", Spoilt::Ingress, "is not a list of statuses from 400 to 599"),
         }
     }
@@ -33,12 +39,34 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings, found: &mut Fou
     Some(ErrorPages {
         codes,
         pool,
+        otherwise,
         stands_in: own.is_some(),
         ingress: reader.ingress.origin.name.clone(),
         service: String::new(),
         service_port: String::new(),
         intercept: !reader.flag("disable-proxy-intercept-errors", false),
     })
+}
+
+/// `custom-http-errors` of the ConfigMap for hosts and paths that nobody has.
+pub(in crate::plan) fn everywhere(settings: &Settings, pool: Option<PoolName>) -> Option<Policy> {
+    if settings.errors.is_empty() {
+        return None;
+    }
+    let mut codes = settings.errors.clone();
+    codes.sort_unstable();
+    codes.dedup();
+    let errors = ErrorPages {
+        codes,
+        pool,
+        otherwise: StatusCode::INTERNAL_SERVER_ERROR,
+        stands_in: false,
+        ingress: ObjectName::default(),
+        service: String::new(),
+        service_port: String::new(),
+        intercept: true,
+    };
+    Some(Policy { errors: Some(std::sync::Arc::new(errors)), ..Policy::default() })
 }
 
 fn first_port(found: &mut Found<'_>, name: &ObjectName) -> Option<PoolName> {

@@ -31,9 +31,16 @@ mod affinity;
 
 mod mutual;
 
+mod answers;
+
+mod snippet;
+
+mod risk;
+
 use std::sync::Arc;
 
-pub(super) use rewrite::expression_fault;
+use rewrite::expression_fault;
+pub(super) use rewrite::{guarded, path_fault};
 pub(super) use settings::Settings;
 
 use crate::model::facts::{CertificateFacts, ConfigMapFacts, Facts, IngressFacts, SecretFacts};
@@ -61,6 +68,10 @@ pub(super) struct Asked {
     pub(super) max_body: Option<u64>,
     pub(super) filters: Vec<Filter>,
     pub(super) client: Option<Arc<ClientCertificates>>,
+    /// Redirects to the same host say only the path.
+    pub(super) relative: bool,
+    /// More paths of its hosts, from snippets.
+    pub(super) locations: Vec<snippet::Location>,
     rewrite: rewrite::Wanted,
     policy: Policy,
     no_tls_redirect: Vec<String>,
@@ -77,6 +88,7 @@ impl Asked {
             }
         }
         let reader = &mut reader;
+        risk::judge(reader, settings);
         let mut policy = Policy::default();
         redirect::fill(reader, settings, &mut policy);
         policy.access = access::read(reader, settings);
@@ -98,6 +110,13 @@ impl Asked {
         policy.upstream = upstream::protocol(reader, found).map(Arc::new);
         let (retry, retry_on) = upstream::retry(reader, settings);
         policy.retry_on = retry_on;
+        policy.answers = answers::edits(reader, settings).map(Arc::new);
+        policy.send_rate = answers::send_rate(reader, settings);
+        policy.mirror = answers::mirror(reader).map(Arc::new);
+        policy.unlogged = !reader.flag("enable-access-log", true);
+        upstream::buffers(reader);
+        let snippets = snippet::read(reader, settings);
+        policy.snippet = snippets.own.map(Arc::new);
         let mut filters = Vec::new();
         filters.extend(upstream::host(reader));
         filters.extend(headers::response(reader, settings, found));
@@ -109,7 +128,9 @@ impl Asked {
             canary: canary::read(reader),
             timeouts: upstream::timeouts(reader, settings),
             retry,
-            balance: upstream::balance(reader),
+            balance: upstream::balance(reader, settings),
+            relative: answers::relative(reader, settings),
+            locations: snippets.locations,
             max_body: upstream::body(reader, settings),
             filters,
             client: mutual::read(reader, settings, found).map(Arc::new),
@@ -160,6 +181,8 @@ impl Asked {
     }
 }
 
+pub(super) use answers::to_slash;
+pub(super) use errors::everywhere as errors_everywhere;
 pub(super) use redirect::to_other_name;
 
 fn aliases(reader: &mut Reader<'_>) -> Vec<String> {
@@ -244,6 +267,20 @@ impl<'a> Found<'a> {
             Some((pem(plain.data.get("tls.crt")?), key.secret_der().to_vec()))
         });
         (authority.map(|a| pem(&a)).filter(|a| !a.is_empty()), client)
+    }
+}
+
+impl Found<'_> {
+    /// `ca.crl` of a Secret in DER. `None`: there is one, and it cannot be read.
+    fn revoked(&mut self, name: &ObjectName) -> Option<Vec<Vec<u8>>> {
+        use rustls_pki_types::pem::PemObject as _;
+        let plain = self.secret(name).and_then(|s| s.data.get("ca.crl").cloned());
+        // `pair` has noted the certificate as seen.
+        let text = plain.or_else(|| self.facts.certificates.find(name)?.revoked.clone());
+        let Some(text) = text else { return Some(Vec::new()) };
+        let lists = rustls_pki_types::CertificateRevocationListDer::pem_slice_iter(&text);
+        let lists: Result<Vec<_>, _> = lists.map(|list| list.map(|der| der.as_ref().to_vec())).collect();
+        lists.ok().filter(|lists| !lists.is_empty())
     }
 }
 

@@ -20,19 +20,29 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings, found: &mut Fou
     };
     let own = &reader.ingress.origin.name.namespace;
     let (namespace, name) = text.split_once('/').unwrap_or((own, text));
+    let mut revoked = Vec::new();
     let authorities = if namespace != own && !settings.cross_namespace {
         reader.warn("auth-tls-secret", format!("`{text}` is in another namespace: every request over TLS gets 403"));
         None
     } else {
-        let (authorities, _) = found.pair(&ObjectName::new(namespace, name));
+        let secret = ObjectName::new(namespace, name);
+        let (mut authorities, _) = found.pair(&secret);
         if authorities.is_none() {
             reader.warn(
                 "auth-tls-secret",
                 format!("`{text}` has no `ca.crt` that can be read: every request over TLS gets 403"),
             );
         }
+        if let Some(lists) = found.revoked(&secret) {
+            revoked = lists;
+        } else {
+            // Who was shut out must not come in because nobody can read who it was.
+            reader.warn("auth-tls-secret", format!("`{text}` has a `ca.crl` that is no PEM: every request gets 403"));
+            authorities = None;
+        }
         authorities
     };
+    let depth = reader.number("auth-tls-verify-depth").unwrap_or(1);
     let match_subject = reader.text("auth-tls-match-cn").and_then(|pattern| {
         let fault = super::expression_fault(pattern);
         if let Some(fault) = &fault {
@@ -49,5 +59,5 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings, found: &mut Fou
     });
     let error_page = error_page.map(str::to_owned);
     let pass = reader.flag("auth-tls-pass-certificate-to-upstream", false);
-    Some(ClientCertificates { authorities, demand, match_subject, error_page, pass })
+    Some(ClientCertificates { authorities, revoked, depth, demand, match_subject, error_page, pass })
 }

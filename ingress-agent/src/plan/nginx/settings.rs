@@ -1,6 +1,16 @@
 //! The ConfigMap of settings: what holds for every host, and the defaults of annotations. A value that cannot be used is passed over and
 //! told; the default stands.
 
+mod client;
+
+mod compression;
+
+mod heeded;
+
+mod log;
+
+mod tls;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +18,12 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
 
 use super::read::{flag, plain, ranges, size};
+use super::risk::Risk;
 use super::template::template;
 use crate::model::facts::{ConfigMapFacts, Facts};
-use crate::model::policy::{FieldPattern, ListenerSettings, RetryOn, Template};
+use crate::model::policy::{FieldPattern, ListenerSettings, Names, ProxyHeader, RetryOn, Template};
 use crate::model::rejection::Rejection;
-use crate::model::route::{Balance, Timeouts};
+use crate::model::route::Timeouts;
 use crate::model::snapshot::ObjectName;
 use crate::plan::PlanOptions;
 
@@ -33,14 +44,32 @@ pub(in crate::plan) struct Settings {
     pub(super) errors: Vec<u16>,
     pub(super) rate_status: StatusCode,
     pub(super) connection_status: StatusCode,
-    pub(super) balance: Balance,
     pub(super) cross_namespace: bool,
     pub(super) response_headers: Vec<String>,
     pub(in crate::plan) strict_paths: bool,
     /// `global-auth-*`, without the prefix.
     pub(super) global_auth: std::collections::BTreeMap<String, String>,
     pub(super) default_backend: Option<ObjectName>,
+    pub(super) snippets: bool,
+    pub(super) risk: Risk,
+    /// That must not stand in an annotation's value.
+    pub(super) words: Vec<String>,
+    /// What annotations of these names say where an Ingress does not.
+    pub(super) defaults: std::collections::BTreeMap<&'static str, String>,
 }
+
+/// Keys that are annotations as well, and mean the same.
+const SHARED: [&str; 9] = [
+    "proxy-buffering",
+    "proxy-redirect-from",
+    "proxy-redirect-to",
+    "proxy-cookie-domain",
+    "proxy-cookie-path",
+    "relative-redirects",
+    "limit-rate",
+    "limit-rate-after",
+    "load-balance",
+];
 
 struct Values<'a> {
     map: Option<&'a ConfigMapFacts>,
@@ -71,6 +100,13 @@ impl Values<'_> {
         }
     }
 
+    /// It holds, and there is something to know.
+    fn remark(&mut self, key: &str, text: &str) {
+        if let Some(map) = self.map {
+            self.rejections.push(map.origin.warn("ConfigMap", format!("data[{key}]"), text));
+        }
+    }
+
     fn flag(&mut self, key: &str, default: bool) -> bool {
         self.take(key, "`true` or `false`", flag).unwrap_or(default)
     }
@@ -78,6 +114,10 @@ impl Values<'_> {
     fn seconds(&mut self, key: &str) -> Option<Duration> {
         let read = |text: &str| text.strip_suffix('s').unwrap_or(text).parse().ok().map(Duration::from_secs);
         self.take(key, "a number of seconds", read)
+    }
+
+    fn count(&mut self, key: &str) -> Option<u32> {
+        self.take(key, "a whole number", |text| text.parse().ok())
     }
 
     fn ranges(&mut self, key: &str) -> Vec<IpNet> {
@@ -126,6 +166,9 @@ impl Settings {
             rejections.push(origin.warn("Option", "", format!("there is no ConfigMap {name}; the defaults hold")));
         }
         let mut v = Values { map: map.map(AsRef::as_ref), rejections };
+        heeded::tell(&mut v);
+        let risk = v.take("annotations-risk-level", "`Low`, `Medium`, `High` or `Critical`", Risk::of_text);
+        let risk = risk.unwrap_or_default();
         let hsts = v.flag("hsts", true).then(|| {
             let age = v.take("hsts-max-age", "a number of seconds", |t| t.parse::<u64>().ok()).unwrap_or(31_536_000);
             let subdomains = if v.flag("hsts-include-subdomains", true) { "; includeSubDomains" } else { "" };
@@ -168,7 +211,6 @@ impl Settings {
             errors: codes.iter().filter_map(|c| c.parse().ok()).filter(|c| (300..600).contains(c)).collect(),
             rate_status: v.status("limit-req-status-code"),
             connection_status: v.status("limit-conn-status-code"),
-            balance: Balance::default(),
             cross_namespace: v.flag("allow-cross-namespace-resources", false),
             response_headers: v
                 .list("global-allowed-response-headers")
@@ -178,6 +220,10 @@ impl Settings {
             strict_paths: v.flag("strict-validate-path-type", true),
             global_auth,
             default_backend: options.default_backend.clone(),
+            snippets: v.flag("allow-snippet-annotations", false) && risk == Risk::Critical,
+            risk,
+            words: v.list("annotation-value-word-blocklist"),
+            defaults: SHARED.iter().filter_map(|key| Some((*key, v.text(key)?.to_owned()))).collect(),
             listener: Arc::new(ListenerSettings {
                 hsts: hsts.and_then(|text| HeaderValue::try_from(text).ok()),
                 ..listener(&mut v, facts)
@@ -206,7 +252,23 @@ fn listener(v: &mut Values<'_>, facts: &Facts) -> ListenerSettings {
     settings.hide = v.list("hide-headers").iter().filter_map(|n| name(n)).collect();
     settings.pass_server = v.flag("allow-backend-server-header", false);
     settings.http2 = v.flag("use-http2", true);
-    settings.underscores = v.flag("enable-underscores-in-headers", false);
+    let underscores = v.flag("enable-underscores-in-headers", false);
+    settings.names = match (v.flag("ignore-invalid-headers", true), underscores) {
+        (false, _) => Names::All,
+        (true, true) => Names::Underscores,
+        (true, false) => Names::Plain,
+    };
+    settings.head = client::head(v);
+    settings.tls = tls::read(v);
+    settings.streams = v.count("http2-max-concurrent-streams").filter(|n| *n > 0).unwrap_or(settings.streams);
+    settings.proxy_protocol = v.flag("use-proxy-protocol", false).then(|| {
+        let from = v.ranges("proxy-real-ip-cidr");
+        let timeout = v.seconds("proxy-protocol-header-timeout").unwrap_or(Duration::from_secs(5));
+        ProxyHeader { from, timeout }
+    });
+    settings.client = client::limits(v);
+    settings.compression = compression::read(v);
+    settings.log = log::read(v);
     settings.block.addresses = v.ranges("block-cidrs");
     settings.block.agents = v.patterns("block-user-agents");
     settings.block.referers = v.patterns("block-referers");

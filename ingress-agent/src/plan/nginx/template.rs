@@ -37,8 +37,10 @@ fn variable(name: &str) -> Option<Variable> {
         "escaped_request_uri" => Variable::EscapedRequestUri,
         "uri" | "document_uri" => Variable::Uri,
         "args" | "query_string" => Variable::Args,
+        "is_args" => Variable::IsArgs,
         "request_method" => Variable::Method,
         "remote_addr" | "binary_remote_addr" | "the_real_ip" => Variable::RemoteAddr,
+        "remote_user" => Variable::RemoteUser,
         "server_port" | "pass_server_port" | "pass_port" => Variable::ServerPort,
         "req_id" | "request_id" => Variable::RequestId,
         _ => {

@@ -75,14 +75,47 @@ pub(super) fn body(reader: &mut Reader<'_>, settings: &Settings) -> Option<u64> 
     }
 }
 
-pub(super) fn balance(reader: &mut Reader<'_>) -> Option<Balance> {
-    match reader.text("load-balance")? {
+pub(super) fn balance(reader: &mut Reader<'_>, settings: &Settings) -> Option<Balance> {
+    let Some(text) = reader.text("load-balance") else {
+        let default = settings.defaults.get("load-balance").map(String::as_str);
+        return (default == Some("ewma")).then_some(Balance::Ewma);
+    };
+    match text {
         "round_robin" => Some(Balance::RoundRobin),
-        "ewma" => Some(Balance::LeastRequest),
+        "ewma" => Some(Balance::Ewma),
         _ => {
             reader.spoil("load-balance", Spoilt::Ingress, "is neither `round_robin` nor `ewma`");
             None
         }
+    }
+}
+
+/// Answers are passed on as they come and buffers grow as they must, so these change nothing here. What nginx cannot load is refused with
+/// its reason, or a manifest that works here would fail there (golden case 335).
+pub(super) fn buffers(reader: &mut Reader<'_>) {
+    let words = |reader: &mut Reader<'_>, key: &str| match reader.text(key) {
+        None | Some("on" | "off") => {}
+        Some(_) => reader.ignore(key, "is neither `on` nor `off`"),
+    };
+    words(reader, "proxy-request-buffering");
+    words(reader, "proxy-buffering");
+    let mut bytes = |key: &str, default: u64| {
+        let found = reader.text(key).map_or(Some(default), |text| size(text).flatten());
+        if found.is_none() {
+            reader.ignore(key, "is not a size");
+        }
+        found.unwrap_or(default)
+    };
+    let each = bytes("proxy-buffer-size", 4 << 10);
+    let busy = bytes("proxy-busy-buffers-size", 8 << 10);
+    bytes("proxy-max-temp-file-size", 1 << 30);
+    bytes("client-body-buffer-size", 8 << 10);
+    let count = u64::from(reader.number("proxy-buffers-number").unwrap_or(4));
+    if reader.text("proxy-buffering") == Some("on") && busy > count.saturating_sub(1).saturating_mul(each) {
+        let reason = format!(
+            "leaves {count} buffers of {each} bytes, less one, below the {busy} bytes that may be busy: nginx does not load it"
+        );
+        reader.spoil("proxy-buffers-number", Spoilt::Ingress, reason);
     }
 }
 

@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
 
 use super::Reply;
 use super::view::{View, escape_component};
-use crate::model::policy::ExternalAuth;
+use crate::model::policy::{ExternalAuth, Names};
 use crate::model::route::{Balance, Route};
 use crate::proxy::body::RequestBody;
 use crate::proxy::request::{Outgoing, RequestId};
@@ -21,6 +22,7 @@ use crate::proxy::worker::Worker;
 pub(in crate::proxy) const NAMES_HOLD: Duration = Duration::from_secs(30);
 
 /// What the answer gives to a request that passes.
+#[derive(Clone)]
 pub(in crate::proxy) struct Passed {
     /// For the backend.
     pub(in crate::proxy) fields: Vec<(HeaderName, HeaderValue)>,
@@ -31,9 +33,37 @@ pub(in crate::proxy) struct Passed {
     pub(in crate::proxy) always: bool,
 }
 
-pub(super) async fn ask(worker: &Rc<Worker>, auth: &ExternalAuth, view: &View<'_>) -> Result<Passed, Reply> {
+pub(super) async fn ask(worker: &Rc<Worker>, auth: &Arc<ExternalAuth>, view: &View<'_>) -> Result<Passed, Reply> {
+    let Some(cache) = &auth.cache else { return asked(worker, auth, view, &mut None).await };
+    let key = view.fill(&cache.key);
+    let now = Instant::now();
+    if let Some(said) = worker.verdicts.find(auth, &key, now) {
+        return said;
+    }
+    let mut status = None;
+    let said = asked(worker, auth, view, &mut status).await;
+    // A cookie, and the way back from a sign-in, are for one request.
+    let general = match &said {
+        Ok(passed) => passed.cookies.is_empty(),
+        Err(_) => auth.signin.is_none() || status != Some(StatusCode::UNAUTHORIZED),
+    };
+    if let Some(time) = status.filter(|_| general).and_then(|status| cache.holds(status))
+        && let Some(until) = now.checked_add(time)
+    {
+        worker.verdicts.remember(auth, key, until, said.clone());
+    }
+    said
+}
+
+/// `status` becomes what the server answered.
+async fn asked(
+    worker: &Rc<Worker>,
+    auth: &ExternalAuth,
+    view: &View<'_>,
+    status: &mut Option<StatusCode>,
+) -> Result<Passed, Reply> {
     let failed = || Reply::new(StatusCode::INTERNAL_SERVER_ERROR);
-    let pool = addresses(worker, auth).await.ok_or_else(failed)?;
+    let pool = addresses(worker, &auth.host, auth.port, auth.secure).await.ok_or_else(failed)?;
     let pool = worker.question_pool(&auth.host, auth.port, auth.secure, pool);
     let mut request = Request::new(());
     *request.method_mut() = auth.method.clone().unwrap_or_default();
@@ -46,6 +76,8 @@ pub(super) async fn ask(worker: &Rc<Worker>, auth: &ExternalAuth, view: &View<'_
         parts: &parts,
         client: view.client,
         target: Cow::Owned(target),
+        raw: None,
+        names: Names::Plain,
         host: Cow::Borrowed(auth.host.as_bytes()),
         request_id: RequestId::Made([b'0'; 32]),
         upgrade: None,
@@ -56,6 +88,7 @@ pub(super) async fn ask(worker: &Rc<Worker>, auth: &ExternalAuth, view: &View<'_
     let route = question_route();
     let answer = upstream::ask(worker, &pool, &route, &outgoing, RequestBody::empty(), &mut Trace::default()).await;
     let answer = answer.map_err(|_| failed())?;
+    *status = Some(answer.status);
     let cookies: Vec<HeaderValue> = answer.headers.get_all(header::SET_COOKIE).iter().cloned().collect();
     if answer.status.is_success() {
         let mut fields = Vec::new();
@@ -151,10 +184,11 @@ fn fields(auth: &ExternalAuth, view: &View<'_>) -> HeaderMap {
     map
 }
 
-fn question_route() -> Route {
+pub(in crate::proxy) fn question_route() -> Route {
     use crate::model::route::{Action, PathMatch, Retry, RouteMatch, Timeouts};
     let matches = RouteMatch {
         path: PathMatch::Prefix(String::new()),
+        unless: None,
         method: None,
         headers: Vec::new(),
         query: Vec::new(),
@@ -176,14 +210,19 @@ fn question_route() -> Route {
 }
 
 /// The server's addresses; a name is looked up beside the worker's thread.
-async fn addresses(worker: &Rc<Worker>, auth: &ExternalAuth) -> Option<Vec<SocketAddr>> {
-    if let Ok(address) = auth.host.trim_matches(['[', ']']).parse() {
-        return Some(vec![SocketAddr::new(address, auth.port)]);
+pub(in crate::proxy) async fn addresses(
+    worker: &Rc<Worker>,
+    host: &str,
+    port: u16,
+    secure: bool,
+) -> Option<Vec<SocketAddr>> {
+    if let Ok(address) = host.trim_matches(['[', ']']).parse() {
+        return Some(vec![SocketAddr::new(address, port)]);
     }
-    if let Some(known) = worker.known_addresses(&auth.host, auth.port, auth.secure) {
+    if let Some(known) = worker.known_addresses(host, port, secure) {
         return Some(known);
     }
-    let found: Vec<SocketAddr> = tokio::net::lookup_host((auth.host.as_str(), auth.port)).await.ok()?.collect();
+    let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.ok()?.collect();
     if found.is_empty() {
         return None;
     }

@@ -13,6 +13,8 @@ mod basic;
 
 mod external;
 
+mod verdicts;
+
 mod cors;
 
 mod canary;
@@ -23,38 +25,47 @@ mod errors;
 
 mod mutual;
 
+mod answers;
+
+mod snippet;
+
 use std::time::Instant;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 pub(super) use affinity::{Sticky, digest, hash, spread};
+pub(super) use answers::edit as edit_answer;
 pub(super) use basic::Passwords;
 pub(super) use canary::CompiledCanary;
 pub(super) use cors::decorate;
 pub(super) use errors::question;
-pub(super) use external::{NAMES_HOLD, Passed};
+pub(super) use external::{NAMES_HOLD, Passed, addresses, question_route};
 pub(super) use limits::{Limiter, Open};
 pub(super) use mutual::{Mutual, forget};
 pub(super) use rewrite::rewritten;
-pub(super) use view::{Origin, View};
+pub(super) use snippet::{CompiledSnippet, Effects};
+pub(super) use verdicts::Verdicts;
+pub(super) use view::{Origin, View, user};
 
 use super::worker::Worker;
 use crate::model::policy::{Block, FieldPattern, HttpsWhen, ListenerSettings, Policy};
 
 /// An answer without a backend.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) fields: Vec<(HeaderName, HeaderValue)>,
     /// Without HSTS, as ingress-nginx sends what it answers before it looks further.
     pub(super) bare: bool,
     pub(super) empty: bool,
+    /// The body, instead of a page of ours.
+    pub(super) text: Option<String>,
 }
 
 impl Reply {
     fn new(status: StatusCode) -> Self {
-        Self { status, fields: Vec::new(), bare: false, empty: false }
+        Self { status, fields: Vec::new(), bare: false, empty: false, text: None }
     }
 
     pub(super) fn location(status: StatusCode, location: &str) -> Self {
@@ -72,6 +83,8 @@ pub(super) struct Admitted {
     pub(super) open: Option<Open>,
     /// What the backend is told of the client's certificate.
     pub(super) certificate: Vec<(HeaderName, HeaderValue)>,
+    /// What a snippet asks for.
+    pub(super) effects: Option<Box<Effects>>,
 }
 
 /// The order is nginx's: rewriting, limits, access, authentication.
@@ -163,39 +176,46 @@ fn without_port(host: &str) -> &str {
 /// Patterns of a listener's settings, compiled.
 #[derive(Default)]
 pub(super) struct Blocked {
-    agents: Vec<Pattern>,
-    referers: Vec<Pattern>,
+    agents: Patterns,
+    referers: Patterns,
 }
+
+#[derive(Default)]
+pub(super) struct Patterns(Vec<Pattern>);
 
 enum Pattern {
     Exact(Box<str>),
     Regex(regex::bytes::Regex),
 }
 
+impl Patterns {
+    pub(super) fn new(patterns: &[FieldPattern]) -> Self {
+        let compiled = patterns.iter().filter_map(|pattern| match pattern {
+            FieldPattern::Exact(text) => Some(Pattern::Exact(text.as_str().into())),
+            FieldPattern::Regex { pattern, case_insensitive } => {
+                super::hosts::expression(pattern, *case_insensitive).map(Pattern::Regex)
+            }
+        });
+        Self(compiled.collect())
+    }
+
+    pub(super) fn has(&self, value: &[u8]) -> bool {
+        self.0.iter().any(|pattern| match pattern {
+            Pattern::Exact(text) => text.as_bytes() == value,
+            Pattern::Regex(regex) => regex.is_match(value),
+        })
+    }
+}
+
 impl Blocked {
     pub(super) fn new(block: &Block) -> Self {
-        let compile = |patterns: &[FieldPattern]| {
-            let compiled = patterns.iter().filter_map(|pattern| match pattern {
-                FieldPattern::Exact(text) => Some(Pattern::Exact(text.as_str().into())),
-                FieldPattern::Regex { pattern, case_insensitive } => {
-                    super::hosts::expression(pattern, *case_insensitive).map(Pattern::Regex)
-                }
-            });
-            compiled.collect()
-        };
-        Self { agents: compile(&block.agents), referers: compile(&block.referers) }
+        Self { agents: Patterns::new(&block.agents), referers: Patterns::new(&block.referers) }
     }
 
     pub(super) fn blocks(&self, settings: &ListenerSettings, address: std::net::IpAddr, headers: &HeaderMap) -> bool {
         let within = settings.block.addresses.iter().any(|range| range.contains(&address));
-        let found = |patterns: &[Pattern], name: HeaderName| {
-            !patterns.is_empty() && {
-                let value = headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
-                patterns.iter().any(|pattern| match pattern {
-                    Pattern::Exact(text) => text.as_bytes() == value,
-                    Pattern::Regex(regex) => regex.is_match(value),
-                })
-            }
+        let found = |patterns: &Patterns, name: HeaderName| {
+            !patterns.0.is_empty() && patterns.has(headers.get(name).map_or(&b""[..], HeaderValue::as_bytes))
         };
         within || found(&self.agents, header::USER_AGENT) || found(&self.referers, header::REFERER)
     }

@@ -10,7 +10,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use regex::bytes::Regex;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use x509_parser::prelude::parse_x509_certificate;
 use x509_parser::x509::X509Name;
 
@@ -40,7 +40,12 @@ impl Mutual {
                     tracing::warn!(%error, "an authority for certificates of clients is passed over");
                 }
             }
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().ok()
+            let lists = source.revoked.iter().map(|der| CertificateRevocationListDer::from(der.clone()));
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).with_crls(lists).build();
+            verifier
+                .map_err(|error| tracing::warn!(%error, "certificates of clients cannot be judged: nobody gets in"))
+                .ok()
         });
         let subject = source.match_subject.as_ref().and_then(|p| crate::proxy::hosts::expression(p, false));
         Self { source: Arc::clone(source), verifier, subject }
@@ -58,7 +63,9 @@ impl Mutual {
                 Demand::IfShown | Demand::Unchecked => Ok(vec![(VERIFY, HeaderValue::from_static("NONE"))]),
             };
         };
-        let good = verifier.verify_client_cert(leaf, rest, UnixTime::now()).is_ok();
+        let between = rest.iter().filter(|c| !signs_itself(c)).count();
+        let good =
+            between <= self.source.depth as usize && verifier.verify_client_cert(leaf, rest, UnixTime::now()).is_ok();
         if !good && self.source.demand != Demand::Unchecked {
             return Err(self.refused());
         }
@@ -103,6 +110,11 @@ impl Mutual {
     }
 }
 
+/// Clients may send the authority itself along.
+fn signs_itself(certificate: &CertificateDer<'_>) -> bool {
+    parse_x509_certificate(certificate).is_ok_and(|(_, parsed)| parsed.subject() == parsed.issuer())
+}
+
 /// What a client says of its own certificate is no news.
 pub(in crate::proxy) fn forget(headers: &mut HeaderMap) {
     for name in [VERIFY, SUBJECT, ISSUER, CERTIFICATE] {
@@ -136,4 +148,101 @@ fn escaped_pem(leaf: &CertificateDer<'_>) -> String {
     let lines: Vec<&str> = encoded.as_bytes().chunks(64).filter_map(|l| std::str::from_utf8(l).ok()).collect();
     let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
     super::view::escape_component(pem.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
+        KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    };
+
+    use super::*;
+
+    /// An authority, signed by `above` or by itself.
+    fn authority(
+        name: &str,
+        above: Option<&Issuer<'static, KeyPair>>,
+    ) -> (Issuer<'static, KeyPair>, CertificateDer<'static>) {
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().expect("a key");
+        let made = match above {
+            Some(issuer) => params.signed_by(&key, issuer),
+            None => params.self_signed(&key),
+        };
+        let der = made.expect("a certificate").der().clone();
+        (Issuer::new(params, key), der)
+    }
+
+    fn client(serial: u64, issuer: &Issuer<'static, KeyPair>) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(vec!["client.example".to_owned()]).expect("a name");
+        params.serial_number = Some(SerialNumber::from(serial));
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().expect("a key");
+        params.signed_by(&key, issuer).expect("a certificate").der().clone()
+    }
+
+    fn list(serial: u64, issuer: &Issuer<'static, KeyPair>) -> Vec<u8> {
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from(serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2100, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(issuer).expect("a list").der().to_vec()
+    }
+
+    fn judge(
+        authority: &CertificateDer<'_>,
+        revoked: Vec<Vec<u8>>,
+        depth: u32,
+        chain: &[CertificateDer<'static>],
+    ) -> u16 {
+        let source = ClientCertificates {
+            authorities: Some(vec![authority.to_vec()]),
+            revoked,
+            depth,
+            demand: Demand::Always,
+            match_subject: None,
+            error_page: None,
+            pass: false,
+        };
+        Mutual::new(&Arc::new(source)).check(chain).map_or_else(|reply| reply.status.as_u16(), |_| 200)
+    }
+
+    #[test]
+    fn revoked_certificates_are_no_good() {
+        let (issuer, der) = authority("root", None);
+        let revoked = vec![list(7, &issuer)];
+        assert_eq!(judge(&der, revoked.clone(), 1, &[client(6, &issuer)]), 200);
+        assert_eq!(judge(&der, revoked.clone(), 1, &[client(7, &issuer)]), 400);
+        assert_eq!(judge(&der, Vec::new(), 1, &[client(7, &issuer)]), 200, "nothing is revoked");
+        // A list that another one signed says nothing of this authority, and then nobody is known to be good.
+        let (other, _) = authority("other", None);
+        assert_eq!(judge(&der, vec![list(7, &other)], 1, &[client(6, &issuer)]), 400);
+    }
+
+    #[test]
+    fn a_chain_is_no_deeper_than_it_may_be() {
+        let (root, der) = authority("root", None);
+        let (middle, middle_der) = authority("middle", Some(&root));
+        let (low, low_der) = authority("low", Some(&middle));
+        let near = [client(1, &middle), middle_der.clone()];
+        let far = [client(1, &low), low_der, middle_der];
+        assert_eq!((judge(&der, Vec::new(), 1, &near), judge(&der, Vec::new(), 0, &near)), (200, 400));
+        assert_eq!((judge(&der, Vec::new(), 2, &far), judge(&der, Vec::new(), 1, &far)), (200, 400));
+        // The authority itself may come along.
+        assert_eq!(judge(&der, Vec::new(), 0, &[client(1, &root), der.clone()]), 200);
+    }
 }

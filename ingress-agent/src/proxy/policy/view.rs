@@ -4,11 +4,12 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 
 use crate::model::policy::{ListenerSettings, Part, Template, Variable};
 use crate::proxy::client::Client;
+use crate::proxy::odd::Odd;
 
 /// Who asks, and how, after forwarded fields of trusted proxies.
 pub(in crate::proxy) struct Origin<'a> {
@@ -21,6 +22,8 @@ pub(in crate::proxy) struct Origin<'a> {
     pub(in crate::proxy) host: Option<&'a [u8]>,
     /// What `X-Forwarded-For` becomes.
     pub(in crate::proxy) forwarded_for: Option<String>,
+    /// `X-Original-Forwarded-For`, where another field than `X-Forwarded-For` says who it was.
+    pub(in crate::proxy) original: Option<&'a HeaderValue>,
 }
 
 impl<'a> Origin<'a> {
@@ -33,6 +36,7 @@ impl<'a> Origin<'a> {
             address: client.peer,
             host: None,
             forwarded_for: None,
+            original: None,
         };
         if settings.trusted.is_empty() || !trusted(client.peer) {
             return origin;
@@ -47,6 +51,9 @@ impl<'a> Origin<'a> {
         }
         origin.host = field("x-forwarded-host").map(str::as_bytes);
         let list = list(&parts.headers, &settings.forwarded_for);
+        if settings.forwarded_for != "x-forwarded-for" {
+            origin.original = parts.headers.get(&settings.forwarded_for);
+        }
         // From the last one on: each was said by the one behind it, as long as that one is trusted.
         for address in list.iter().rev() {
             let Ok(address) = address.parse::<IpAddr>() else { break };
@@ -80,11 +87,20 @@ pub(in crate::proxy) struct View<'a> {
     /// Normalised.
     pub(in crate::proxy) path: &'a [u8],
     pub(in crate::proxy) request_id: &'a [u8],
+    /// The target as sent, where hyper was shown another one.
+    pub(in crate::proxy) odd: Option<&'a Odd>,
 }
 
 impl View<'_> {
     pub(in crate::proxy) fn target(&self) -> &str {
+        if let Some(odd) = self.odd {
+            return &odd.escaped;
+        }
         self.parts.uri.path_and_query().map_or("/", |target| target.as_str())
+    }
+
+    pub(in crate::proxy) fn query(&self) -> Option<&str> {
+        self.odd.map_or_else(|| self.parts.uri.query(), Odd::query)
     }
 
     pub(in crate::proxy) fn fill(&self, template: &Template) -> String {
@@ -99,7 +115,7 @@ impl View<'_> {
     }
 
     fn variable(&self, variable: &Variable) -> Cow<'_, str> {
-        let query = || self.parts.uri.query().unwrap_or("");
+        let query = || self.query().unwrap_or("");
         match variable {
             Variable::Scheme => Cow::Borrowed(&*self.origin.scheme),
             Variable::HttpHost => String::from_utf8_lossy(self.origin.host.unwrap_or(self.authority)),
@@ -108,6 +124,7 @@ impl View<'_> {
             Variable::EscapedRequestUri => Cow::Owned(escape_component(self.target().as_bytes())),
             Variable::Uri => Cow::Owned(super::rewrite::escape_path(self.path)),
             Variable::Args => Cow::Borrowed(query()),
+            Variable::IsArgs => Cow::Borrowed(if query().is_empty() { "" } else { "?" }),
             Variable::Argument(name) => {
                 let pairs = query().split('&').filter_map(|pair| pair.split_once('='));
                 let mut values = pairs.filter(|(key, _)| key.eq_ignore_ascii_case(name));
@@ -115,6 +132,7 @@ impl View<'_> {
             }
             Variable::Method => Cow::Borrowed(self.parts.method.as_str()),
             Variable::RemoteAddr => Cow::Owned(self.origin.address.to_string()),
+            Variable::RemoteUser => Cow::Owned(user(&self.parts.headers).unwrap_or_default()),
             Variable::Cookie(name) => {
                 cookie(&self.parts.headers, name, false).map_or(Cow::Borrowed(""), String::from_utf8_lossy)
             }
@@ -125,6 +143,18 @@ impl View<'_> {
             Variable::RequestId => String::from_utf8_lossy(self.request_id),
         }
     }
+}
+
+/// As the client calls himself, whether or not somebody checked it (nginx's `$remote_user`).
+pub(in crate::proxy) fn user(headers: &HeaderMap) -> Option<String> {
+    use base64::Engine as _;
+    let (scheme, rest) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = base64::engine::general_purpose::STANDARD.decode(rest.trim()).ok()?;
+    let name = pair.split(|b| *b == b':').next()?;
+    (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
 }
 
 /// The value of a cookie.

@@ -312,7 +312,7 @@ impl Exchange {
                 Receiving::Exactly(_) | Receiving::UntilClose => None,
             };
             if let Some(frame) = frame {
-                self.deadline.arm(self.timeouts.read);
+                self.deadline.renew(self.timeouts.read);
                 return Poll::Ready(Some(Ok(frame)));
             }
             let Some(connection) = &mut self.connection else { return Poll::Ready(None) };

@@ -25,7 +25,7 @@ use super::pools::{Backend, Lease, WorkerPool};
 use super::request::Outgoing;
 use super::worker::Worker;
 use crate::model::policy::RetryOn;
-use crate::model::route::Route;
+use crate::model::route::{Balance, Route};
 use crate::model::snapshot::AppProtocol;
 use h1::{Connection, Exchange, Failed};
 
@@ -123,6 +123,7 @@ async fn attempts(
     let repeatable = idempotent && body.is_empty();
     let on = route.policy.as_ref().map(|policy| policy.retry_on);
     let again = on.is_some_and(|on| idempotent || on.non_idempotent);
+    let kept = if again { body.kept().cloned() } else { None };
     loop {
         let preferred = outgoing.prefer.and_then(|prefer| pool.preferred(prefer, &tries.tried));
         let picked = preferred.or_else(|| pool.pick(route.balance, &tries.tried, || worker.random()));
@@ -155,13 +156,22 @@ async fn attempts(
                 },
             };
             let lease = Lease::new(Rc::clone(&backend));
+            let asked = (route.balance == Balance::Ewma).then(Instant::now);
             match exchange(connection, outgoing, body, deadline, route, lease, trace).await {
                 Ok(answer) => {
-                    let unwanted = again && repeatable && on.is_some_and(|on| on.status(answer.status));
-                    if !unwanted || !tries.another(&backend) {
-                        return Ok(answer);
+                    if let Some(asked) = asked {
+                        let now = Instant::now();
+                        backend.average.observe(now.saturating_duration_since(asked), now);
                     }
-                    body = RequestBody::empty();
+                    let unwanted = again && on.is_some_and(|on| on.status(answer.status));
+                    let next = || {
+                        let whole = kept.as_ref().and_then(RequestBody::again);
+                        whole.or_else(|| repeatable.then(RequestBody::empty))
+                    };
+                    let Some(next) = unwanted.then(next).flatten().filter(|_| tries.another(&backend)) else {
+                        return Ok(answer);
+                    };
+                    body = next;
                     deadline = Deadline::new(&worker.deadlines);
                     deadline.limit(route.timeouts.request);
                     break;
@@ -173,8 +183,8 @@ async fn attempts(
                     deadline = d;
                     // The other idle connections are likely as dead; the loop opens a new one.
                 }
-                Err(Failed { failure, body: b, .. }) => {
-                    let wanted = again && !b.begun && on.is_some_and(|on| retries(on, failure));
+                Err(Failed { failure, body: mut b, .. }) => {
+                    let wanted = again && on.is_some_and(|on| retries(on, failure)) && b.begin_again();
                     if !wanted || !tries.another(&backend) {
                         return Err(failure);
                     }
@@ -297,6 +307,6 @@ async fn within<T>(deadline: &Deadline, future: impl Future<Output = IoResult<T>
     .await
 }
 
-fn idempotent(method: &Method) -> bool {
+pub(super) fn idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
 }

@@ -45,6 +45,7 @@ fn certificate(object: &Secret, notes: &Notes) -> Result<CertificateFacts, Rejec
     });
     let mut facts = from_der(&chain, key, notes)?;
     facts.authority = value(object, "ca.crt").map(<[u8]>::to_vec);
+    facts.revoked = value(object, "ca.crl").map(<[u8]>::to_vec);
     Ok(facts)
 }
 
@@ -94,7 +95,12 @@ pub fn from_der(
         },
         chain: chain.iter().map(|c| c.to_vec()).collect(),
     };
-    Ok(CertificateFacts { origin: notes.origin.clone(), certificate: Arc::new(certificate), authority: None })
+    Ok(CertificateFacts {
+        origin: notes.origin.clone(),
+        certificate: Arc::new(certificate),
+        authority: None,
+        revoked: None,
+    })
 }
 
 /// `stringData` wins, as in the API server.
