@@ -7,7 +7,7 @@ use tracing::debug;
 
 /// Three times the share of an ordinary thread (sched(7)), which leaves the workers a quarter of a core even in a storm of changes.
 const NICE: i32 = -5;
-/// Nanoseconds at a time: whoever asks for less at once gets it sooner (sched_setattr(2), `sched_runtime`; before Linux 6.12 without effect).
+/// Nanoseconds at a time: whoever asks for less at once gets it sooner (`sched_runtime` in sched(7); before Linux 6.12 without effect).
 /// The usual slice on two cores is 1.4 ms, and a wake-up waits for the end of somebody else's.
 const SLICE: u64 = 100_000;
 

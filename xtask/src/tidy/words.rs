@@ -8,6 +8,7 @@ use super::source::Source;
 const UNSAFE: &[(&str, &str)] = &[
     ("xdp-ebpf/src/program/", "packet and map memory, by pointers that the verifier checks"),
     ("xdp-ebpf/src/bench/", "a BPF program of the benchmarks, by the same rules"),
+    ("ingress-agent/src/agent/precedence.rs", "sched_setattr(2)"),
     ("ingress-agent/src/dataplane/", "map memory shared with the kernel, and bpf(2)"),
     ("ingress-agent/src/vip/", "raw sockets"),
     ("ingress-agent/src/proxy/client.rs", "hyper's and tokio's buffers of memory that is not initialised yet"),
