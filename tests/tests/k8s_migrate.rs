@@ -1,6 +1,17 @@
 //! `sluicegate migrate --kubeconfig` against a real API server, as somebody who may only read: the verdicts are those of the same manifests
 //! in a directory, nothing in the cluster changes, and a right that is missing is named.
 
+#[path = "k8s_status/world.rs"]
+#[expect(dead_code, reason = "it serves k8s_status as well")]
+mod world;
+
+#[path = "k8s_faults/traffic.rs"]
+#[expect(dead_code, reason = "it serves k8s_faults as well")]
+mod traffic;
+
+#[path = "k8s_migrate/path.rs"]
+mod documented;
+
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -101,12 +112,12 @@ spec:
         args: [/nginx-ingress-controller, --configmap=$(POD_NAMESPACE)/ingress-nginx-controller, --controller-class=k8s.io/ingress-nginx]
 "#;
 
-struct World {
+struct Judged {
     cluster: ControlPlane,
     place: Place,
 }
 
-impl World {
+impl Judged {
     fn migrate(&self, arguments: &[&str]) -> (i32, Value, String) {
         let mut command: Command = self.cluster.ns.command(sibling("sluicegate").expect("the binary"));
         command.arg("migrate").args(arguments).args(["-o", "json"]).env_remove("KUBERNETES_SERVICE_HOST");
@@ -143,7 +154,7 @@ fn verdicts(report: &Value) -> Vec<String> {
 fn a_cluster_is_judged_as_its_manifests_are_and_left_alone() {
     let ns = Namespace::new("kmigrate").expect("a namespace");
     let cluster = ControlPlane::start("kmigrate", &Arc::clone(&ns), [127, 0, 0, 1].into()).expect("a control plane");
-    let w = World { cluster, place: Place::new("kmigrate").expect("a directory") };
+    let w = Judged { cluster, place: Place::new("kmigrate").expect("a directory") };
     w.cluster.apply(RIGHTS).expect("apply the rights");
     w.cluster.apply(OBJECTS).expect("apply the objects");
     let reader = w.cluster.service_account_kubeconfig("shop", "reader").expect("a kubeconfig");
