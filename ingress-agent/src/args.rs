@@ -1,9 +1,12 @@
 //! What was typed: command line and environment, as text. What it means, and whether it makes sense, is `config`'s business.
 
+mod migrate;
+
 mod vrrp;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+pub use migrate::MigrateArgs;
 pub use vrrp::VrrpArgs;
 
 /// Edge load balancer for bare-metal Kubernetes: XDP for TCP and UDP, HTTP and TLS in userspace, and the virtual addresses.
@@ -32,6 +35,8 @@ pub enum Command {
     Vip(VipArgs),
     /// Run the admission webhook, which tells authors of objects in a cluster what is wrong with them.
     Webhook(Box<WebhookArgs>),
+    /// Say what of an ingress-nginx's Ingresses, settings and flags is the same here, what differs, and what is not supported.
+    Migrate(MigrateArgs),
     /// Turn a keepalived.conf into options and manifests, and list what could not be carried over.
     Import(ImportArgs),
     /// Detach the programs, remove the pinned maps, the virtual addresses and what was saved; where there is a cluster, the last node

@@ -1,7 +1,10 @@
 //! What is meant: every value parsed, no `Option` that has a default, and all mistakes at once. Reads no cluster and
 //! touches no kernel; whether an interface exists is found out by the room that needs it.
 
+mod migrate;
+
 mod rules;
+
 mod uplink;
 
 mod value;

@@ -23,6 +23,8 @@ pub mod status;
 
 pub mod webhook;
 
+pub mod migrate;
+
 pub mod admin;
 
 pub mod args;

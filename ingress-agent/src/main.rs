@@ -1,5 +1,5 @@
 //! The binary `sluicegate`: which command was typed, where log lines go, and the exit code. 2: a mistake on the command
-//! line; 1: it was understood and failed. Everything else is in the library.
+//! line; 1: it was understood and failed; those of `migrate` mean something else. Everything else is in the library.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,9 +11,11 @@ use clap::Parser;
 use ingress_agent::admin::query::Question;
 use ingress_agent::admin::{ask, elections, table};
 use ingress_agent::args::{
-    Args, Command, ExplainArgs, RunArgs, StatusArgs, UninstallArgs, VipAction, VipArgs, WebhookArgs,
+    Args, Command, ExplainArgs, MigrateArgs, RunArgs, StatusArgs, UninstallArgs, VipAction, VipArgs, WebhookArgs,
 };
 use ingress_agent::config::{self, Config, Format};
+use ingress_agent::migrate::report::INCOMPLETE;
+use ingress_agent::migrate::{self, MigrateConfig};
 use ingress_agent::webhook::{self, WebhookConfig};
 use ingress_agent::{agent, uninstall};
 use tracing_subscriber::EnvFilter;
@@ -23,7 +25,16 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) => {
+            // The text is clap's, and where it goes.
+            let _ = e.print();
+            let migrate = std::env::args().nth(1).is_some_and(|command| command == "migrate");
+            let code = u8::try_from(e.exit_code()).unwrap_or(1);
+            return ExitCode::from(if migrate && code != 0 { INCOMPLETE } else { code });
+        }
+    };
     if let Err(mistakes) = start_log(&args.log_format, &args.log) {
         return usage(&mistakes);
     }
@@ -33,6 +44,7 @@ fn main() -> ExitCode {
         Command::Explain(a) => explain(&a),
         Command::Vip(a) => vip(&a),
         Command::Webhook(webhook_args) => review(&webhook_args),
+        Command::Migrate(a) => migrate(&a),
         Command::Import(a) => done(import(Path::new(&a.file))),
         Command::Uninstall(a) => remove(&a),
         Command::Version => {
@@ -122,6 +134,30 @@ fn vip(args: &VipArgs) -> ExitCode {
         VipAction::Undrain => ask::order(socket, "undrain", &[]),
     };
     done(order.map(|answer| println!("{answer}")))
+}
+
+fn migrate(args: &MigrateArgs) -> ExitCode {
+    let (format, config) = match (config::format("--output", &args.output), MigrateConfig::parse(args)) {
+        (Ok(format), Ok(config)) => (format, config),
+        (format, config) => {
+            usage(&[format.err(), config.err()].into_iter().flatten().flatten().collect::<Vec<_>>());
+            return ExitCode::from(INCOMPLETE);
+        }
+    };
+    let shown = migrate::migrate(&config).and_then(|report| {
+        match format {
+            Format::Text => print!("{}", migrate::text(&report)),
+            Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        }
+        Ok(report.summary.exit_code)
+    });
+    shown.map_or_else(
+        |e| {
+            eprintln!("sluicegate: {e:#}");
+            ExitCode::from(INCOMPLETE)
+        },
+        ExitCode::from,
+    )
 }
 
 fn import(file: &Path) -> Result<()> {

@@ -78,7 +78,10 @@ impl Agent {
         let log = File::options().create(true).append(true).open(self.log_path()).context("open the agent's log")?;
         let mut command = Command::new(sibling("sluicegate")?);
         command.arg("run").args(&self.source);
-        command.args(["--interface", "eth0", "--access-log", "off", "--admin-address", ADMIN]);
+        command.args(["--interface", "eth0", "--admin-address", ADMIN]);
+        if !self.arguments.iter().any(|argument| argument.starts_with("--access-log")) {
+            command.args(["--access-log", "off"]);
+        }
         if !self.arguments.iter().any(|argument| argument == "--node") {
             command.args(["--node", "edge"]);
         }

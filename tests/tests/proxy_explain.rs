@@ -1,7 +1,13 @@
 //! `explain` says what the proxy does: each row is asked of both.
 
+use std::time::SystemTime;
+
 use http::{HeaderMap, Method};
+use ingress_agent::model::class_rule::ClassRule;
+use ingress_agent::plan::{PlanOptions, plan};
 use ingress_agent::proxy::explain;
+use ingress_agent::sources::SourceOptions;
+use ingress_agent::sources::store::Store;
 use ingress_tests::http::address;
 use ingress_tests::http::backend::Backend;
 use ingress_tests::http::raw::get;
@@ -42,5 +48,56 @@ fn explanations_agree_with_answers() {
     assert!(nowhere.steps[0].contains("No HTTP listener on port 1"), "{:?}", nowhere.steps);
     for bad in ["shop.example", "ftp://shop.example/", "http://", "http://a b/"] {
         assert!(explain(&snapshot, bad, &Method::GET, &HeaderMap::new()).is_err(), "{bad}");
+    }
+}
+
+/// The location that ingress-nginx's template would have written, and nginx chosen, for the same Ingresses.
+#[test]
+fn locations_are_those_of_ingress_nginx() {
+    let backend = "backend: {service: {name: web, port: {number: 80}}}";
+    let path = |path: &str, kind: &str| format!("{{path: '{path}', pathType: {kind}, {backend}}}");
+    let ingress = |name: &str, host: &str, annotation: &str, paths: &[String]| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: {name}, namespace: t, annotations: {{{annotation}}}}}\n\
+             spec: {{rules: [{{host: '{host}', http: {{paths: [{}]}}}}]}}\n",
+            paths.join(", ")
+        )
+    };
+    let plain = [path("/cart", "Prefix"), path("/cart/new", "Exact"), path("/dir/", "Prefix")];
+    let regex = [path("/v[0-9]+/(.*)", "ImplementationSpecific"), path("/(?!api/)(.*)", "ImplementationSpecific")];
+    let manifests = [
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: t}\nspec: {ports: [{port: 80}]}\n".to_owned(),
+        ingress("plain", "shop.example", "", &plain),
+        ingress("regex", "re.example", "nginx.ingress.kubernetes.io/use-regex: 'true'", &regex),
+        ingress("wild", "*.wild.example", "", &[path("/", "Prefix")]),
+        ingress("alias", "one.example", "nginx.ingress.kubernetes.io/server-alias: two.example", &[path("/", "Prefix")]),
+        "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: rest, namespace: t}\nspec: {defaultBackend: {service: {name: web, port: {number: 80}}}}\n".to_owned(),
+    ];
+    let mut store = Store::new(SourceOptions::default());
+    store.put("all.yaml", Ok(&manifests.concat()));
+    let facts = store.publish(SystemTime::now(), &[]).expect("facts");
+    let options = PlanOptions {
+        ingress_vips: vec!["203.0.113.80".parse().expect("an address")],
+        classes: ClassRule { without_class: true, ..ClassRule::default() },
+        ..PlanOptions::default()
+    };
+    let snapshot = plan(&facts, &options, None).snapshot;
+    assert_eq!(snapshot.rejections, [], "all of it is taken");
+    for (url, location) in [
+        ("http://shop.example/cart", "= \"/cart\" of server shop.example"),
+        ("http://shop.example/cart/x", "/cart/ of server shop.example"),
+        ("http://shop.example/a/../cart/x", "/cart/ of server shop.example"),
+        ("http://shop.example/cart/new", "= \"/cart/new\" of server shop.example"),
+        ("http://shop.example/dir/x", "/dir/ of server shop.example"),
+        ("http://shop.example/dir", "/dir/ of server shop.example"),
+        ("http://re.example/V2/x", "~* \"^/v[0-9]+/(.*)\" of server re.example"),
+        ("http://re.example/x", "~* \"^/(?!api/)(.*)\" of server re.example"),
+        ("http://a.wild.example/x", "/ of server *.wild.example"),
+        ("http://two.example/x", "/ of server one.example"),
+        ("http://nobody.example/x", "/ of server _"),
+    ] {
+        let told = explain(&snapshot, url, &Method::GET, &HeaderMap::new()).expect("an explanation");
+        assert_eq!(told.location, Some(format!("location {location}")), "{url}: {:#?}", told.steps);
+        assert!(told.steps.iter().any(|s| s.starts_with("In ingress-nginx: location")), "{:#?}", told.steps);
     }
 }

@@ -49,6 +49,7 @@ const TOOLS: &[Tool] = &[
     Tool { program: "ethtool", package: "ethtool", wanted: For::Test, why: "sets checksum offload on test devices" },
     Tool { program: "ping", package: "iputils-ping", wanted: For::Test, why: "asks test hosts whether they are there" },
     Tool { program: "curl", package: "curl", wanted: For::Test, why: "the demo's HTTPS client" },
+    Tool { program: "jq", package: "jq", wanted: For::Test, why: "the commands of docs/migrate.md" },
     Tool {
         program: "keepalived",
         package: "keepalived",

@@ -87,6 +87,7 @@ fn http(control: &Control, question: &HttpQuestion) -> Explanation {
         ("listener", e.listener.map(|l| l.to_string())),
         ("owner", e.owner.map(|o| o.to_string())),
         ("rule", e.rule),
+        ("location", e.location),
         ("backends", (!backends.is_empty()).then(|| backends.join(", "))),
     ];
     let facts = facts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::difference::Contrast;
 use super::objects::{Named, Objects};
 use super::rejection::{Finding, Rejection, Severity, one_line};
 use super::route::Balance;
@@ -89,7 +90,8 @@ impl Origin {
     fn finding(&self, kind: &str, field: String, reason: String, severity: Severity) -> Rejection {
         let (kind, name, place) = (kind.to_owned(), self.name.clone(), self.place.clone());
         let (field, reason) = (one_line(field), one_line(reason));
-        Finding { kind, name, place, field, reason, severity, uid: self.uid.clone() }.into()
+        let (uid, contrast) = (self.uid.clone(), Contrast::Alike);
+        Finding { kind, name, place, field, reason, severity, uid, contrast }.into()
     }
 }
 

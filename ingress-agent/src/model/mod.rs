@@ -9,6 +9,8 @@ pub mod policy;
 
 pub mod stream;
 
+pub mod difference;
+
 pub mod rejection;
 
 pub mod traffic;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::difference::{Contrast, Difference};
 use super::snapshot::ObjectName;
 
 /// Bytes of a field or a reason. An Event's note takes 1,024, and nobody reads more.
@@ -30,6 +31,7 @@ pub struct Finding {
     pub severity: Severity,
     /// Of the object, where it came from an API server.
     pub uid: String,
+    pub contrast: Contrast,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +57,23 @@ impl Deref for Rejection {
 }
 
 impl Rejection {
+    /// Ingress-nginx takes it in this way.
+    #[must_use]
+    pub fn contrasted(mut self, contrast: Contrast) -> Self {
+        Arc::make_mut(&mut self.0).contrast = contrast;
+        self
+    }
+
+    #[must_use]
+    pub fn differs(self, difference: Difference) -> Self {
+        self.contrasted(Contrast::Differs(difference))
+    }
+
+    #[must_use]
+    pub fn unsupported(self, instead: &'static str) -> Self {
+        self.contrasted(Contrast::Unsupported { instead })
+    }
+
     /// Says more in the reason.
     pub fn add(&mut self, words: &str) {
         Arc::make_mut(&mut self.0).reason += words;

@@ -7,7 +7,8 @@ use http::StatusCode;
 
 use super::PlanOptions;
 use super::l4::wanted;
-use super::nginx::{Asked, Found, Seen, Settings, path_fault, to_slash};
+use super::nginx::{Asked, Found, Seen, Settings, expression_contrast, path_fault, to_slash};
+use crate::model::difference::Contrast;
 use crate::model::facts::{
     BackendRef, Exposure, Facts, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, RuleFacts, ServiceFacts,
 };
@@ -122,7 +123,8 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, facts: &Facts, names: Names, 
         compiled.services.push((name.clone(), facts.services.find(&name).cloned()));
     }
     for remark in &ingress.unheeded {
-        compiled.rejections.push(ingress.origin.warn("Ingress", &*remark.field, &*remark.reason));
+        let told = ingress.origin.warn("Ingress", &*remark.field, &*remark.reason);
+        compiled.rejections.push(told.contrasted(Contrast::Listed));
     }
     if compiled.asked.dropped {
         return compiled;
@@ -164,7 +166,8 @@ impl Compiled {
         let makes_regex = self.asked.makes_regex(&path.path);
         if makes_regex && let Some(fault) = path_fault(&path.path) {
             let reason = format!("`{}` is not a regular expression that is taken here: {fault}", path.path);
-            self.rejections.push(self.ingress.origin.reject("Ingress", format!("{}.path", path.field), reason));
+            let rejection = self.ingress.origin.reject("Ingress", format!("{}.path", path.field), reason);
+            self.rejections.push(rejection.contrasted(expression_contrast(&fault)));
             return;
         }
         let (action, balance) = self.forward(&path.backend, services, names);

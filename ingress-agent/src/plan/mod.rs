@@ -37,6 +37,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use election::{ElectionOptions, FixedRouter};
+pub use nginx::{SettingUse, setting_use};
 pub use options::{Hold, PlanOptions};
 
 use crate::model::election::VipGroup;

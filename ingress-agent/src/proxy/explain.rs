@@ -21,6 +21,8 @@ pub struct HttpExplanation {
     pub listener: Option<SocketAddr>,
     pub owner: Option<ObjectName>,
     pub rule: Option<String>,
+    /// What ingress-nginx's nginx.conf would have for it: `location /cart/ of server shop.example`.
+    pub location: Option<String>,
     /// Backends that may get it.
     pub backends: Vec<SocketAddr>,
 }
@@ -40,7 +42,14 @@ pub fn explain(
     let authority = uri.authority().with_context(|| format!("`{url}` names no host"))?;
     let name =
         target::name(authority.as_str().as_bytes()).with_context(|| format!("`{authority}` is not a host: 400"))?;
-    let mut told = HttpExplanation { steps: Vec::new(), listener: None, owner: None, rule: None, backends: Vec::new() };
+    let mut told = HttpExplanation {
+        steps: Vec::new(),
+        listener: None,
+        owner: None,
+        rule: None,
+        location: None,
+        backends: Vec::new(),
+    };
     let Some(listener) = snapshot.listeners.iter().find(|l| l.port == port && l.tls.is_some() == secure) else {
         let kind = if secure { "HTTPS" } else { "HTTP" };
         told.steps.push(format!("No {kind} listener on port {port}: the connection is refused."));
@@ -87,6 +96,9 @@ pub fn explain(
     told.owner = Some(route.owner.clone());
     told.rule = Some(route.rule.clone());
     told.steps.push(format!("Route of {}: {} ({}).", route.owner, route.rule, matched(route)));
+    let location = location(route, &path);
+    told.steps.push(format!("In ingress-nginx: {location}."));
+    told.location = Some(location);
     action(snapshot, route, &mut told);
     Ok(told)
 }
@@ -142,6 +154,26 @@ fn matched(route: &Route) -> String {
     let conditions =
         usize::from(route.matches.method.is_some()) + route.matches.headers.len() + route.matches.query.len();
     if conditions == 0 { path } else { format!("{path}, and {conditions} more conditions hold") }
+}
+
+/// As ingress-nginx 1.15's template writes it: a path of type Prefix is an exact location and one with a slash, an expression is anchored
+/// at its beginning and has no case, and what nobody has is `/`.
+fn location(route: &Route, path: &[u8]) -> String {
+    // `shop.example/cart (Prefix)`, as the owner wrote it.
+    let written = route.rule.rsplit_once(" (").map_or(route.rule.as_str(), |(written, _)| written);
+    let at = written.find('/').unwrap_or(written.len());
+    let (host, written) = (&written[..at], if at < written.len() { &written[at..] } else { "/" });
+    let place = match &route.matches.path {
+        PathMatch::Regex { .. } => format!("~* \"^{written}\""),
+        PathMatch::Prefix(prefix) if prefix.is_empty() => "/".to_owned(),
+        PathMatch::Prefix(prefix) if !written.ends_with('/') && path == prefix.as_bytes() => format!("= \"{prefix}\""),
+        PathMatch::Prefix(prefix) => format!("{prefix}/"),
+        // nginx itself redirects from `/cart` to a location `/cart/`.
+        PathMatch::Exact(exact) if written.strip_suffix('/') == Some(exact) && !exact.is_empty() => written.to_owned(),
+        PathMatch::Exact(exact) => format!("= \"{exact}\""),
+    };
+    let server = if host == "any host" { "_" } else { host };
+    format!("location {place} of server {server}")
 }
 
 fn action(snapshot: &Snapshot, route: &Route, told: &mut HttpExplanation) {

@@ -132,6 +132,27 @@ pub fn parse(document: Document<'_>, json: bool, place: &str, options: &SourceOp
     contents
 }
 
+/// An object, or a list, that is there as a value.
+pub fn read(value: Value, place: &str, options: &SourceOptions) -> Contents {
+    let mut contents = Contents::default();
+    object(value, place, options, &mut contents);
+    contents
+}
+
+/// The objects of a document, of any kind; a list is its items.
+pub fn values(document: Document<'_>, json: bool) -> Result<Vec<Value>, String> {
+    let mut value: Value = if json {
+        serde_json::from_str(document.text).map_err(|e| json_fault(&e, document.line))?
+    } else {
+        yaml(document.text).map_err(|e| yaml_fault(&e, document.line))?
+    };
+    let list = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+    match value.get_mut("items").filter(|_| list).map(Value::take) {
+        Some(Value::Array(items)) => Ok(items),
+        _ => Ok(vec![value]),
+    }
+}
+
 /// Something wrong with a file or document, before any object is known.
 pub fn file_fault(place: &str, reason: impl Into<String>) -> Rejection {
     let (file, _) = place.split_once(", ").unwrap_or((place, ""));

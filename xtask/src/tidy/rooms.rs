@@ -47,6 +47,12 @@ const ROOMS: &[Room] = &[
     Room { name: "status", never: Never::These(&["aya", "aya_log", "hyper", "hyper_util"]), pure: false },
     // A program of its own, like `agent`: it asks `sources` and `plan`, which are pure, and nobody who serves.
     Room { name: "webhook", never: Never::These(&["aya", "aya_log", "rtnetlink", "socket2", "xdp_ebpf"]), pure: false },
+    // The same: it asks what the agent would make of objects, and writes text.
+    Room {
+        name: "migrate",
+        never: Never::These(&["aya", "aya_log", "rtnetlink", "socket2", "xdp_ebpf", "hyper", "hyper_util"]),
+        pure: false,
+    },
     // Reads a file and writes text: it knows what Kubernetes objects look like, and nothing that runs.
     Room { name: "import", never: Never::AllBut(&["anyhow", KUBERNETES, "serde", "serde_saphyr"]), pure: false },
     Room { name: "admin", never: Never::These(&["aya", "aya_log", "kube", KUBERNETES]), pure: false },
@@ -136,7 +142,7 @@ fn forbidden(room: &Room, inside: &str, named: &Named) -> Option<String> {
     let known = ROOMS.iter().any(|room| room.name == other) || other == "agent";
     let shared = match room.name {
         "sources" | "status" => other == "apiserver",
-        "webhook" => ["apiserver", "sources", "plan"].contains(&other.as_str()),
+        "webhook" | "migrate" => ["apiserver", "sources", "plan"].contains(&other.as_str()),
         _ => false,
     };
     (known && other != room.name && other != "model" && !shared)

@@ -55,6 +55,9 @@ pub(super) fn hash_by(reader: &mut Reader<'_>) -> Option<HashBy> {
         Ok(template) => Some(HashBy(template)),
         Err(what) => {
             reader.spoil("upstream-hash-by", Spoilt::Ingress, format!("has `{what}`, which is not known here"));
+            if what != text {
+                reader.unsupported(super::OTHER_VARIABLE);
+            }
             None
         }
     }

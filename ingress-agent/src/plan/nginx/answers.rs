@@ -22,6 +22,9 @@ pub(super) fn edits(reader: &mut Reader<'_>, settings: &Settings) -> Option<Answ
             Some((from, to)) if !from.starts_with('~') => pair(reader, key, from, to.trim()),
             _ => {
                 reader.ignore(key, "is not two words, what it is and what it becomes");
+                if text.starts_with('~') {
+                    reader.unsupported("name the domain or path itself, without an expression");
+                }
                 None
             }
         }
@@ -40,6 +43,9 @@ fn pair(reader: &mut Reader<'_>, key: &str, from: &str, to: &str) -> Option<(Str
         Ok(made) if usable(from) && usable(to) && !from.contains('$') => Some((from.to_owned(), made)),
         _ => {
             reader.ignore(key, "has what cannot stand in a field, or a variable that is not known here");
+            if to.contains('$') || from.starts_with('~') {
+                reader.unsupported(super::OTHER_VARIABLE);
+            }
             None
         }
     }
@@ -74,6 +80,9 @@ pub(super) fn mirror(reader: &mut Reader<'_>) -> Option<MirrorTo> {
     let Some((secure, host, port, mut target)) = address(&url) else {
         let reason = "is not an address (`http://host/path`) with known variables in its path only";
         reader.spoil("mirror-target", Spoilt::Denied, reason);
+        if text.contains('$') {
+            reader.unsupported(super::OTHER_VARIABLE);
+        }
         return None;
     };
     if bare {

@@ -15,6 +15,7 @@ pub(super) fn basic(reader: &mut Reader<'_>, settings: &Settings, found: &mut Fo
         "basic" => {}
         "digest" => {
             reader.spoil("auth-type", Spoilt::Denied, "is not supported: use `basic`");
+            reader.unsupported("`auth-type: basic` over TLS, with a Secret of hashed passwords");
             return None;
         }
         _ => {
@@ -70,6 +71,7 @@ pub(super) fn basic(reader: &mut Reader<'_>, settings: &Settings, found: &mut Fo
                     "the password of `{user}` is hashed in a way that is not known: bcrypt, apr1, SHA and SHA-crypt are"
                 ),
             );
+            reader.unsupported("hash it anew, with bcrypt for example");
         }
     }
     // nginx takes the first of two lines for one user.
@@ -105,6 +107,9 @@ pub(super) fn external(reader: &mut Reader<'_>, settings: &Settings, found: &mut
             Spoilt::Denied,
             "is not an address (`http://host/path`) with known variables in its path only",
         );
+        if url.contains('$') {
+            reader.unsupported(super::OTHER_VARIABLE);
+        }
         return None;
     };
     let method = value(reader, "method").and_then(|m| Method::from_bytes(m.as_bytes()).ok()).filter(|m| {
@@ -114,6 +119,9 @@ pub(super) fn external(reader: &mut Reader<'_>, settings: &Settings, found: &mut
         let made = template(&text).ok().filter(|_| text.starts_with("http://") || text.starts_with("https://"));
         if made.is_none() {
             reader.ignore("auth-signin", "is not an address with known variables");
+            if text.contains('$') {
+                reader.unsupported(super::OTHER_VARIABLE);
+            }
         }
         made
     });
@@ -153,6 +161,7 @@ fn cache(reader: &mut Reader<'_>, key: &str, duration: Option<&str>) -> Option<A
         Ok(key) => key,
         Err(variable) => {
             reader.ignore("auth-cache-key", format!("has {variable}, which is not known here: nothing is cached"));
+            reader.unsupported(super::OTHER_VARIABLE);
             return None;
         }
     };

@@ -27,6 +27,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Wanted> {
                     "canary-by-header-pattern",
                     format!("is not a regular expression that is taken here ({fault})"),
                 );
+                reader.contrast(super::expression_contrast(&fault));
                 CanaryValue::Words
             }
         },

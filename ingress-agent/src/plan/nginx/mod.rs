@@ -40,8 +40,9 @@ mod risk;
 use std::sync::Arc;
 
 use rewrite::expression_fault;
-pub(super) use rewrite::{guarded, path_fault};
+pub(super) use rewrite::{expression_contrast, guarded, path_fault};
 pub(super) use settings::Settings;
+pub use settings::{SettingUse, setting_use};
 
 use crate::model::facts::{CertificateFacts, ConfigMapFacts, Facts, IngressFacts, SecretFacts};
 use crate::model::policy::{ClientCertificates, HttpsWhen, Policy};
@@ -49,6 +50,9 @@ use crate::model::rejection::Rejection;
 use crate::model::route::{Balance, Filter, Retry, Timeouts};
 use crate::model::snapshot::{ObjectName, PrivateKey};
 use read::{Reader, Spoilt};
+
+/// What to do about a variable of nginx that is not known here.
+const OTHER_VARIABLE: &str = "use a variable that is known: docs/ingress-nginx.md has the list";
 
 /// What the annotations of one Ingress come to.
 #[derive(Debug)]
@@ -193,7 +197,10 @@ fn aliases(reader: &mut Reader<'_>) -> Vec<String> {
             let pattern = pattern.trim_start_matches('*').trim();
             match expression_fault(pattern) {
                 None => aliases.push(format!("~{pattern}")),
-                Some(fault) => reader.warn("server-alias", format!("`{alias}` is left out: {fault}")),
+                Some(fault) => {
+                    reader.warn("server-alias", format!("`{alias}` is left out: {fault}"));
+                    reader.contrast(expression_contrast(&fault));
+                }
             }
         } else if alias.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._*".contains(&b)) {
             aliases.push(alias.to_ascii_lowercase());

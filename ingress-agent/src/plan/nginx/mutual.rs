@@ -47,6 +47,7 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings, found: &mut Fou
         let fault = super::expression_fault(pattern);
         if let Some(fault) = &fault {
             reader.ignore("auth-tls-match-cn", format!("is not a regular expression that is taken here ({fault})"));
+            reader.contrast(super::expression_contrast(fault));
         }
         fault.is_none().then(|| pattern.to_owned())
     });

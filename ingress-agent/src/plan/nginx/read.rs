@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::model::difference::Contrast;
 use crate::model::facts::IngressFacts;
 use crate::model::rejection::Rejection;
 
@@ -79,6 +80,17 @@ impl<'a> Reader<'a> {
         if self.spoilt != Some(Spoilt::Ingress) {
             self.spoilt = Some(spoilt);
         }
+    }
+
+    /// Of what was said last: how ingress-nginx takes it, where that is not as we do.
+    pub(super) fn contrast(&mut self, contrast: Contrast) {
+        if let Some(last) = self.rejections.pop() {
+            self.rejections.push(last.contrasted(contrast));
+        }
+    }
+
+    pub(super) fn unsupported(&mut self, instead: &'static str) {
+        self.contrast(Contrast::Unsupported { instead });
     }
 
     fn note(&mut self, key: &str, reason: &str, effect: &str, rejected: bool) {

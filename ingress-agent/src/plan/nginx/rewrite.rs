@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::HeaderValue;
 
 use super::read::Reader;
+use crate::model::difference::{Contrast, Difference};
 use crate::model::policy::Rewrite;
 
 /// What an Ingress asks of all its paths.
@@ -128,6 +129,19 @@ pub(in crate::plan) fn expression_fault(pattern: &str) -> Option<String> {
     Some(error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned())
 }
 
+/// What ingress-nginx makes of an expression with such a fault: broken is broken in PCRE, too.
+pub(in crate::plan) fn expression_contrast(fault: &str) -> Contrast {
+    const BROKEN: [&str; 5] = [
+        "unclosed character class",
+        "unclosed group",
+        "unopened group",
+        "repetition operator missing expression",
+        "invalid character class range",
+    ];
+    let broken = BROKEN.iter().any(|text| fault.starts_with(text));
+    if broken { Contrast::Alike } else { Contrast::Differs(Difference::Expressions) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +162,14 @@ mod tests {
         ] {
             let split = split_guard(pattern);
             assert_eq!(split.as_ref().map(|(rest, guard)| (&**rest, &**guard)), expected, "{pattern}");
+        }
+        for broken in ["/[", "/(a", "/a)", "/[b-a]", "+"] {
+            let fault = path_fault(broken).expect(broken);
+            assert_eq!(expression_contrast(&fault), Contrast::Alike, "{broken}: {fault}");
+        }
+        for refused in ["/(a)\\1", "/x(?=a)", "/(?<=a)b", "/(?>a)", "/(a{1000}){1000}"] {
+            let fault = path_fault(refused).expect(refused);
+            assert_eq!(expression_contrast(&fault), Contrast::Differs(Difference::Expressions), "{refused}: {fault}");
         }
         assert_eq!(path_fault("/(?!a)"), None);
         assert!(path_fault("/x(?=a)").is_some() && path_fault("/(?!(?=a))").is_some());

@@ -11,6 +11,8 @@ mod log;
 
 mod tls;
 
+pub use heeded::{SettingUse, setting_use};
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use ipnet::IpNet;
 use super::read::{flag, plain, ranges, size};
 use super::risk::Risk;
 use super::template::template;
+use crate::model::difference::{Contrast, Difference};
 use crate::model::facts::{ConfigMapFacts, Facts};
 use crate::model::policy::{FieldPattern, ListenerSettings, Names, ProxyHeader, RetryOn, Template};
 use crate::model::rejection::Rejection;
@@ -100,6 +103,13 @@ impl Values<'_> {
         }
     }
 
+    /// Of what was said last: how ingress-nginx takes it, where that is not as we do.
+    fn contrast(&mut self, contrast: Contrast) {
+        if let Some(last) = self.rejections.pop() {
+            self.rejections.push(last.contrasted(contrast));
+        }
+    }
+
     /// It holds, and there is something to know.
     fn remark(&mut self, key: &str, text: &str) {
         if let Some(map) = self.map {
@@ -149,9 +159,11 @@ impl Values<'_> {
                 (None, Some(pattern)) => regex(pattern, false),
                 (None, None) => Some(FieldPattern::Exact(text.clone())),
             };
-            match pattern {
-                Some(pattern) => patterns.push(pattern),
-                None => self.ignore(key, &format!("`{text}` is not a regular expression")),
+            if let Some(pattern) = pattern {
+                patterns.push(pattern);
+            } else {
+                self.ignore(key, &format!("`{text}` is not a regular expression"));
+                self.contrast(Contrast::Differs(Difference::Expressions));
             }
         }
         patterns
@@ -241,6 +253,7 @@ fn listener(v: &mut Values<'_>, facts: &Facts) -> ListenerSettings {
                 "use-forwarded-headers",
                 "names nobody who is believed, since `proxy-real-ip-cidr` is empty: say there which addresses your proxies have",
             );
+            v.contrast(Contrast::Differs(Difference::ForwardedFields));
         }
     }
     let name = |text: &str| HeaderName::from_bytes(text.as_bytes()).ok();
@@ -283,7 +296,10 @@ fn filled(v: &mut Values<'_>, facts: &Facts, key: &str) -> Vec<(HeaderName, Temp
     for (name, value) in named(v, facts, key) {
         match template(&value) {
             Ok(value) => fields.push((name, value)),
-            Err(variable) => v.ignore(key, &format!("{name} has {variable}, which is not known here")),
+            Err(variable) => {
+                v.ignore(key, &format!("{name} has {variable}, which is not known here"));
+                v.contrast(Contrast::Unsupported { instead: super::OTHER_VARIABLE });
+            }
         }
     }
     fields

@@ -45,7 +45,10 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings) -> Snippets {
                 statements.extend(read);
                 snippets.locations.append(&mut locations);
             }
-            Err(Fault { line, what }) => reader.warn(key, format!("line {line}: {what}; the snippet is ignored")),
+            Err(Fault { line, what }) => {
+                reader.warn(key, format!("line {line}: {what}; the snippet is ignored"));
+                reader.unsupported("annotations for most of what snippets do, or the backend itself");
+            }
         }
     }
     snippets.own = (!statements.is_empty()).then_some(Snippet(statements));

@@ -140,6 +140,11 @@ pub(super) fn protocol(reader: &mut Reader<'_>, found: &mut Found<'_>) -> Option
         "GRPCS" => Some(Upstream { protocol: AppProtocol::H2c, tls: Some(tls(reader, found)) }),
         _ => {
             reader.ignore("backend-protocol", "is not `HTTP`, `HTTPS`, `GRPC` or `GRPCS`");
+            if text == "FCGI" {
+                reader.unsupported(
+                    "put an HTTP server that speaks FastCGI (nginx, Caddy) into the pod, and name its port",
+                );
+            }
             None
         }
     }

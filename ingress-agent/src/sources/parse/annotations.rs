@@ -151,9 +151,14 @@ pub(super) fn nginx(metadata: &ObjectMeta) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Whether an annotation of ingress-nginx, without its prefix, changes something here.
+pub fn is_heeded(name: &str) -> bool {
+    HEEDED.contains(&name)
+}
+
 /// Those of ingress-nginx that change nothing here.
 pub(super) fn unheeded(metadata: &ObjectMeta) -> Option<Remark> {
-    let heeded = |name: &str| HEEDED.contains(&name.strip_prefix(NGINX).unwrap_or_default());
+    let heeded = |name: &str| is_heeded(name.strip_prefix(NGINX).unwrap_or_default());
     let names: Vec<&str> = with_prefix(metadata, NGINX).filter(|name| !heeded(name)).collect();
     if names.is_empty() {
         return None;

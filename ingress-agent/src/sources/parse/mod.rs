@@ -14,6 +14,8 @@ pub mod service;
 pub mod slice;
 pub mod virtual_ip_pool;
 
+pub use annotations::is_heeded;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

@@ -1,6 +1,7 @@
 //! Tables of the notices: what is told when, and how often.
 
 use super::*;
+use crate::model::difference::Contrast;
 use crate::model::rejection::Finding;
 
 fn rejection(name: &str, reason: &str) -> Rejection {
@@ -12,6 +13,7 @@ fn rejection(name: &str, reason: &str) -> Rejection {
         reason: reason.into(),
         severity: Severity::Rejected,
         uid: "1234".into(),
+        contrast: Contrast::Alike,
     }
     .into()
 }

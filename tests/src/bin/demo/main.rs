@@ -2,6 +2,7 @@
 //! and exits 0 only if everything held. Leaves nothing behind, however it ends; `--keep` leaves it running on purpose.
 
 mod cluster;
+mod migrate;
 mod show;
 mod traces;
 mod world;

@@ -11,6 +11,7 @@ use ingress_tests::load::web::{Connection, Site};
 use ingress_tests::load::{self, Outcome, Spread};
 use ingress_tests::table::{Table, ms, quantile};
 
+use crate::migrate;
 use crate::world::{CLIENT_V4, CLIENT_V6, L4_V4, L4_V6, Load, WEB_V4, WEB_V6, World, at};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,6 +25,7 @@ pub(crate) fn everything(world: &mut World) -> Result<()> {
     spread(world, &mut table)?;
     local(world, &mut table)?;
     https(world, &mut table)?;
+    migrate::show(world, &mut table)?;
     step("A long TCP transfer starts now and goes on to the end");
     let mut transfer = Load::start(&world.client4, &["transfer", &format!("{L4_V4}:9000"), "--avoid", "b2"])?;
     println!("   through {}", transfer.first_line()?);

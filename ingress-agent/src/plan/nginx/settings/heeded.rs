@@ -1,6 +1,7 @@
 //! Keys that change something here. Others are told: a key that is accepted and silently ignored looks like a setting.
 
 use super::Values;
+use crate::model::difference::Contrast;
 
 const HEEDED: &[&str] = &[
     "add-headers",
@@ -114,11 +115,28 @@ const NEEDLESS: &[&str] = &[
 /// Keys that one remark names.
 const MOST: usize = 12;
 
+/// What becomes of a key of ingress-nginx's ConfigMap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettingUse {
+    Heeded,
+    /// What it is about is done here in another way, and nobody misses it.
+    Needless,
+    None,
+}
+
+pub fn setting_use(key: &str) -> SettingUse {
+    match key {
+        _ if HEEDED.contains(&key) || key.starts_with("global-auth-") => SettingUse::Heeded,
+        _ if NEEDLESS.contains(&key) => SettingUse::Needless,
+        _ => SettingUse::None,
+    }
+}
+
 /// One remark of those that change nothing.
 pub(super) fn tell(v: &mut Values<'_>) {
     let Some(map) = v.map else { return };
-    let heeded = |key: &str| HEEDED.contains(&key) || NEEDLESS.contains(&key) || key.starts_with("global-auth-");
-    let unheeded: Vec<&str> = map.data.keys().map(String::as_str).filter(|key| !heeded(key)).collect();
+    let unheeded = map.data.keys().map(String::as_str).filter(|key| setting_use(key) == SettingUse::None);
+    let unheeded: Vec<&str> = unheeded.collect();
     let Some(first) = unheeded.first() else { return };
     let short = |key: &&str| key.chars().filter(char::is_ascii_graphic).take(60).collect::<String>();
     let mut names = unheeded.iter().take(MOST).map(short).collect::<Vec<_>>().join(", ");
@@ -126,7 +144,8 @@ pub(super) fn tell(v: &mut Values<'_>) {
         names = format!("{names} and {} more", unheeded.len() - MOST);
     }
     let field = format!("data[{}]", short(first));
-    v.rejections.push(map.origin.warn("ConfigMap", field, format!("changes nothing here: {names}")));
+    let told = map.origin.warn("ConfigMap", field, format!("changes nothing here: {names}"));
+    v.rejections.push(told.contrasted(Contrast::Listed));
 }
 
 #[cfg(test)]

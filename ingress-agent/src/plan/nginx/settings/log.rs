@@ -4,6 +4,7 @@
 use http::HeaderName;
 
 use super::Values;
+use crate::model::difference::Contrast;
 use crate::model::policy::{Escape, LogFormat, LogPart, LogSettings, LogValue};
 
 pub(super) fn read(v: &mut Values<'_>) -> LogSettings {
@@ -21,6 +22,7 @@ pub(super) fn read(v: &mut Values<'_>) -> LogSettings {
         Ok(format) => Some(format),
         Err(variable) => {
             v.ignore("log-format-upstream", &format!("has {variable}, which is not known here"));
+            v.contrast(Contrast::Unsupported { instead: crate::plan::nginx::OTHER_VARIABLE });
             None
         }
     });

@@ -1,6 +1,7 @@
 //! `ssl-protocols`, `ssl-ciphers`, `ssl-reject-handshake`. What TLS 1.3 and the newer half of 1.2 do not have is not there to be asked for.
 
 use super::Values;
+use crate::model::difference::{Contrast, Difference};
 use crate::model::policy::TlsSettings;
 
 /// OpenSSL's names of the suites of TLS 1.2 that we have.
@@ -22,9 +23,11 @@ pub(super) fn read(v: &mut Values<'_>) -> TlsSettings {
             (tls.v12, tls.v13) = (v12, v13);
         } else {
             v.ignore("ssl-protocols", "names neither TLSv1.2 nor TLSv1.3");
+            v.contrast(Contrast::Differs(Difference::OldTls));
         }
         if has("TLSv1") || has("TLSv1.1") {
             v.remark("ssl-protocols", "TLS 1.0 and 1.1 are not served (RFC 8996)");
+            v.contrast(Contrast::Differs(Difference::OldTls));
         }
     }
     if let Some(text) = v.text("ssl-ciphers").map(str::to_owned) {
@@ -32,6 +35,7 @@ pub(super) fn read(v: &mut Values<'_>) -> TlsSettings {
         let suites: Vec<String> = SUITES.iter().filter(|s| wanted.contains(s)).map(|s| (*s).to_owned()).collect();
         if suites.is_empty() {
             v.ignore("ssl-ciphers", "names no suite that is served (ECDHE with AES-GCM or ChaCha20)");
+            v.contrast(Contrast::Differs(Difference::OldTls));
         } else {
             tls.suites = suites;
         }

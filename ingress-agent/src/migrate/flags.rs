@@ -1,0 +1,140 @@
+//! The flags of ingress-nginx's controller: which `sluicegate run` has by the same name, which are done in another way, and which not.
+
+use super::known::Fate::{self, Needless, Unsupported};
+
+/// What becomes of a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlagFate {
+    /// `sluicegate run` has it, by this name.
+    Option(&'static str),
+    /// It is there, and does not do the same.
+    Differs(&'static str),
+    Other(Fate),
+}
+
+use FlagFate::{Differs, Option as Same, Other};
+
+const METRICS: FlagFate = Other(Unsupported("the metrics of `/metrics` have names and buckets of their own"));
+const WEBHOOK: FlagFate = Other(Needless("`sluicegate webhook` does that, as a Deployment of its own"));
+const STATUS: FlagFate = Other(Needless("the status of an Ingress has the virtual addresses on which it is served"));
+const PROBES: FlagFate = Other(Needless("probes are `/livez` and `/readyz` at `--admin-address`"));
+const DRAIN: FlagFate = Other(Needless("`--drain-timeout` is how long requests may take to end"));
+const ELECTION: FlagFate = Other(Needless("Leases have names of their own, and both controllers can run side by side"));
+const KLOG: FlagFate = Other(Needless("`--log` and `--log-format` say what is logged, and how"));
+const NO_NGINX: FlagFate = Other(Needless("is about nginx's own processes and ports"));
+const GEO: FlagFate = Other(Unsupported("look the client's address up in the backend, or filter in front of the edge"));
+
+/// Sorted by name, without the dashes.
+pub(super) const FLAGS: &[(&str, FlagFate)] = &[
+    ("alsologtostderr", KLOG),
+    ("annotations-prefix", Other(Unsupported("annotations begin with `nginx.ingress.kubernetes.io/`; write them so"))),
+    ("apiserver-host", Other(Unsupported("`--kubeconfig` with that server in it"))),
+    ("bucket-factor", METRICS),
+    ("certificate-authority", Other(Unsupported("`--kubeconfig` with that authority in it"))),
+    ("configmap", Same("--configmap")),
+    ("controller-class", Same("--controller-class")),
+    ("deep-inspect", Other(Needless("nothing of an Ingress becomes text for another parser"))),
+    ("default-backend-service", Same("--default-backend-service")),
+    ("default-server-port", NO_NGINX),
+    ("default-ssl-certificate", Same("--default-ssl-certificate")),
+    ("disable-catch-all", Other(Unsupported("a ValidatingAdmissionPolicy that refuses Ingresses without a host"))),
+    ("disable-full-test", WEBHOOK),
+    ("disable-leader-election", ELECTION),
+    ("disable-svc-external-name", Same("--disable-svc-external-name")),
+    ("disable-sync-events", Other(Unsupported("the agent says as an event only what its owner should read, once"))),
+    ("dynamic-configuration-retries", NO_NGINX),
+    ("election-id", ELECTION),
+    ("election-ttl", ELECTION),
+    ("enable-annotation-validation", Other(Needless("annotations are always validated"))),
+    ("enable-metrics", Other(Needless("metrics are always on, at `--admin-address`"))),
+    ("enable-ssl-chain-completion", Other(Unsupported("put the whole chain into the Secret"))),
+    (
+        "enable-ssl-passthrough",
+        Other(Unsupported(
+            "a port of its own in `--tcp-services-configmap`, or a Service of type LoadBalancer: TLS then ends in the backend",
+        )),
+    ),
+    ("enable-topology-aware-routing", Other(Unsupported("weights of EndpointSlices (`sluicegate.io/weight`)"))),
+    ("exclude-socket-metrics", METRICS),
+    ("health-check-path", PROBES),
+    ("health-check-timeout", NO_NGINX),
+    ("healthz-host", PROBES),
+    ("healthz-port", PROBES),
+    ("http-port", Same("--http-port")),
+    ("https-port", Same("--https-port")),
+    ("ingress-class", Same("--ingress-class")),
+    ("ingress-class-by-name", Same("--ingress-class-by-name")),
+    ("internal-logger-address", NO_NGINX),
+    ("kubeconfig", Same("--kubeconfig")),
+    ("length-buckets", METRICS),
+    ("log_backtrace_at", KLOG),
+    ("log_dir", KLOG),
+    ("log_file", KLOG),
+    ("log_file_max_size", KLOG),
+    ("logtostderr", KLOG),
+    ("max-buckets", METRICS),
+    ("maxmind-edition-ids", GEO),
+    ("maxmind-license-key", GEO),
+    ("maxmind-mirror", GEO),
+    ("maxmind-retries-count", GEO),
+    ("maxmind-retries-timeout", GEO),
+    ("metrics-per-host", METRICS),
+    ("metrics-per-undefined-host", METRICS),
+    ("monitor-max-batch-size", NO_NGINX),
+    ("one_output", KLOG),
+    ("post-shutdown-grace-period", DRAIN),
+    ("profiler-address", NO_NGINX),
+    ("profiler-port", NO_NGINX),
+    ("profiling", NO_NGINX),
+    ("publish-service", STATUS),
+    ("publish-status-address", Differs("the status of an Ingress has the virtual addresses on which it is served")),
+    ("report-node-internal-ip-address", STATUS),
+    ("report-status-classes", METRICS),
+    ("shutdown-grace-period", DRAIN),
+    ("size-buckets", METRICS),
+    ("skip_headers", KLOG),
+    ("skip_log_headers", KLOG),
+    ("ssl-passthrough-proxy-port", NO_NGINX),
+    ("status-port", NO_NGINX),
+    ("status-update-interval", Other(Needless("the status is written when it changes"))),
+    ("stderrthreshold", KLOG),
+    ("stream-port", NO_NGINX),
+    ("sync-period", Other(Needless("changes are watched, and none is waited for"))),
+    ("sync-rate-limit", Other(Needless("a change costs no reload"))),
+    ("tcp-services-configmap", Same("--tcp-services-configmap")),
+    ("time-buckets", METRICS),
+    ("udp-services-configmap", Same("--udp-services-configmap")),
+    ("update-status", Differs("the status of Ingresses is always written")),
+    ("update-status-on-shutdown", STATUS),
+    ("v", KLOG),
+    ("validating-webhook", WEBHOOK),
+    ("validating-webhook-certificate", WEBHOOK),
+    ("validating-webhook-key", WEBHOOK),
+    ("vmodule", KLOG),
+    ("watch-ingress-without-class", Same("--watch-ingress-without-class")),
+    ("watch-namespace", Same("--watch-namespace")),
+    ("watch-namespace-selector", Other(Unsupported("`--watch-namespace` for each"))),
+];
+
+/// `None`: ingress-nginx 1.15 has no such flag.
+pub(super) fn flag(name: &str) -> Option<FlagFate> {
+    FLAGS.binary_search_by(|(known, _)| known.cmp(&name)).ok().map(|at| FLAGS[at].1)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn flags_are_sorted_and_options_exist() {
+        assert!(FLAGS.is_sorted_by_key(|(name, _)| *name));
+        let args = crate::args::Args::command();
+        let run = args.find_subcommand("run").expect("the command run");
+        for (flag, fate) in FLAGS {
+            let Same(option) = fate else { continue };
+            assert!(run.get_arguments().any(|a| a.get_long() == option.strip_prefix("--")), "{flag}: {option}");
+        }
+    }
+}
