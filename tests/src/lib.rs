@@ -23,6 +23,10 @@ pub mod websocket;
 
 pub mod load;
 
+pub mod visitors;
+
+pub mod two_agents;
+
 pub mod table;
 
 pub mod l4;

@@ -35,7 +35,7 @@ const TAKEN: u8 = 254;
 /// From holding addresses to telling their owner, where that is no emergency.
 const HEAD_START: Duration = Duration::from_millis(20);
 /// How many intervals of silence make an Active Router dead (RFC 9568 §6.1).
-const MISSED: u32 = 3;
+pub(super) const MISSED: u32 = 3;
 /// Between two answers to adverts of lower priority, so that a flood of them makes none of ours.
 const ANSWERS_APART: Duration = Duration::from_millis(10);
 /// Between two waves of announcements for the same cause.
