@@ -77,11 +77,12 @@ pub mod metrics;
 
 mod explain;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::runtime::{Builder, LocalOptions};
@@ -231,6 +232,20 @@ impl Proxy {
         if let Some(log) = &self.log {
             log.reopen();
         }
+    }
+
+    /// Other nodes hold these addresses now, and no others that this one held before. Connections to them get their answers and are told
+    /// to end (`Connection: close`, GOAWAY); what is left at the time said is closed.
+    pub fn move_away(&self, away: &BTreeMap<IpAddr, Instant>) {
+        for worker in &self.workers {
+            // One that has ended has no connections.
+            let _ = worker.commands.send(Command::Away(away.clone()));
+        }
+    }
+
+    /// Connections that are open, tunnels included.
+    pub fn open_connections(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.open.value()).sum()
     }
 
     /// Stops accepting, lets requests under way finish (`Connection: close`, GOAWAY), and ends the workers; what is left

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::machine::{self, Machine, Settings};
+use super::machine::{self, MISSED, Machine, Settings};
 use super::packet::{Advert, Envelope, GROUP_V4, GROUP_V6, Reject, Version};
 pub(in crate::vip) use event::{Action, Event};
 pub use options::VrrpOptions;
@@ -30,8 +30,20 @@ struct Router {
     machine: Machine,
     /// Another router was heard that has these addresses.
     heard: bool,
+    /// The link-layer address of the last one.
+    from: [u8; 6],
     /// Whose the addresses are has been settled once since the start.
     settled: bool,
+}
+
+impl Router {
+    /// Who else had the addresses until just now, by its adverts: whoever has been silent for as long as the dead are is not asked for
+    /// its connections. Nor is one that speaks by the virtual router's own address (RFC 9568 §7.3), which moves with it.
+    fn predecessor(&self, now: Instant) -> Option<[u8; 6]> {
+        let other = self.machine.other()?;
+        let lives = now < other.at + other.interval * MISSED;
+        (lives && !self.from.starts_with(&[0, 0, 0x5e, 0])).then_some(self.from)
+    }
 }
 
 #[derive(Debug)]
@@ -176,6 +188,7 @@ impl Election {
                 advertised: Vec::new(),
                 machine: Machine::new(settings, IpAddr::from([0, 0, 0, 0]), now),
                 heard: false,
+                from: [0; 6],
                 settled: false,
             });
             router.group = group.clone();
@@ -257,6 +270,7 @@ impl Election {
         }
         self.stirred |= !router.heard;
         router.heard = true;
+        router.from = mac;
         let event =
             machine::Event::Heard { from: envelope.source, priority: advert.priority, interval: advert.interval };
         Ok((key, event))
@@ -299,6 +313,11 @@ impl Election {
                 key.0,
                 report::list(&router.group.addresses)
             )));
+        }
+        if after == "active"
+            && let Some(mac) = router.predecessor(now)
+        {
+            actions.push(Action::Inherit(router.group.key(), mac));
         }
         let Some(source) = source else { return };
         for action in wanted {
