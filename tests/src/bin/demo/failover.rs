@@ -1,4 +1,4 @@
-//! A second edge joins, the first one's cable is cut under load, and the addresses come back by a planned move.
+//! A second edge joins, the owner's cable is cut under load, and the addresses move back by command.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -26,10 +26,27 @@ const MOVE: Duration = Duration::from_millis(100);
 /// Ports of the edges' cables at the switch: the first host that was plugged in, and the last.
 const CABLES: [&str; 2] = ["p1", "p7"];
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Edge {
     First,
     Second,
+}
+
+impl Edge {
+    const fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+
+    /// As the agent was told by `--node`.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::First => "edge",
+            Self::Second => "edge-2",
+        }
+    }
 }
 
 pub(crate) fn show(world: &mut World, table: &mut Table) -> Result<()> {
@@ -37,20 +54,20 @@ pub(crate) fn show(world: &mut World, table: &mut Table) -> Result<()> {
         "A second edge joins: both elect who holds the addresses (VRRP, an advert every 100 ms), and share their flows",
     );
     join(world)?;
-    settled(world, Edge::First)?;
-    println!("{}", indent(vip(world, &["list"])?.trim_end()));
+    let owner = settled(world)?;
+    println!("{}", indent(vip(world, owner, &["list"])?.trim_end()));
 
     step("Under load, the cable of the edge that has them is cut");
     let load = Traffic::start(world)?;
     std::thread::sleep(SHARED_AFTER);
     let probe = Outage::watch(&world.client4, L4_V4)?;
-    cable(world, Edge::First, false)?;
-    until("the second edge has the addresses", || ALL.iter().all(|a| second_has(world, a)))?;
+    cable(world, owner, false)?;
+    let heir = owner.other();
+    until("the other edge has the addresses", || has_all(world, heir))?;
     let taken = load::now_ms();
-    let found = probe.end();
-    println!("   the second edge has the addresses");
+    let gap = probe.end().longest;
+    println!("   {} has the addresses", heir.name());
     std::thread::sleep(Duration::from_secs(2));
-    let gap = found.longest;
     table.row("the owner's cable cut: nobody answered for", ms(gap), format!("at most {}", ms(DEATH)), gap <= DEATH);
     let web = load.finish(table, "its `nat` connections lost")?;
     // Neighbours hear of the new owner within the first announcement.
@@ -61,15 +78,15 @@ pub(crate) fn show(world: &mut World, table: &mut Table) -> Result<()> {
     table.row(what, format!("{late} (of {} in all)", web.ok), "0", late == 0 && web.ok > 100);
 
     step("Its cable is whole again, and the addresses come back by `sluicegate vip move`");
-    cable(world, Edge::First, true)?;
-    settled(world, Edge::Second)?;
+    cable(world, owner, true)?;
+    let from = settled(world)?;
     let load = Traffic::start(world)?;
     std::thread::sleep(SHARED_AFTER);
     let probe = Outage::watch(&world.client4, L4_V4)?;
     for address in [L4_V4, WEB_V4] {
-        vip(world, &["move", address, "edge"])?;
+        vip(world, from, &["move", address, from.other().name()])?;
     }
-    settled(world, Edge::First)?;
+    until("the other edge has the addresses", || has_all(world, from.other()))?;
     let gap = probe.end().longest;
     std::thread::sleep(Duration::from_secs(1));
     table.row("planned move: nobody answered for", ms(gap), format!("at most {}", ms(MOVE)), gap <= MOVE);
@@ -101,20 +118,30 @@ fn cable(world: &World, edge: Edge, whole: bool) -> Result<()> {
     world.lan.switch.ip(&["link", "set", CABLES[edge as usize], if whole { "up" } else { "down" }]).map(drop)
 }
 
-fn second_has(world: &World, address: &str) -> bool {
-    world.second.as_ref().is_some_and(|(host, _)| has(host, address))
+fn holds(world: &World, edge: Edge, address: &str) -> bool {
+    match edge {
+        Edge::First => has(&world.edge, address),
+        Edge::Second => world.second.as_ref().is_some_and(|(host, _)| has(host, address)),
+    }
 }
 
-/// Waits until one edge has every address and the other none, for half a second: longer than an election takes.
-fn settled(world: &World, owner: Edge) -> Result<()> {
-    let mut since = Instant::now();
+fn has_all(world: &World, edge: Edge) -> bool {
+    ALL.iter().all(|address| holds(world, edge, address))
+}
+
+/// Waits until one edge has had every address and the other none for half a second, which is longer than an election takes. Which one it
+/// is: on a machine that stood still for long enough the other one has taken over meanwhile, and keeps them.
+fn settled(world: &World) -> Result<Edge> {
+    let mut since = (None, Instant::now());
     until("one edge has all addresses", || {
-        let first = owner == Edge::First;
-        if !ALL.iter().all(|a| has(&world.edge, a) == first && second_has(world, a) != first) {
-            since = Instant::now();
+        let alone = |e: &Edge| has_all(world, *e) && !ALL.iter().any(|a| holds(world, e.other(), a));
+        let owner = [Edge::First, Edge::Second].into_iter().find(alone);
+        if owner.is_none() || owner != since.0 {
+            since = (owner, Instant::now());
         }
-        since.elapsed() > Duration::from_millis(500)
-    })
+        since.1.elapsed() > Duration::from_millis(500)
+    })?;
+    since.0.context("no edge has all addresses")
 }
 
 fn until(what: &str, mut held: impl FnMut() -> bool) -> Result<()> {
@@ -126,11 +153,13 @@ fn until(what: &str, mut held: impl FnMut() -> bool) -> Result<()> {
     Ok(())
 }
 
-/// `sluicegate vip …` on the first edge.
-fn vip(world: &World, arguments: &[&str]) -> Result<String> {
-    let (binary, socket) = (sibling("sluicegate")?, world.agent.socket());
+/// `sluicegate vip …` on an edge.
+fn vip(world: &World, edge: Edge, arguments: &[&str]) -> Result<String> {
+    let second = world.second.as_ref().filter(|_| edge == Edge::Second);
+    let (host, agent) = second.map_or((&world.edge, &world.agent), |(host, agent)| (host, agent));
+    let (binary, socket) = (sibling("sluicegate")?, agent.socket());
     let (binary, socket) = (binary.to_string_lossy(), socket.to_string_lossy());
-    world.edge.ns.run(&binary, &[&["vip"], arguments, &["--admin-socket", &socket]].concat())
+    host.ns.run(&binary, &[&["vip"], arguments, &["--admin-socket", &socket]].concat())
 }
 
 struct Traffic {
