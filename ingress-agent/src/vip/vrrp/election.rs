@@ -7,14 +7,17 @@ mod options;
 
 mod report;
 
+mod router;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::machine::{self, MISSED, Machine, Settings};
+use super::machine::{self, Machine, Settings};
 use super::packet::{Advert, Envelope, GROUP_V4, GROUP_V6, Reject, Version};
 pub(in crate::vip) use event::{Action, Event};
 pub use options::VrrpOptions;
+use router::Router;
 
 use crate::model::election::{Fitness, ForeignRouter, Move, Standing, Standings, VipGroup};
 
@@ -23,28 +26,6 @@ type Key = (u8, bool);
 
 /// Adverts carry at most this many addresses: they must fit into a packet, and whoever gets one compares at least one.
 const ADVERTISED: usize = 64;
-#[derive(Debug)]
-struct Router {
-    group: VipGroup,
-    advertised: Vec<IpAddr>,
-    machine: Machine,
-    /// Another router was heard that has these addresses.
-    heard: bool,
-    /// The link-layer address of the last one.
-    from: [u8; 6],
-    /// Whose the addresses are has been settled once since the start.
-    settled: bool,
-}
-
-impl Router {
-    /// Who else had the addresses until just now, by its adverts: whoever has been silent for as long as the dead are is not asked for
-    /// its connections. Nor is one that speaks by the virtual router's own address (RFC 9568 §7.3), which moves with it.
-    fn predecessor(&self, now: Instant) -> Option<[u8; 6]> {
-        let other = self.machine.other()?;
-        let lives = now < other.at + other.interval * MISSED;
-        (lives && !self.from.starts_with(&[0, 0, 0x5e, 0])).then_some(self.from)
-    }
-}
 
 #[derive(Debug)]
 pub(in crate::vip) struct Election {

@@ -65,7 +65,7 @@ pub(crate) fn show(world: &mut World, table: &mut Table) -> Result<()> {
     let heir = owner.other();
     until("the other edge has the addresses", || has_all(world, heir))?;
     let taken = load::now_ms();
-    let gap = probe.end().longest;
+    let gap = probe.end()?.longest;
     println!("   {} has the addresses", heir.name());
     std::thread::sleep(Duration::from_secs(2));
     table.row("the owner's cable cut: nobody answered for", ms(gap), format!("at most {}", ms(DEATH)), gap <= DEATH);
@@ -87,11 +87,13 @@ pub(crate) fn show(world: &mut World, table: &mut Table) -> Result<()> {
         vip(world, from, &["move", address, from.other().name()])?;
     }
     until("the other edge has the addresses", || has_all(world, from.other()))?;
-    let gap = probe.end().longest;
+    let gap = probe.end()?.longest;
     std::thread::sleep(Duration::from_secs(1));
     table.row("planned move: nobody answered for", ms(gap), format!("at most {}", ms(MOVE)), gap <= MOVE);
     let web = load.finish(table, "`nat` connections lost by it")?;
-    println!("   {} of {} HTTPS requests failed", web.failures.len(), web.ok + web.failures.len() as u64);
+    let failed = web.failures.len();
+    let what = "HTTPS requests failed by it";
+    table.row(what, format!("{failed} (of {} in all)", web.ok), "0", failed == 0 && web.ok > 100);
     Ok(())
 }
 
