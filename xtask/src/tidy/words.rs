@@ -10,6 +10,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("xdp-ebpf/src/bench/", "a BPF program of the benchmarks, by the same rules"),
     ("ingress-agent/src/dataplane/", "map memory shared with the kernel, and bpf(2)"),
     ("ingress-agent/src/vip/", "raw sockets"),
+    ("ingress-agent/src/memory.rs", "a function of the allocator"),
     ("ingress-agent/src/proxy/client.rs", "hyper's and tokio's buffers of memory that is not initialised yet"),
     ("ingress-agent/src/proxy/upstream/h1.rs", "the same: reads without clearing memory first"),
     ("xtask/src/steps.rs", "geteuid and prctl"),
