@@ -42,6 +42,7 @@ use crate::admin::query::Query;
 use crate::checks::Checks;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
+use crate::memory::Leftovers;
 use crate::model::election::{RouterKey, VipGroup};
 use crate::model::facts::Facts;
 use crate::model::report::Report;
@@ -51,7 +52,7 @@ use crate::plan::{self, Plan};
 use crate::proxy::Proxy;
 use crate::status::Status;
 use crate::vip::Vips;
-use progress::{News, Progress};
+use progress::Progress;
 use signals::{Caught, Signals};
 use source::Source;
 
@@ -202,6 +203,7 @@ struct Control {
     /// Since when the proxy has been applying.
     proxy_asked: Option<Instant>,
     tick_fault: Option<String>,
+    leftovers: Leftovers,
     was_ready: bool,
     draining: bool,
 }
@@ -240,6 +242,7 @@ impl Control {
             beat: None,
             proxy_asked: None,
             tick_fault: None,
+            leftovers: Leftovers::default(),
             was_ready: false,
             draining: false,
         }
@@ -262,6 +265,7 @@ impl Control {
         rejections::log(before.as_ref().map_or(&[], |b| &b.rejections), &snapshot.rejections);
         debug!(generation = snapshot.generation, took = ?began.elapsed(), "planned");
         let now = Instant::now();
+        self.leftovers.worked(now);
         self.l4.planned(now);
         self.l7.planned(now);
         self.for_proxy = Some(Order::Apply(Arc::clone(&snapshot)));
@@ -278,7 +282,7 @@ impl Control {
             }
             Err(e) => self.l4.failed(format!("{e:#}"), Instant::now()),
         };
-        tell("dataplane", &news);
+        news.tell("dataplane");
         self.hold();
     }
 
@@ -295,7 +299,7 @@ impl Control {
             }
             Err(e) => self.l7.failed(format!("{e:#}"), Instant::now()),
         };
-        tell("proxy", &news);
+        news.tell("proxy");
         self.hold();
     }
 
@@ -327,6 +331,7 @@ impl Control {
         }
         self.tick_fault = fault;
         let now = Instant::now();
+        self.leftovers.give_back(now);
         if let Some(beat) = self.beat.as_ref().filter(|_| self.proxy_asked.is_none_or(|t| now < t + PROXY_ANSWERS)) {
             beat.send_replace(now);
         }
@@ -356,15 +361,6 @@ impl Control {
             return (!self.l7.problems.is_empty()).then_some(Order::Check(planned));
         }
         self.l7.is_due(now).then_some(Order::Apply(planned))
-    }
-}
-
-fn tell(room: &str, news: &News) {
-    for problem in &news.appeared {
-        warn!("{room}: {problem}");
-    }
-    for problem in &news.gone {
-        info!("{room}: no longer: {problem}");
     }
 }
 

@@ -31,6 +31,8 @@ pub mod config;
 
 pub mod agent;
 
+mod memory;
+
 pub mod import;
 
 pub mod uninstall;
