@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -213,6 +214,45 @@ async fn all(workers: impl Iterator<Item = impl Future<Output = Outcome> + Send 
 
 /// Upgrades, sends messages of several sizes and checks their echoes; returns how many.
 pub async fn websocket(site: &Site) -> Result<usize> {
+    let mut stream = upgraded(site).await?;
+    let sizes = [1, 125, 126, 4_000, 70_000, 300_000];
+    for size in sizes {
+        echoed(&mut stream, size).await?;
+    }
+    websocket::write(&mut stream, Opcode::Close, &[3, 232], Some([0; 4])).await?;
+    Ok(sizes.len())
+}
+
+/// Holds so many connections of that kind open and speaks on each after every pause. `ok` is those that still worked at the
+/// end. `opened` is called when all are open.
+pub async fn hold(site: &Site, count: usize, pause: Duration, stop: Stop, opened: impl FnOnce()) -> Result<Outcome> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let mut stream = upgraded(site).await?;
+        let mut stop = stop.clone();
+        tasks.spawn(async move {
+            loop {
+                let began = now_ms();
+                echoed(&mut stream, 20).await.map_err(|error| (began, format!("{error:#}")))?;
+                tokio::select! {
+                    () = stop.wait() => return Ok(()),
+                    () = sleep(pause) => {}
+                }
+            }
+        });
+    }
+    opened();
+    let mut outcome = Outcome::default();
+    while let Some(ended) = tasks.join_next().await {
+        match ended.context("a task broke")? {
+            Ok(()) => outcome.ok += 1,
+            Err(failure) => outcome.failures.push(failure),
+        }
+    }
+    Ok(outcome)
+}
+
+async fn upgraded(site: &Site) -> Result<TokioIo<Upgraded>> {
     const KEY: &str = "c2x1aWNlZ2F0ZSBkZW1vIQ==";
     let stream = site.open().await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -228,14 +268,13 @@ pub async fn websocket(site: &Site) -> Result<usize> {
     );
     let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT).context("no Sec-WebSocket-Accept")?;
     ensure!(accept.as_bytes() == websocket::accept(KEY).as_bytes(), "a wrong Sec-WebSocket-Accept");
-    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.context("upgrade")?);
-    let sizes = [1, 125, 126, 4_000, 70_000, 300_000];
-    for size in sizes {
-        let text = vec![b'w'; size];
-        websocket::write(&mut stream, Opcode::Text, &text, Some([0x12, 0x34, 0x56, 0x78])).await?;
-        let echo = timeout(PATIENCE, websocket::read(&mut stream)).await.context("no echo")??;
-        ensure!(echo.opcode == Opcode::Text && echo.payload == text, "the echo of {size} bytes differs");
-    }
-    websocket::write(&mut stream, Opcode::Close, &[3, 232], Some([0; 4])).await?;
-    Ok(sizes.len())
+    Ok(TokioIo::new(hyper::upgrade::on(response).await.context("upgrade")?))
+}
+
+async fn echoed(stream: &mut TokioIo<Upgraded>, size: usize) -> Result<()> {
+    let text = vec![b'w'; size];
+    websocket::write(stream, Opcode::Text, &text, Some([0x12, 0x34, 0x56, 0x78])).await?;
+    let echo = timeout(PATIENCE, websocket::read(stream)).await.context("no echo")??;
+    ensure!(echo.opcode == Opcode::Text && echo.payload == text, "the echo of {size} bytes differs");
+    Ok(())
 }
