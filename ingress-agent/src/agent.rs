@@ -45,6 +45,7 @@ use crate::admin::Admin;
 use crate::checks::Checks;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
+use crate::memory::Leftovers;
 use crate::model::election::{RouterKey, VipGroup};
 use crate::model::facts::Facts;
 use crate::model::report::Report;
@@ -55,7 +56,7 @@ use crate::proxy::Proxy;
 use crate::status::Status;
 use crate::vip::Vips;
 use moves::Moves;
-use progress::{News, Progress};
+use progress::Progress;
 use signals::{Caught, Signals};
 use source::Source;
 
@@ -206,6 +207,7 @@ struct Control {
     /// Since when the proxy has been applying.
     proxy_asked: Option<Instant>,
     tick_fault: Option<String>,
+    leftovers: Leftovers,
     was_ready: bool,
     draining: bool,
 }
@@ -245,6 +247,7 @@ impl Control {
             beat: None,
             proxy_asked: None,
             tick_fault: None,
+            leftovers: Leftovers::default(),
             was_ready: false,
             draining: false,
         }
@@ -267,6 +270,7 @@ impl Control {
         rejections::log(before.as_ref().map_or(&[], |b| &b.rejections), &snapshot.rejections);
         debug!(generation = snapshot.generation, took = ?began.elapsed(), "planned");
         let now = Instant::now();
+        self.leftovers.worked(now);
         self.l4.planned(now);
         self.l7.planned(now);
         self.for_proxy = Some(Order::Apply(Arc::clone(&snapshot)));
@@ -283,7 +287,7 @@ impl Control {
             }
             Err(e) => self.l4.failed(format!("{e:#}"), Instant::now()),
         };
-        tell("dataplane", &news);
+        news.tell("dataplane");
         self.hold();
     }
 
@@ -300,7 +304,7 @@ impl Control {
             }
             Err(e) => self.l7.failed(format!("{e:#}"), Instant::now()),
         };
-        tell("proxy", &news);
+        news.tell("proxy");
         self.hold();
     }
 
@@ -332,6 +336,7 @@ impl Control {
         }
         self.tick_fault = fault;
         let now = Instant::now();
+        self.leftovers.give_back(now);
         if let Some(beat) = self.beat.as_ref().filter(|_| self.proxy_asked.is_none_or(|t| now < t + PROXY_ANSWERS)) {
             beat.send_replace(now);
         }
@@ -361,14 +366,5 @@ impl Control {
             return (!self.l7.problems.is_empty()).then_some(Order::Check(planned));
         }
         self.l7.is_due(now).then_some(Order::Apply(planned))
-    }
-}
-
-fn tell(room: &str, news: &News) {
-    for problem in &news.appeared {
-        warn!("{room}: {problem}");
-    }
-    for problem in &news.gone {
-        info!("{room}: no longer: {problem}");
     }
 }

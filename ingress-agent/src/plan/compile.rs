@@ -1,13 +1,14 @@
 //! One Ingress → the routes it asks for. Who gets them is decided in `hosts`.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
 
 use super::PlanOptions;
 use super::l4::wanted;
-use super::nginx::{Asked, Found, Seen, Settings, expression_contrast, path_fault, to_slash};
+use super::nginx::{Asked, Found, Seen, Settings, expression_contrast, guarded, path_fault, to_slash};
+use super::policies::Policies;
 use crate::model::difference::Contrast;
 use crate::model::facts::{
     BackendRef, Exposure, Facts, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, RuleFacts, ServiceFacts,
@@ -33,7 +34,8 @@ pub(super) struct Compiled {
     pub(super) claims: Vec<Claim>,
     /// Of an Ingress that takes some of another one's requests.
     pub(super) canaries: Vec<CanaryClaim>,
-    pub(super) pools: BTreeSet<PoolName>,
+    /// Each once.
+    pub(super) pools: Vec<PoolName>,
     pub(super) rejections: Vec<Rejection>,
 }
 
@@ -47,10 +49,32 @@ pub(super) struct Claim {
     pub(super) path: String,
     /// It makes all paths of its host regular expressions.
     pub(super) makes_regex: bool,
+    /// Its route where the host's paths are expressions; `None`: the path is none that is taken. Made once: finding that out costs as much as
+    /// planning a hundred other routes.
+    as_expression: OnceLock<Option<Arc<Route>>>,
     /// Of a path that ends in a slash: what answers the same path without it, where nobody else does.
     pub(super) unslashed: Option<Arc<Route>>,
     /// For messages.
     pub(super) field: String,
+}
+
+impl Claim {
+    /// The route for the expression that its path is. `route` is the claim's own, or that with what other Ingresses add.
+    pub(super) fn as_expression(&self, route: &Arc<Route>) -> Option<Arc<Route>> {
+        let own = self
+            .as_expression
+            .get_or_init(|| path_fault(&self.path).is_none().then(|| expression(&self.route, &self.path)));
+        let own = own.as_ref()?;
+        Some(if Arc::ptr_eq(route, &self.route) { Arc::clone(own) } else { expression(route, &self.path) })
+    }
+}
+
+pub(super) fn expression(route: &Arc<Route>, path: &str) -> Arc<Route> {
+    let mut route = Route::clone(route);
+    let (pattern, unless) = guarded(path);
+    route.matches.path = PathMatch::Regex { pattern: pattern.into_owned(), case_insensitive: true };
+    route.matches.unless = unless;
+    Arc::new(route)
 }
 
 /// Requests for the route of another Ingress with this host and path.
@@ -105,7 +129,13 @@ impl Compiled {
     }
 }
 
-pub(super) fn compile(ingress: &Arc<IngressFacts>, facts: &Facts, names: Names, settings: &Arc<Settings>) -> Compiled {
+pub(super) fn compile(
+    ingress: &Arc<IngressFacts>,
+    facts: &Facts,
+    names: Names,
+    settings: &Arc<Settings>,
+    policies: &mut Policies,
+) -> Compiled {
     let mut found = Found::new(facts);
     let (asked, rejections) = Asked::read(ingress, settings, &mut found);
     let mut compiled = Compiled {
@@ -116,7 +146,7 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, facts: &Facts, names: Names, 
         asked,
         claims: Vec::new(),
         canaries: Vec::new(),
-        pools: BTreeSet::new(),
+        pools: Vec::new(),
         rejections,
     };
     for name in found.services {
@@ -152,16 +182,41 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, facts: &Facts, names: Names, 
             let field = "spec.defaultBackend".to_owned();
             let path = "/".to_owned();
             let (rank, unslashed, makes_regex) = (Rank::Fallback, None, false);
-            compiled.claims.push(Claim { host, route, rank, path, makes_regex, unslashed, field });
+            let as_expression = OnceLock::new();
+            compiled.claims.push(Claim { host, route, rank, path, makes_regex, as_expression, unslashed, field });
         }
     }
     if let Some(pool) = compiled.claims.iter().find_map(|c| c.route.policy.as_ref()?.errors.as_ref()?.pool.clone()) {
-        compiled.pools.insert(pool);
+        compiled.reaches(pool);
     }
+    compiled.share(policies);
     compiled
 }
 
 impl Compiled {
+    fn reaches(&mut self, pool: PoolName) {
+        if !self.pools.contains(&pool) {
+            self.pools.push(pool);
+        }
+    }
+
+    /// There are many like it, and it stays.
+    fn share(&mut self, policies: &mut Policies) {
+        self.services.shrink_to_fit();
+        self.claims.shrink_to_fit();
+        self.pools.shrink_to_fit();
+        policies.share(&mut self.asked.policy);
+        for claim in &mut self.claims {
+            if let Some(policy) = Arc::get_mut(&mut claim.route).and_then(|route| route.policy.as_mut()) {
+                policies.share(policy);
+            }
+            if claim.makes_regex {
+                // Its path was found to be one.
+                let _ = claim.as_expression.set(Some(expression(&claim.route, &claim.path)));
+            }
+        }
+    }
+
     fn path(&mut self, rule: &RuleFacts, path: &PathFacts, services: &Objects<ServiceFacts>, names: Names) {
         let makes_regex = self.asked.makes_regex(&path.path);
         if makes_regex && let Some(fault) = path_fault(&path.path) {
@@ -189,7 +244,8 @@ impl Compiled {
         let route = self.route(rule_text, path_match(path), action, balance, policy);
         let (host, field) = (rule.host.clone(), path.field.clone());
         let (rank, path) = (Rank::Rule, path.path.clone());
-        self.claims.push(Claim { host, route, rank, path, makes_regex, unslashed, field });
+        let as_expression = OnceLock::new();
+        self.claims.push(Claim { host, route, rank, path, makes_regex, as_expression, unslashed, field });
     }
 
     /// Paths that a server-snippet has, on each of the Ingress's hosts.
@@ -205,7 +261,8 @@ impl Compiled {
             let field = "metadata.annotations[nginx.ingress.kubernetes.io/server-snippet]".to_owned();
             let (host, path) = (host.clone(), location.pattern.clone());
             let (rank, makes_regex, unslashed) = (Rank::Rule, false, None);
-            claims.push(Claim { host, route, rank, path, makes_regex, unslashed, field });
+            let as_expression = OnceLock::new();
+            claims.push(Claim { host, route, rank, path, makes_regex, as_expression, unslashed, field });
         }
         self.claims.append(&mut claims);
     }
@@ -242,7 +299,7 @@ impl Compiled {
         let origin = &self.ingress.origin;
         match resolve(backend, Protocol::Tcp, services, names) {
             Ok((service, pool)) => {
-                self.pools.insert(pool.clone());
+                self.reaches(pool.clone());
                 let balance = self.ingress.balance.or(self.asked.balance).or(service.balance).unwrap_or_default();
                 (Action::Forward(vec![WeightedPool { pool, weight: 1, filters: Vec::new() }]), balance)
             }

@@ -22,6 +22,8 @@ mod http;
 
 mod compile;
 
+mod policies;
+
 mod nginx;
 
 mod hosts;

@@ -19,6 +19,8 @@ mod framing;
 
 mod hosts;
 
+mod expressions;
+
 mod filters;
 
 mod policy;
@@ -93,7 +95,7 @@ pub use explain::{HttpExplanation, explain};
 
 use crate::model::snapshot::Snapshot;
 use access_log::LogWriter;
-use compile::Compiler;
+use compile::{Compiler, Routing};
 use metrics::{HttpTraffic, WorkerCounters};
 use worker::{Birth, Command};
 
@@ -142,6 +144,8 @@ impl Default for Limits {
 pub struct Proxy {
     workers: Vec<WorkerHandle>,
     compiler: Mutex<Compiler>,
+    /// In force. Held here so that the generation before is freed by whoever applies the next, never by a worker between two requests.
+    routing: Mutex<Arc<Routing>>,
     counters: Vec<Arc<WorkerCounters>>,
     log: Option<LogWriter>,
     generation: AtomicU64,
@@ -183,7 +187,14 @@ impl Proxy {
             workers.push(WorkerHandle { commands: sender, thread });
             all_counters.push(counters);
         }
-        Ok(Self { workers, compiler: Mutex::new(compiler), counters: all_counters, log, generation: AtomicU64::new(0) })
+        Ok(Self {
+            workers,
+            compiler: Mutex::new(compiler),
+            routing: Mutex::default(),
+            counters: all_counters,
+            log,
+            generation: AtomicU64::new(0),
+        })
     }
 
     /// Returns when every worker serves this snapshot and has bound what it can: a sentence for each listener that it
@@ -202,6 +213,7 @@ impl Proxy {
             waiting.push(result);
         }
         let problems = collect(waiting).await?;
+        *self.routing.lock().unwrap_or_else(PoisonError::into_inner) = routing;
         self.generation.store(snapshot.generation, Ordering::Release);
         Ok(problems)
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -264,4 +265,33 @@ pub async fn websocket(site: &Site) -> Result<usize> {
     }
     websocket::write(&mut socket.0, Opcode::Close, &[3, 232], Some([0; 4])).await?;
     Ok(sizes.len())
+}
+
+/// Holds so many connections of that kind open and speaks on each after every pause. `ok` is those that still worked at the
+/// end. `opened` is called when all are open.
+pub async fn hold(site: &Site, count: usize, pause: Duration, stop: Stop, opened: impl FnOnce()) -> Result<Outcome> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let mut socket = WebSocket::open(site).await?;
+        let mut stop = stop.clone();
+        tasks.spawn(async move {
+            loop {
+                let began = now_ms();
+                socket.echo(b"still here?").await.map_err(|error| (began, format!("{error:#}")))?;
+                tokio::select! {
+                    () = stop.wait() => return Ok(()),
+                    () = sleep(pause) => {}
+                }
+            }
+        });
+    }
+    opened();
+    let mut outcome = Outcome::default();
+    while let Some(ended) = tasks.join_next().await {
+        match ended.context("a task broke")? {
+            Ok(()) => outcome.ok += 1,
+            Err(failure) => outcome.failures.push(failure),
+        }
+    }
+    Ok(outcome)
 }
