@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::compile::{Claim, Compiled, Rank, expression, host_text, plain_route};
+use super::claim::{Claim, Rank, expression};
+use super::compile::{Compiled, host_text, plain_route};
 use super::keep;
 use super::nginx::{Settings, to_other_name};
 use crate::model::facts::{HostFacts, Origin};

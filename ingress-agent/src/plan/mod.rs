@@ -20,6 +20,8 @@ mod kube_proxy;
 
 mod http;
 
+mod claim;
+
 mod compile;
 
 mod policies;
