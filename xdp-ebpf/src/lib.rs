@@ -302,10 +302,12 @@ pub mod meta {
     pub const fn proto(word: u32) -> u8 {
         (word >> 24) as u8
     }
-    /// Ticks since the last packet, modulo 65,536.
+    /// Ticks since the last packet, below 65,280. Whoever looks may have read the clock before another CPU wrote the word: a packet of
+    /// the tick that began meanwhile is young, not 65,535 ticks old. Silent flows are forgotten long before.
     #[inline(always)]
     pub const fn age(word: u32, now: u32) -> u32 {
-        now.wrapping_sub(word) & 0xffff
+        let age = now.wrapping_sub(word) & 0xffff;
+        if age < 0xff00 { age } else { 0 }
     }
 }
 

@@ -190,3 +190,21 @@ pub const fn flow_rank(word: u32) -> u32 {
 }
 const _: () = assert!(flow_state::NEW == 0 && flow_state::REPLIED == 1);
 const _: () = assert!(flow_state::ESTABLISHED == 2 && flow_state::CLOSING == 3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::IPPROTO_TCP;
+
+    #[test]
+    fn a_packet_after_the_clock_was_read_makes_no_flow_old() {
+        for (seen, now) in [(7, 6), (0, u32::MAX), (0x1_0000, 0xffff), (0x1234_00ff, 0x1234_0000)] {
+            for (proto, state) in [(IPPROTO_TCP, flow_state::NEW), (IPPROTO_UDP, flow_state::ESTABLISHED)] {
+                let word = meta::new(seen, state, proto);
+                assert_eq!((meta::age(word, now), dead(word, now, 30)), (0, false), "seen at {seen}, now {now}");
+            }
+        }
+        let silent = meta::new(10, flow_state::ESTABLISHED, IPPROTO_TCP);
+        assert!(!dead(silent, 10 + DEAD_ESTABLISHED, 30) && dead(silent, 11 + DEAD_ESTABLISHED, 30));
+    }
+}
