@@ -369,8 +369,14 @@ impl Election {
         if self.said.as_ref() != Some(&now) {
             let (held, open, standings) = now.clone();
             self.said = Some(now);
-            // Before what is sent: whoever hears that the addresses moved may let go of them at once.
-            actions.insert(0, Action::Hold { held, unsure, open, standings });
+            // Before what is sent: whoever hears that the addresses moved may let go of them at once. After what is inherited: the
+            // first packet of a connection made elsewhere may come with the address.
+            actions.push(Action::Hold { held, unsure, open, standings });
+            actions.sort_by_key(|action| match action {
+                Action::Inherit(..) => 0,
+                Action::Hold { .. } => 1,
+                _ => 2,
+            });
         }
     }
 }
