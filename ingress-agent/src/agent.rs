@@ -21,6 +21,10 @@ mod ready;
 
 mod elections;
 
+mod moves;
+
+mod drain;
+
 mod explain;
 
 mod precedence;
@@ -35,13 +39,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::admin::Admin;
-use crate::admin::query::Query;
 use crate::checks::Checks;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
+use crate::memory::Leftovers;
 use crate::model::election::{RouterKey, VipGroup};
 use crate::model::facts::Facts;
 use crate::model::report::Report;
@@ -51,7 +55,8 @@ use crate::plan::{self, Plan};
 use crate::proxy::Proxy;
 use crate::status::Status;
 use crate::vip::Vips;
-use progress::{News, Progress};
+use moves::Moves;
+use progress::Progress;
 use signals::{Caught, Signals};
 use source::Source;
 
@@ -78,7 +83,7 @@ async fn serve(config: Config) -> Result<()> {
     let admin = Admin::start(config.admin.clone(), ask)?;
     let dataplane = Dataplane::open(config.dataplane.clone()).context("start the data plane")?;
     let proxy = Proxy::start(config.proxy.clone()).context("start the proxy")?;
-    let hooks = config.vips.vrrp.as_ref().map(|vrrp| elections::hooks(&dataplane, vrrp.interval)).transpose()?;
+    let hooks = config.vips.vrrp.as_ref().map(|vrrp| elections::hooks(&dataplane, vrrp)).transpose()?;
     let vips = Vips::start_with(config.vips.clone(), hooks.unwrap_or_default());
     let vips = vips.context("start the holder of addresses")?;
     let checks = Checks::start(config.checks.clone())?;
@@ -116,8 +121,7 @@ async fn serve(config: Config) -> Result<()> {
                 control.proxy_applied(&snapshot, result);
             }
             _ = tick.tick() => control.tick(),
-            // What is held bears on what is reported, and on nothing else here.
-            Ok(()) = holding.changed() => {}
+            Ok(()) = holding.changed() => control.follow_moves(&proxy),
             Some(query) = queries.recv() => answer::answer(query, &mut control, Some(&proxy)),
             caught = signals.next() => match caught {
                 Caught::Hangup => {
@@ -135,7 +139,7 @@ async fn serve(config: Config) -> Result<()> {
     drop(in_proxy);
     // Nothing new is taken; what is known is saved while requests finish.
     let stopping = tokio::spawn(source.stop());
-    drain(control, proxy, &mut queries, &mut signals).await;
+    drain::drain(control, proxy, &mut queries, &mut signals).await;
     stopping.await.context("stop the source of facts")?;
     drop(admin);
     Ok(())
@@ -188,6 +192,7 @@ struct Control {
     elected: Option<Arc<[VipGroup]>>,
     /// What the data plane was told of them: by which router an address is elected, and where adverts come in.
     guarded: Option<(BTreeMap<IpAddr, RouterKey>, BTreeSet<IpAddr>)>,
+    moves: Moves,
     checks: Checks,
     /// An operator, not a signal, wants the addresses elsewhere.
     moved_away: bool,
@@ -202,6 +207,7 @@ struct Control {
     /// Since when the proxy has been applying.
     proxy_asked: Option<Instant>,
     tick_fault: Option<String>,
+    leftovers: Leftovers,
     was_ready: bool,
     draining: bool,
 }
@@ -232,6 +238,7 @@ impl Control {
             held: None,
             elected: None,
             guarded: None,
+            moves: Moves::default(),
             checks,
             moved_away: false,
             in_force: Arc::default(),
@@ -240,6 +247,7 @@ impl Control {
             beat: None,
             proxy_asked: None,
             tick_fault: None,
+            leftovers: Leftovers::default(),
             was_ready: false,
             draining: false,
         }
@@ -262,6 +270,7 @@ impl Control {
         rejections::log(before.as_ref().map_or(&[], |b| &b.rejections), &snapshot.rejections);
         debug!(generation = snapshot.generation, took = ?began.elapsed(), "planned");
         let now = Instant::now();
+        self.leftovers.worked(now);
         self.l4.planned(now);
         self.l7.planned(now);
         self.for_proxy = Some(Order::Apply(Arc::clone(&snapshot)));
@@ -278,7 +287,7 @@ impl Control {
             }
             Err(e) => self.l4.failed(format!("{e:#}"), Instant::now()),
         };
-        tell("dataplane", &news);
+        news.tell("dataplane");
         self.hold();
     }
 
@@ -295,7 +304,7 @@ impl Control {
             }
             Err(e) => self.l7.failed(format!("{e:#}"), Instant::now()),
         };
-        tell("proxy", &news);
+        news.tell("proxy");
         self.hold();
     }
 
@@ -327,6 +336,7 @@ impl Control {
         }
         self.tick_fault = fault;
         let now = Instant::now();
+        self.leftovers.give_back(now);
         if let Some(beat) = self.beat.as_ref().filter(|_| self.proxy_asked.is_none_or(|t| now < t + PROXY_ANSWERS)) {
             beat.send_replace(now);
         }
@@ -357,44 +367,4 @@ impl Control {
         }
         self.l7.is_due(now).then_some(Order::Apply(planned))
     }
-}
-
-fn tell(room: &str, news: &News) {
-    for problem in &news.appeared {
-        warn!("{room}: {problem}");
-    }
-    for problem in &news.gone {
-        info!("{room}: no longer: {problem}");
-    }
-}
-
-/// With elections the addresses go first: another node takes them while the proxy finishes what it has. Without, the proxy
-/// finishes first: while nobody else holds them, a request under way would die with its address. Programs and maps stay and forward on, so that a restart interrupts no flow; `uninstall` removes them.
-async fn drain(mut control: Control, proxy: Proxy, queries: &mut mpsc::Receiver<Query>, signals: &mut Signals) {
-    control.draining = true;
-    control.report();
-    if let Some(vips) = &control.vips {
-        vips.drain(true);
-    }
-    let finished = proxy.drain(control.config.drain_timeout);
-    tokio::pin!(finished);
-    loop {
-        tokio::select! {
-            () = &mut finished => break,
-            Some(query) = queries.recv() => answer::answer(query, &mut control, None),
-            caught = signals.next() => if let Caught::Stop(name) = caught {
-                warn!("{name} again: what is under way is cut");
-                break;
-            }
-        }
-    }
-    if let Some(vips) = control.vips.take()
-        && let Err(e) = vips.release().await
-    {
-        error!("{e:#}; addresses may be left on {}", control.config.vips.interface);
-    }
-    if let Some(status) = control.status.take() {
-        status.stop().await;
-    }
-    info!("stopped; the programs stay attached and forward on (`sluicegate uninstall` removes them)");
 }

@@ -144,7 +144,7 @@ pub struct RunArgs {
     /// json or combined (nginx's).
     #[arg(long, env = "SLUICEGATE_ACCESS_LOG_FORMAT", default_value = "json", value_name = "FORMAT")]
     pub access_log_format: String,
-    /// How long requests may take to end after SIGTERM.
+    /// How long requests and connections may take to end after SIGTERM, and after another node took their address over.
     #[arg(long, env = "SLUICEGATE_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME")]
     pub drain_timeout: String,
     /// Where kernel settings are written. In a container /proc/sys is read-only; the host's is then mounted elsewhere.

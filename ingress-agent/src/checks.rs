@@ -138,7 +138,9 @@ fn http(authority: &str, path: &str) -> Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).context("connect")?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n").context("ask")?;
+    // In one piece: a server that answers the first of several, and closes, resets the connection on the others.
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).context("ask")?;
     // `HTTP/1.1 200`
     let mut head = [0u8; 12];
     stream.read_exact(&mut head).context("read the answer")?;
@@ -172,7 +174,8 @@ mod tests {
                 let (mut stream, _) = listener.accept().expect("accept");
                 let mut request = [0u8; 512];
                 let _ = stream.read(&mut request);
-                write!(stream, "HTTP/1.1 {status}\r\n\r\n").expect("answer");
+                // In one piece, as the question: it is not read beyond the status.
+                stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).expect("answer");
             }
         });
         assert!(http(&authority, "/healthz").is_ok());

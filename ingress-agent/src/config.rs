@@ -74,7 +74,8 @@ impl Config {
             None => interfaces.first().cloned().unwrap_or_default(),
         };
         let sources = rules::sources(&mut r, &args.rules);
-        let elected = vrrp::parse(&mut r, &args.vrrp);
+        let drain_timeout = r.read("--drain-timeout", &args.drain_timeout, value::duration).unwrap_or_default();
+        let elected = vrrp::parse(&mut r, &args.vrrp, drain_timeout);
         let election = elected.as_ref().map(|e| e.plan.clone());
         let plan = PlanOptions { election, ..plan(&mut r, args, &vip_interface) };
         let source = source(&mut r, args, &plan);
@@ -93,7 +94,7 @@ impl Config {
             },
             checks: elected.map(|e| e.checks).unwrap_or_default(),
             admin: admin(&mut r, args),
-            drain_timeout: r.read("--drain-timeout", &args.drain_timeout, value::duration).unwrap_or_default(),
+            drain_timeout,
         };
         r.finish(config)
     }

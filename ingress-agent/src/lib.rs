@@ -33,6 +33,8 @@ pub mod config;
 
 pub mod agent;
 
+mod memory;
+
 pub mod import;
 
 pub mod uninstall;

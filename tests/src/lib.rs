@@ -25,6 +25,10 @@ pub mod failover;
 
 pub mod load;
 
+pub mod visitors;
+
+pub mod two_agents;
+
 pub mod table;
 
 pub mod l4;

@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub mod asking;
 pub mod web;
 
 /// An answer that takes longer is a failure. Below TCP's first retransmission of a SYN (1 s) plus its second (2 s).

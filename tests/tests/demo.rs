@@ -38,6 +38,9 @@ fn a_demo_leaves_nothing_behind_whether_it_ends_or_is_interrupted() {
         let said = String::from_utf8_lossy(&ended.stdout);
         assert!(ended.status.success(), "{said}\n{}", String::from_utf8_lossy(&ended.stderr));
         assert!(said.contains("All held."), "{said}");
+        let failover = ["the owner's cable cut", "its `nat` connections lost", "planned move"];
+        let shown = failover.iter().all(|row| said.matches(row).count() >= 2);
+        assert_eq!(shown, arguments.is_empty(), "each is said when it is measured, and again in the table: {said}");
         assert_eq!(traces(id), Vec::<String>::new());
 
         let mut demo = start(arguments);

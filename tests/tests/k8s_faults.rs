@@ -19,11 +19,13 @@ const POOLS: &str = "virtualippools.sluicegate.io";
 #[track_caller]
 fn readyz(edge: &Edge, what: &str, holds: impl Fn(u16, &str) -> bool) {
     let mut last = String::new();
-    wait::within(PATIENCE, what, || {
-        let (status, text) = edge.agent.get("/readyz").ok()?;
-        last = format!("{status} {text}");
-        holds(status, &text).then_some(())
+    let found = wait::holds(PATIENCE, || {
+        edge.agent.get("/readyz").is_ok_and(|(status, text)| {
+            last = format!("{status} {text}");
+            holds(status, &text)
+        })
     });
+    assert!(found, "waited {PATIENCE:?} in vain: {what}; /readyz says {last}; the agent's log:\n{}", log(edge));
 }
 
 fn log(edge: &Edge) -> String {

@@ -180,3 +180,36 @@ fn a_right_that_is_missing_is_named_and_harms_nothing_else() {
     w.status_becomes("service/echo", "10.1.0.101/Proxy");
     wait::within(PATIENCE, "/readyz has forgotten it", || (edge.agent.get("/readyz").ok()?.1 == "ok\n").then_some(()));
 }
+
+/// What is in the way of an Event is over once the Event is found told already, and once what it tells is not so any more.
+#[test]
+fn an_event_that_need_not_be_told_any_more_is_no_trouble_any_more() {
+    let w = World::new("ksover");
+    let nowhere = |name: &str| ingress(name, "sluicegate", "nowhere");
+    w.cluster.apply(&(class("10.1.0.100") + &nowhere("first"))).expect("apply");
+    let mut edge = w.edge("one", 2, &[]);
+    edge.agent.start_again().expect("start the agent");
+    w.describes("ingress/first", &["Rejected", "there is no Service demo/nowhere"]);
+    edge.agent.stop().expect("stop it");
+    w.cluster.apply(&deploy::rights_without("events")).expect("take the right");
+    edge.agent.start_again().expect("start it without the right");
+    let readyz = |what: &str, holds: fn(&str) -> bool| {
+        let mut last = String::new();
+        let found = wait::holds(PATIENCE, || {
+            edge.agent.get("/readyz").is_ok_and(|(status, text)| {
+                last = text;
+                status == 200 && holds(&last)
+            })
+        });
+        assert!(found, "waited in vain: {what}; /readyz says {last}");
+    };
+    let named = |text: &str| text.contains("resources [events], verbs [create]");
+    readyz("the right is named", named);
+    w.cluster.apply(&deploy::rights()).expect("grant it");
+    readyz("the first is found told", |text| text == "ok\n");
+    w.cluster.apply(&deploy::rights_without("events")).expect("take it again");
+    w.cluster.apply(&nowhere("second")).expect("apply");
+    readyz("the right is named again", named);
+    w.kubectl(&["delete", "ingress", "second", "--namespace=demo"]);
+    readyz("there is nothing to tell", |text| text == "ok\n");
+}

@@ -1,6 +1,9 @@
 //! The program against the plain model: 100,000 seeded random packets, valid, mutated and cut short, while backends come, go and
 //! drain. Action, bytes and all counters must agree. `SLUICEGATE_SEED` chooses another run.
 
+#[path = "xdp_differential/written.rs"]
+mod written;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,8 +14,8 @@ use ingress_tests::xdp_run::{MAC, OTHER_MAC, OTHER_PEER_MAC, PEER_MAC};
 use ingress_tests::xdp_world::{World, addr as abi, ip};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{
-    Addr, Backend, Config, Frontend, FrontendInfo, FrontendKey, IPPROTO_TCP, IPPROTO_UDP, Pool, Ring, SourceKey, Vip,
-    backend_state, forwarding, frontend_flags, hash, map, vip_flags,
+    Addr, Backend, Config, Frontend, FrontendInfo, FrontendKey, IPPROTO_TCP, IPPROTO_UDP, backend_state, forwarding,
+    frontend_flags, hash, map, vip_flags,
 };
 
 const PACKETS: usize = 100_000;
@@ -25,14 +28,14 @@ fn program_and_model_agree_on_random_packets() {
     let mut dice = Dice::new(seed);
     let mut real = World::new("diff", BUCKETS).expect("set up the rig");
     let mut maps = world();
-    write(&mut real, &maps, None);
+    written::write(&mut real, &maps, None);
     let mut model = Model::new(maps.clone(), next_hop);
     let mut sent: Vec<Vec<u8>> = vec![];
     for n in 0..PACKETS {
         if dice.one_in(500) {
             let before = maps.clone();
             change(&mut maps, &mut dice);
-            write(&mut real, &maps, Some(&before));
+            written::write(&mut real, &maps, Some(&before));
             model.maps = maps.clone();
         }
         let frame = random(&mut dice, &maps, &sent);
@@ -82,7 +85,7 @@ fn program_and_model_agree_on_random_packets() {
     }
     // A run that never met a rule shows nothing about it.
     let musts = "forward_nat forward_local reply_nat icmp_forward icmp_reply \
-                 flow_miss flow_evicted port_probe drop_source";
+                 flow_miss flow_evicted port_probe drop_source hand_over";
     for must in musts.split(' ') {
         assert!(
             model.counts.iter().any(|(v, n)| v.label() == must && *n > 10),
@@ -95,46 +98,6 @@ fn program_and_model_agree_on_random_packets() {
 fn counters(real: &World) -> BTreeMap<Verdict, u64> {
     let counts = real.rig.verdicts().expect("read the counters");
     Verdict::ALL.iter().copied().zip(counts).filter(|(_, n)| *n > 0).collect()
-}
-
-/// Writes the model's maps over what is there; frontends and VIPs that are no longer named are removed.
-fn write(real: &mut World, maps: &Maps, before: Option<&Maps>) {
-    *real.config = maps.config;
-    for bit in &maps.filter {
-        real.filter.words[*bit as usize / 64] |= 1 << (bit % 64);
-    }
-    for key in before.iter().flat_map(|b| b.frontends.keys()).filter(|key| !maps.frontends.contains_key(key)) {
-        real.rig.remove(map::FRONTENDS, key).expect("remove a frontend");
-    }
-    for key in before.iter().flat_map(|b| b.vips.keys()).filter(|key| !maps.vips.contains_key(*key)) {
-        real.rig.remove(map::VIPS, key).expect("remove a VIP");
-    }
-    for (key, flags) in &maps.vips {
-        real.rig.set(map::VIPS, key, &Vip { flags: *flags, router: 0 }).expect("write a VIP");
-    }
-    for (frontend, (addr, bits)) in &maps.sources {
-        let key = SourceKey { bits: 32 + bits, frontend: *frontend, addr: *addr };
-        real.rig.set(map::SOURCES, &key, &1u32).expect("write a range");
-    }
-    for (id, info) in &maps.infos {
-        real.frontend_info[*id as usize] = *info;
-    }
-    for (id, backend) in &maps.backends {
-        real.backends[*id as usize] = *backend;
-    }
-    let mut used = 0;
-    for (id, (current, previous)) in &maps.rings {
-        let mut place = |slots: &[u32]| {
-            real.ring_slots[used..used + slots.len()].copy_from_slice(slots);
-            used += slots.len();
-            Ring::new((used - slots.len()) as u32, slots.len() as u32)
-        };
-        real.pools[*id as usize] = Pool { current: place(current), previous: place(previous) };
-    }
-    for (key, frontend) in &maps.frontends {
-        real.frontend_port(u16::from_be_bytes(key.port));
-        real.rig.set(map::FRONTENDS, key, frontend).expect("write a frontend");
-    }
 }
 
 /// Where the rig's routes lead.
@@ -230,7 +193,7 @@ fn ring(salt: u32, family: u32) -> Vec<u32> {
 }
 
 fn change(maps: &mut Maps, dice: &mut Dice) {
-    match dice.below(4) {
+    match dice.below(5) {
         0 => {
             let id = 1 + dice.below(24) as u32;
             let backend = maps.backends.get_mut(&id).expect("all ids are there");
@@ -254,6 +217,8 @@ fn change(maps: &mut Maps, dice: &mut Dice) {
                 maps.vips.insert(vip, flags);
             }
         }
+        // The second one is whom random packets come from.
+        3 => maps.previous = *dice.pick(&[None, Some([2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee]), Some(packet::CLIENT_MAC)]),
         _ => {
             let whole = world();
             let keys: Vec<_> = whole.frontends.keys().copied().collect();

@@ -10,7 +10,7 @@ use ingress_tests::xdp_site::*;
 use ingress_tests::xdp_world::{World, addr};
 use xdp_ebpf::rules::ADVERTS_MISSED;
 use xdp_ebpf::verdict::Verdict::{self, *};
-use xdp_ebpf::{Heartbeat, Router, Vip, map, router, router_role, vip_flags};
+use xdp_ebpf::{Heartbeat, Router, Vip, mac_word, map, router, router_role, vip_flags};
 
 const VRID: u8 = 51;
 const GROUP: &str = "224.0.0.18";
@@ -131,6 +131,14 @@ fn an_advert_while_the_agent_is_silent_keeps_requests_from_the_kernel() {
     let advert = own_advert(false).bytes();
     f.w.check("the first advert", &advert, PASS, &advert, &[PassNotOurs, Fenced]);
     f.w.passes("the next one", &advert, PassNotOurs);
+    let router = &f.routers[router(VRID, false) as usize];
+    let sender = mac_word(own_advert(false).macs.1);
+    assert_eq!(
+        (router.previous, router.previous_until),
+        (sender, router.elsewhere_until),
+        "whose connections these are"
+    );
+    assert_eq!(f.heartbeat[0].hand_over_until, router.previous_until);
     f.drops("a request", &request);
     let tagged = [&request[..12], &[0x88, 0xa8, 0, 1, 0x81, 0, 0, 2], &request[12..]].concat();
     f.drops("a request in two vlans", &tagged);
@@ -256,24 +264,27 @@ fn a_living_agent_decides_for_itself() {
     let f = fenced("fencelive");
     let request = arp(1, at(WEB).ip());
     let advert = own_advert(false).bytes();
-    f.heartbeat[0] = Heartbeat { at: now(), fresh_for: LONG };
+    let id = router(VRID, false) as usize;
+    f.heartbeat[0] = Heartbeat { at: now(), fresh_for: LONG, ..Heartbeat::default() };
+    f.w.check("the heart beats, and does not know yet", &advert, PASS, &advert, &[PassNotOurs, Fenced]);
+    f.drops("what an earlier agent may have left does not answer", &request);
+    f.routers[id] = Router { role: router_role::ACTIVE, ..Router::default() };
     f.w.passes("an advert while the heart beats", &advert, PassNotOurs);
     f.w.passes("and no fence", &request, PassEtherType);
 
     // As backup it wants no answers, and its word counts as long as it lives.
-    let id = router(VRID, false) as usize;
     f.routers[id].role = router_role::BACKUP;
     f.drops("a request to a backup", &request);
     f.heartbeat[0].fresh_for = 1;
     f.w.passes("a backup whose agent is dead, and nobody is heard", &request, PassEtherType);
     f.routers[id].role = router_role::ACTIVE;
-    f.heartbeat[0] = Heartbeat { at: now(), fresh_for: LONG };
+    f.heartbeat[0] = Heartbeat { at: now(), fresh_for: LONG, ..Heartbeat::default() };
     f.w.passes("a request to the active one", &request, PassEtherType);
 
     // What was fenced while the heart stood still stays so until the agent has looked around.
     f.heartbeat[0].fresh_for = 1;
     f.w.check("an advert while it stands still", &advert, PASS, &advert, &[PassNotOurs, Fenced]);
-    f.heartbeat[0] = Heartbeat { at: now(), fresh_for: LONG };
+    f.heartbeat[0] = Heartbeat { at: now(), fresh_for: LONG, ..Heartbeat::default() };
     f.drops("it beats again, and has not spoken", &request);
     f.routers[id].elsewhere_until = 0;
     f.w.passes("it holds the address", &request, PassEtherType);

@@ -24,11 +24,11 @@ pub mod verdict;
 #[cfg(test)]
 extern crate std;
 
-pub use fence::{Heartbeat, ROUTERS, Router, router, router_role};
+pub use fence::{Heartbeat, ROUTERS, Router, mac_word, router, router_role};
 
 /// Version of everything in this file, in [`affinity`] and in `fence`. Pinned maps live in a directory named after it; an agent adopts pins of its
 /// own schema only.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// IPv4-mapped or IPv6 address, network order.
 pub type Addr = [u8; 16];

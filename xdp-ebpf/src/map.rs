@@ -9,10 +9,11 @@ pub const ADDR_FILTER: &str = "ADDR_FILTER";
 /// `HASH` of [`Addr`](crate::Addr) to [`Vip`](crate::Vip): all VIPs and SNAT addresses. Tells which of them answer echo
 /// requests, and whose ICMP errors we follow. Read for ICMP and for packets without a frontend only.
 pub const VIPS: &str = "VIPS";
-/// `ARRAY` of [`Router`](crate::Router) by [`router`](crate::router): whether another node holds a virtual router's addresses. Read for
-/// ARP requests and neighbour solicitations, written by adverts while the agent is silent.
+/// `ARRAY` of [`Router`](crate::Router) by [`router`](crate::router): whether another node holds a virtual router's addresses, and
+/// which one held them before. Read for ARP requests and neighbour solicitations, and during a hand-over for packets to the proxy;
+/// written by adverts while the agent is silent.
 pub const ROUTERS: &str = "ROUTERS";
-/// `ARRAY[1]` of [`Heartbeat`](crate::Heartbeat), written by the agent's election, read for adverts.
+/// `ARRAY[1]` of [`Heartbeat`](crate::Heartbeat), written by the agent's election, read for adverts and for packets to the proxy.
 pub const HEARTBEAT: &str = "HEARTBEAT";
 /// `HASH` of [`FrontendKey`](crate::FrontendKey) to [`Frontend`](crate::Frontend). The one kernel hash look-up
 /// on the forwarding path.

@@ -16,7 +16,7 @@
 //!    updated incrementally, so a wrong one stays wrong.
 //!
 //! # From a client (TCP and UDP, the destination is in `FRONTENDS`)
-//! - `L7`: `PassL7`. TTL or hop limit ≤ 1: `PassTtl`.
+//! - `L7`: `PassL7`, but see *whose connection it is*. TTL or hop limit ≤ 1: `PassTtl`.
 //! - The *own* record: in the bucket `hash & flow_mask` of [`hash::tuple`](crate::hash::tuple)`(seed, client, vip, client port,
 //!   vip port, proto)`, the first way with that [`tag`](crate::hash::tag), if its record has the same client, client port and
 //!   frontend. It is *good* while its backend's `epoch` is the record's and its `state` is not `GONE`.
@@ -105,13 +105,27 @@
 //!   `DropElsewhere`. Another to a group: `PassNotOurs`; to a VIP: as said under ICMP.
 //! - An advert of VRRP (protocol 112): version 2 (IPv4) or 3, type 1, TTL or hop limit 255, a VRID and an interval that are not 0, at least
 //!   one address, and as long as its count says; one of its first [`ADVERT_ADDRESSES`] addresses is in `VIPS` with this very
-//!   router. So another router of the same VRID, with other addresses, is nobody of ours. While the heartbeat is fresh it is the
-//!   agent's business. Else `elsewhere_until` becomes [`ADVERTS_MISSED`] of its intervals from now (note `Fenced`, unless it was
-//!   in the future). A priority of 0 says that the node leaves: at most one interval remains then, in which whoever follows will speak.
+//!   router. So another router of the same VRID, with other addresses, is nobody of ours. While the heartbeat is fresh and the role is not
+//!   `UNKNOWN` it is the agent's business. Else `elsewhere_until` becomes [`ADVERTS_MISSED`] of its intervals from now (note `Fenced`, unless it was
+//!   in the future), and so does `previous_until`, with the sender's MAC in `previous`, and `hand_over_until` if it is less. A priority of 0 says that the node leaves: at most one interval remains then, in which whoever follows will speak.
 //!   Checksums are not verified here either. Every advert passes, as `PassNotOurs` where it came to a group's address.
 //! - All else to a group: `PassNotOurs`.
 //!
 //! Packets *for* a VIP are forwarded all the same: they come from clients who have not yet heard of the move.
+//!
+//! # Whose connection it is
+//! Connections that end in a proxy stay where they are when their VIP moves from a living node to this one; and a node whose agent is
+//! silent must not reset those of the node that took over. A packet to an `L7` frontend is sent on to that node, by the LAN that both share for their adverts: out by the ingress interface, tags and all above
+//! Ethernet as it came but for the TTL, from the MAC that it came to and to `Router::previous`. `HandOver`, TX, where all of this holds:
+//! - `Heartbeat::hand_over_until` is not 0, and the `previous_until` of the VIP's router (not 0) is in the future;
+//! - TCP without SYN: what opens a connection opens it here;
+//! - it did not come from the MAC in `previous`: what that node does not know either is nobody's, and this kernel resets it;
+//! - TTL or hop limit above 1. It is decremented, so that nodes that name each other in a ring come to an end;
+//! - no socket of this node has the connection. A request for one counts (`TCP_NEW_SYN_RECV`), and so does `TIME_WAIT`. A listener does not,
+//!   unless the packet brings a SYN cookie of it.
+//!
+//! The other node needs no rule: its kernel has the socket, and answers the client itself. A node that gave the VIP up goes by
+//! the same rules for the one before it, so that a second move while the first is under way breaks nothing.
 
 use crate::{IPPROTO_UDP, flow_state, meta};
 

@@ -38,6 +38,8 @@ verdicts! {
     PassNoFrontend = "pass_no_frontend",
     /// An L7 frontend: up to the proxy.
     PassL7 = "pass_l7",
+    /// An L7 frontend: no socket here knows the connection, so on to the node that held the VIP before.
+    HandOver = "hand_over",
     /// The frontend's pool has no backend; the kernel refuses the connection.
     PassNoBackend = "pass_no_backend",
     /// The TTL or hop limit ends here; the kernel answers.

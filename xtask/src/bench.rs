@@ -39,6 +39,8 @@ enum Which {
     Webhook,
     /// CPU time of the flow sync between two edges with 100,000 flows.
     Sync,
+    /// 10,000 Ingresses: CPU a request against nginx with the same locations and directives, changes under load, memory.
+    Ingress,
 }
 
 impl Which {
@@ -53,6 +55,7 @@ impl Which {
             Self::Failover => "bench_failover",
             Self::Webhook => "bench_webhook",
             Self::Sync => "bench_sync",
+            Self::Ingress => "bench_ingress",
         }
     }
 }

@@ -13,21 +13,31 @@ use super::Control;
 use crate::admin::query::Order;
 use crate::dataplane::Dataplane;
 use crate::model::election::{Fitness, Move, RouterKey, Standing, Standings, VipGroup};
-use crate::vip::Hooks;
+use crate::vip::{Hooks, VrrpOptions};
 
 /// So many times the interval of adverts the sign of life counts: less than the three after which other nodes take over.
 const FRESH: f64 = 2.5;
 
+/// Connections are sent on for so much longer than they may last on the other node: it began to count later, and closes what is
+/// left then.
+const OUTLASTS: Duration = Duration::from_secs(2);
+
 /// What elections tell the data plane, and ask it. Called on their own thread.
-pub(super) fn hooks(dataplane: &Dataplane, interval: Duration) -> Result<Hooks> {
+pub(super) fn hooks(dataplane: &Dataplane, vrrp: &VrrpOptions) -> Result<Hooks> {
     let fence = Arc::new(Mutex::new((dataplane.fence()?, BTreeSet::new())));
-    let alive = Arc::clone(&fence);
-    let fresh = interval.mul_f64(FRESH);
+    let (alive, inherits) = (Arc::clone(&fence), Arc::clone(&fence));
+    let fresh = vrrp.interval.mul_f64(FRESH);
+    let drain = vrrp.drain;
     Ok(Hooks {
         standing: Box::new(move |standings: &Standings| {
             let (fence, here) = &mut *fence.lock().unwrap_or_else(PoisonError::into_inner);
             *here = standings.iter().filter(|(_, s)| **s == Standing::Here).map(|(key, _)| *key).collect();
             fence.set_standings(standings);
+        }),
+        inherits: Box::new(move |key, mac| {
+            if !drain.is_zero() {
+                inherits.lock().unwrap_or_else(PoisonError::into_inner).0.inherit(key, mac, drain + OUTLASTS);
+            }
         }),
         alive: Box::new(move || {
             // Nobody else locks it, so nobody waits.
@@ -45,6 +55,8 @@ pub(super) fn hooks(dataplane: &Dataplane, interval: Duration) -> Result<Hooks> 
 impl Control {
     /// Stands for election for what the data plane and the proxy both have in force.
     pub(super) fn elect(&mut self, groups: Arc<[VipGroup]>) {
+        let in_force = Arc::clone(&self.in_force);
+        self.ends_here(&in_force);
         let same = self.elected.as_ref().is_some_and(|e| Arc::ptr_eq(e, &groups));
         if same {
             return;

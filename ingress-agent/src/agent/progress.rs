@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::{info, warn};
+
 /// Until a new generation counts as late. A large change takes a moment; that is no reason to be taken out of service.
 const LATE: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -25,6 +27,18 @@ pub(super) struct Progress {
 pub(super) struct News {
     pub(super) appeared: Vec<String>,
     pub(super) gone: Vec<String>,
+}
+
+impl News {
+    /// Into the log.
+    pub(super) fn tell(&self, room: &str) {
+        for problem in &self.appeared {
+            warn!("{room}: {problem}");
+        }
+        for problem in &self.gone {
+            info!("{room}: no longer: {problem}");
+        }
+    }
 }
 
 impl Progress {

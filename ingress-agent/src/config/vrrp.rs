@@ -19,7 +19,7 @@ pub(super) struct Elected {
 }
 
 /// `None`: addresses are held as the plan says.
-pub(super) fn parse(r: &mut Reader, args: &VrrpArgs) -> Option<Elected> {
+pub(super) fn parse(r: &mut Reader, args: &VrrpArgs, drain: Duration) -> Option<Elected> {
     let elects = r.choose("--vip-mode", &args.vip_mode, &[("static", false), ("vrrp", true)])?;
     let versions = [("2", Version::V2), ("3", Version::V3)];
     let version = r.choose("--vrrp-version", &args.vrrp_version, &versions).unwrap_or(Version::V3);
@@ -42,6 +42,7 @@ pub(super) fn parse(r: &mut Reader, args: &VrrpArgs) -> Option<Elected> {
                 .read("--vrrp-preempt-delay", &args.vrrp_preempt_delay, value::duration)
                 .unwrap_or_default(),
             peers: r.list("--vrrp-peer", &args.vrrp_peers, peer),
+            drain,
         },
         checks: r.list("--vrrp-check", &args.vrrp_checks, check),
     };

@@ -2,13 +2,14 @@
 //! word is one store into mapped memory, so that a thread with a deadline can afford it; no system call but for the clock.
 //!
 //! What the programs make of it: while the election is silent, another node's adverts fence this one, and the fence stays until it
-//! lapses or is lifted. A node without its agent that hears nobody goes on answering.
+//! lapses or is lifted. A node without its agent that hears nobody goes on answering. It also says who held addresses before
+//! (`xdp_ebpf::rules`, *whose connection it is*).
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
-use xdp_ebpf::{Heartbeat, ROUTERS, Router, map, router, router_role};
+use xdp_ebpf::{Heartbeat, ROUTERS, Router, mac_word, map, router, router_role};
 
 use super::maps::mapped;
 use super::pins::Pins;
@@ -24,11 +25,20 @@ pub struct Fence {
 /// Words of a [`Heartbeat`], and of a [`Router`].
 const AT: usize = 0;
 const FRESH_FOR: usize = 1;
+const HAND_OVER_UNTIL: usize = 2;
 const UNTIL: usize = 1;
+const PREVIOUS: usize = 2;
+const PREVIOUS_UNTIL: usize = 3;
 
 impl Fence {
     pub(super) fn open(pins: &Pins) -> Result<Self> {
-        Ok(Self { heartbeat: mapped(pins, map::HEARTBEAT, 1)?, routers: mapped(pins, map::ROUTERS, ROUTERS as usize)? })
+        let routers: Region<Router> = mapped(pins, map::ROUTERS, ROUTERS as usize)?;
+        // What an earlier agent said is over. Until this one has heard who has the addresses, adverts speak for themselves: a heart that
+        // beats already would let the fence lapse, while the kernel may have addresses that the dead agent left.
+        for index in 0..ROUTERS as usize {
+            routers.half(index, 0).store(router_role::UNKNOWN, Ordering::Release);
+        }
+        Ok(Self { heartbeat: mapped(pins, map::HEARTBEAT, 1)?, routers })
     }
 
     /// The election is alive, and will say so again within `fresh_for`. That is to be less than the time after which other nodes take
@@ -37,7 +47,22 @@ impl Fence {
     pub fn beat(&self, fresh_for: Duration) {
         let fresh_for = u64::try_from(fresh_for.as_nanos()).unwrap_or(u64::MAX);
         self.heartbeat.word(0, FRESH_FOR).store(fresh_for, Ordering::Relaxed);
-        self.heartbeat.word(0, AT).store(nanoseconds(), Ordering::Release);
+        let now = nanoseconds();
+        self.heartbeat.word(0, AT).store(now, Ordering::Release);
+        let hand_over = self.heartbeat.word(0, HAND_OVER_UNTIL);
+        if (1..=now).contains(&hand_over.load(Ordering::Relaxed)) {
+            hand_over.store(0, Ordering::Release);
+        }
+    }
+
+    /// The node at this link-layer address held the router's addresses before, and lives: for `lasts` from now on packets of
+    /// connections to proxies that no socket here has go to it. Said before the addresses are announced from here.
+    pub fn inherit(&self, key: RouterKey, mac: [u8; 6], lasts: Duration) {
+        let index = router(key.vrid, key.v6) as usize;
+        let until = nanoseconds().saturating_add(u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX));
+        self.routers.word(index, PREVIOUS).store(mac_word(mac), Ordering::Release);
+        self.routers.word(index, PREVIOUS_UNTIL).store(until, Ordering::Release);
+        self.heartbeat.word(0, HAND_OVER_UNTIL).fetch_max(until, Ordering::AcqRel);
     }
 
     /// Whose the addresses of each router are, from now on. `Here` lifts the fence, so it is said before the first announcement. With

@@ -1,19 +1,21 @@
 //! One Ingress → the routes it asks for. Who gets them is decided in `hosts`.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
 
 use super::PlanOptions;
+use super::claim::{CanaryClaim, Claim, Rank, expression};
 use super::l4::wanted;
 use super::nginx::{Asked, Found, Seen, Settings, expression_contrast, path_fault, to_slash};
+use super::policies::Policies;
 use crate::model::difference::Contrast;
 use crate::model::facts::{
     BackendRef, Exposure, Facts, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, RuleFacts, ServiceFacts,
 };
 use crate::model::objects::Objects;
-use crate::model::policy::{Canary, Policy};
+use crate::model::policy::Policy;
 use crate::model::rejection::Rejection;
 use crate::model::route::{
     Action, Balance, PathMatch, PathRewrite, Redirect, Retry, Route, RouteMatch, Timeouts, WeightedPool,
@@ -33,41 +35,9 @@ pub(super) struct Compiled {
     pub(super) claims: Vec<Claim>,
     /// Of an Ingress that takes some of another one's requests.
     pub(super) canaries: Vec<CanaryClaim>,
-    pub(super) pools: BTreeSet<PoolName>,
+    /// Each once.
+    pub(super) pools: Vec<PoolName>,
     pub(super) rejections: Vec<Rejection>,
-}
-
-/// A route that an Ingress asks for on a host.
-#[derive(Debug)]
-pub(super) struct Claim {
-    pub(super) host: HostFacts,
-    pub(super) route: Arc<Route>,
-    pub(super) rank: Rank,
-    /// As written.
-    pub(super) path: String,
-    /// It makes all paths of its host regular expressions.
-    pub(super) makes_regex: bool,
-    /// Of a path that ends in a slash: what answers the same path without it, where nobody else does.
-    pub(super) unslashed: Option<Arc<Route>>,
-    /// For messages.
-    pub(super) field: String,
-}
-
-/// Requests for the route of another Ingress with this host and path.
-#[derive(Debug)]
-pub(super) struct CanaryClaim {
-    pub(super) host: HostFacts,
-    pub(super) path: String,
-    pub(super) canary: Canary,
-    pub(super) field: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rank {
-    /// A rule.
-    Rule,
-    /// A default backend: only where no rule takes every path.
-    Fallback,
 }
 
 /// Why a reference leads nowhere.
@@ -105,7 +75,13 @@ impl Compiled {
     }
 }
 
-pub(super) fn compile(ingress: &Arc<IngressFacts>, facts: &Facts, names: Names, settings: &Arc<Settings>) -> Compiled {
+pub(super) fn compile(
+    ingress: &Arc<IngressFacts>,
+    facts: &Facts,
+    names: Names,
+    settings: &Arc<Settings>,
+    policies: &mut Policies,
+) -> Compiled {
     let mut found = Found::new(facts);
     let (asked, rejections) = Asked::read(ingress, settings, &mut found);
     let mut compiled = Compiled {
@@ -116,7 +92,7 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, facts: &Facts, names: Names, 
         asked,
         claims: Vec::new(),
         canaries: Vec::new(),
-        pools: BTreeSet::new(),
+        pools: Vec::new(),
         rejections,
     };
     for name in found.services {
@@ -152,16 +128,41 @@ pub(super) fn compile(ingress: &Arc<IngressFacts>, facts: &Facts, names: Names, 
             let field = "spec.defaultBackend".to_owned();
             let path = "/".to_owned();
             let (rank, unslashed, makes_regex) = (Rank::Fallback, None, false);
-            compiled.claims.push(Claim { host, route, rank, path, makes_regex, unslashed, field });
+            let as_expression = OnceLock::new();
+            compiled.claims.push(Claim { host, route, rank, path, makes_regex, as_expression, unslashed, field });
         }
     }
     if let Some(pool) = compiled.claims.iter().find_map(|c| c.route.policy.as_ref()?.errors.as_ref()?.pool.clone()) {
-        compiled.pools.insert(pool);
+        compiled.reaches(pool);
     }
+    compiled.share(policies);
     compiled
 }
 
 impl Compiled {
+    fn reaches(&mut self, pool: PoolName) {
+        if !self.pools.contains(&pool) {
+            self.pools.push(pool);
+        }
+    }
+
+    /// There are many like it, and it stays.
+    fn share(&mut self, policies: &mut Policies) {
+        self.services.shrink_to_fit();
+        self.claims.shrink_to_fit();
+        self.pools.shrink_to_fit();
+        policies.share(&mut self.asked.policy);
+        for claim in &mut self.claims {
+            if let Some(policy) = Arc::get_mut(&mut claim.route).and_then(|route| route.policy.as_mut()) {
+                policies.share(policy);
+            }
+            if claim.makes_regex {
+                // Its path was found to be one.
+                let _ = claim.as_expression.set(Some(expression(&claim.route, &claim.path)));
+            }
+        }
+    }
+
     fn path(&mut self, rule: &RuleFacts, path: &PathFacts, services: &Objects<ServiceFacts>, names: Names) {
         let makes_regex = self.asked.makes_regex(&path.path);
         if makes_regex && let Some(fault) = path_fault(&path.path) {
@@ -189,7 +190,8 @@ impl Compiled {
         let route = self.route(rule_text, path_match(path), action, balance, policy);
         let (host, field) = (rule.host.clone(), path.field.clone());
         let (rank, path) = (Rank::Rule, path.path.clone());
-        self.claims.push(Claim { host, route, rank, path, makes_regex, unslashed, field });
+        let as_expression = OnceLock::new();
+        self.claims.push(Claim { host, route, rank, path, makes_regex, as_expression, unslashed, field });
     }
 
     /// Paths that a server-snippet has, on each of the Ingress's hosts.
@@ -205,7 +207,8 @@ impl Compiled {
             let field = "metadata.annotations[nginx.ingress.kubernetes.io/server-snippet]".to_owned();
             let (host, path) = (host.clone(), location.pattern.clone());
             let (rank, makes_regex, unslashed) = (Rank::Rule, false, None);
-            claims.push(Claim { host, route, rank, path, makes_regex, unslashed, field });
+            let as_expression = OnceLock::new();
+            claims.push(Claim { host, route, rank, path, makes_regex, as_expression, unslashed, field });
         }
         self.claims.append(&mut claims);
     }
@@ -242,7 +245,7 @@ impl Compiled {
         let origin = &self.ingress.origin;
         match resolve(backend, Protocol::Tcp, services, names) {
             Ok((service, pool)) => {
-                self.pools.insert(pool.clone());
+                self.reaches(pool.clone());
                 let balance = self.ingress.balance.or(self.asked.balance).or(service.balance).unwrap_or_default();
                 (Action::Forward(vec![WeightedPool { pool, weight: 1, filters: Vec::new() }]), balance)
             }

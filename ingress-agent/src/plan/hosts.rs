@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::compile::{Claim, Compiled, Rank, host_text, plain_route};
+use super::claim::{Claim, Rank, expression};
+use super::compile::{Compiled, host_text, plain_route};
 use super::keep;
 use super::nginx::{Settings, to_other_name};
 use crate::model::facts::{HostFacts, Origin};
@@ -238,10 +239,7 @@ impl Host<'_> {
         let mut routes: Vec<(&str, Arc<Route>)> = Vec::new();
         for winner in self.rules.values() {
             let path = winner.claim.path.as_str();
-            if super::nginx::path_fault(path).is_some() {
-                continue;
-            }
-            routes.push((path, expression(&winner.route, path)));
+            routes.extend(winner.claim.as_expression(&winner.route).map(|route| (path, route)));
         }
         if !routes.iter().any(|(path, _)| *path == "/") {
             routes.extend(rest.map(|route| ("/", expression(&route, "/"))));
@@ -250,14 +248,6 @@ impl Host<'_> {
         let built_in = built_in.map(Arc::clone);
         VirtualHost::ordered(built_in.into_iter().chain(routes.into_iter().map(|(_, route)| route)).collect())
     }
-}
-
-fn expression(route: &Arc<Route>, path: &str) -> Arc<Route> {
-    let mut route = Route::clone(route);
-    let (pattern, unless) = super::nginx::guarded(path);
-    route.matches.path = PathMatch::Regex { pattern: pattern.into_owned(), case_insensitive: true };
-    route.matches.unless = unless;
-    Arc::new(route)
 }
 
 fn key(path: &PathMatch) -> Key<'_> {

@@ -10,6 +10,7 @@ use http::StatusCode;
 use super::addresses::Addresses;
 use super::compile::{Compiled, Names, compile, host_text, plain_route, resolve};
 use super::nginx::{Settings, errors_everywhere};
+use super::policies::Policies;
 use super::{PlanOptions, hosts, keep, served, tls, vips};
 use crate::model::facts::{
     BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef,
@@ -61,6 +62,7 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
     http.settings = Some(Arc::clone(&settings));
     let known: BTreeSet<&str> = facts.classes.iter().map(|c| c.origin.name.name.as_str()).collect();
     let mut chosen: Vec<(Class<'_>, Arc<Compiled>)> = Vec::new();
+    let mut policies = Policies::default();
     let mut old = last.map(|l| l.compiled.as_slice()).unwrap_or_default().iter().peekable();
     for ingress in facts.ingresses.iter() {
         let name = &ingress.origin.name;
@@ -71,7 +73,7 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
         };
         let compiled = match before.filter(|c| c.holds(ingress, facts, &settings)) {
             Some(compiled) => Arc::clone(compiled),
-            None => Arc::new(compile(ingress, facts, Names::of(options), &settings)),
+            None => Arc::new(compile(ingress, facts, Names::of(options), &settings, &mut policies)),
         };
         chosen.push((class, compiled));
     }

@@ -20,7 +20,11 @@ mod kube_proxy;
 
 mod http;
 
+mod claim;
+
 mod compile;
+
+mod policies;
 
 mod nginx;
 

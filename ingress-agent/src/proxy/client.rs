@@ -70,9 +70,11 @@ struct Judged {
 }
 
 /// What a connection has been told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Order {
     Serve,
+    /// Let the client know with the next answer that the connection ends with it. An idle one stays open: a request may be on its way.
+    Last,
     /// Finish what is under way, then close.
     Finish,
     Abort,
@@ -187,9 +189,7 @@ impl Client {
     }
 
     pub(super) fn tell(&self, order: Order) {
-        if self.order.get() != Order::Abort {
-            self.order.set(order);
-        }
+        self.order.set(self.order.get().max(order));
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
@@ -203,6 +203,11 @@ impl Client {
             *waker = Some(cx.waker().clone());
         }
         self.order.get()
+    }
+
+    /// Whether an answer is the last one on an HTTP/1 connection, and has to say so (RFC 9112 §9.6).
+    pub(super) fn says_last(&self) -> bool {
+        self.order.get() >= Order::Last
     }
 
     /// Whether the client has kept us waiting for too long.

@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 use rustls::sign::CertifiedKey;
 
 use super::hosts::{CompiledRoute, Host, Hosts};
-use super::metrics::RouteStats;
+use super::metrics::{RouteName, RouteStats};
 use super::policy::{Blocked, Patterns};
 use super::pools::PoolId;
 use super::tls::{Names, TlsBasis};
@@ -100,7 +100,7 @@ pub(super) struct Compiler {
     /// Pools that workers have.
     sent: HashSet<PoolId>,
     pools: HashMap<PoolName, Arc<Pool>>,
-    stats: HashMap<(ObjectName, String), Arc<RouteStats>>,
+    stats: HashMap<RouteName, Arc<RouteStats>>,
     hosts: Vec<Arc<Hosts>>,
     certified: HashMap<ObjectName, (Arc<Certificate>, Option<Arc<CertifiedKey>>)>,
     listeners: HashMap<SocketAddr, (Arc<Listener>, Arc<CompiledListener>)>,
@@ -206,12 +206,10 @@ impl Compiler {
     }
 
     fn route(&mut self, route: &Arc<Route>) -> Arc<CompiledRoute> {
-        let key = (route.owner.clone(), route.rule.clone());
+        let name = Arc::new((route.owner.clone(), route.rule.clone()));
         let workers = self.workers;
-        let stats = self
-            .stats
-            .entry(key)
-            .or_insert_with_key(|(owner, rule)| Arc::new(RouteStats::new(owner.clone(), rule.clone(), workers)));
+        let stats =
+            self.stats.entry(name).or_insert_with_key(|name| Arc::new(RouteStats::new(Arc::clone(name), workers)));
         let stats = Arc::clone(stats);
         let ids = &mut self.ids;
         Arc::new(CompiledRoute::new(route, stats, |name, upstream| ids.of(name, upstream)))

@@ -28,7 +28,11 @@ pub(super) async fn answer(client: Rc<Client>, request: Request<Incoming>) -> Re
     client.worker.deadlines.set_now(started);
     let record = Record::new(Rc::clone(&client), started);
     let (parts, body) = request.into_parts();
-    Ok(respond(&client, &parts, body, record).await)
+    let mut response = respond(&client, &parts, body, record).await;
+    if client.says_last() && parts.version != Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
 }
 
 /// The answer if the request may not go further.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::expressions::Expressions;
 use super::metrics::RouteStats;
 use super::policy::{CompiledCanary, CompiledSnippet, Mutual};
 use super::pools::PoolId;
@@ -35,7 +36,7 @@ pub(super) struct Host {
     /// The same by prefix, and the longest prefix there is: longer parts of a path need no look-up.
     prefix: HashMap<Box<[u8]>, Vec<u32>>,
     longest_prefix: usize,
-    regex: Vec<u32>,
+    regex: Expressions,
     pub(super) mutual: Option<Mutual>,
     pub(super) source: Arc<VirtualHost>,
 }
@@ -56,7 +57,6 @@ pub(super) struct CompiledRoute {
     pub(super) canaries: Vec<CompiledCanary>,
     pub(super) error_pool: Option<PoolId>,
     pub(super) snippet: Option<Box<CompiledSnippet>>,
-    path: Option<Regex>,
     unless: Option<Regex>,
     headers: Vec<Compare>,
     query: Vec<Compare>,
@@ -132,12 +132,14 @@ impl Hosts {
 
 impl Host {
     pub(super) fn new(source: &Arc<VirtualHost>, mut compile: impl FnMut(&Arc<Route>) -> Arc<CompiledRoute>) -> Self {
+        let numbered = source.routes.iter().enumerate().map(|(number, route)| (number as u32, &**route));
+        let expressions = numbered.filter(|(_, route)| matches!(route.matches.path, PathMatch::Regex { .. }));
         let mut host = Self {
             routes: source.routes.iter().map(&mut compile).collect(),
             exact: HashMap::new(),
             prefix: HashMap::new(),
             longest_prefix: 0,
-            regex: Vec::new(),
+            regex: Expressions::new(expressions),
             mutual: source.client.as_ref().map(Mutual::new),
             source: Arc::clone(source),
         };
@@ -149,7 +151,7 @@ impl Host {
                     host.longest_prefix = host.longest_prefix.max(path.len());
                     host.prefix.entry(path.as_bytes().into()).or_default().push(index);
                 }
-                PathMatch::Regex { .. } => host.regex.push(index),
+                PathMatch::Regex { .. } => {}
             }
         }
         host
@@ -165,8 +167,9 @@ impl Host {
         if let Some(bucket) = self.exact.get(question.path) {
             self.improve(&mut best, bucket, question);
         }
-        if !self.regex.is_empty() {
-            self.improve(&mut best, &self.regex, question);
+        let holds = |index: u32| self.routes[index as usize].matches(question);
+        if let Some(index) = self.regex.first(question.path, holds) {
+            best = Some(best.map_or(index, |b| b.min(index)));
         }
         if !self.prefix.is_empty() {
             self.prefixes(&mut best, question);
@@ -219,11 +222,6 @@ impl CompiledRoute {
         let policy = route.policy.as_deref();
         let upstream = policy.and_then(|p| p.upstream.as_ref());
         let canaries = policy.and_then(|p| p.canary.as_deref()).into_iter().flatten();
-        let path = match &matches.path {
-            PathMatch::Regex { pattern, case_insensitive: true } => byte_expression(&format!("^(?:{pattern})")),
-            PathMatch::Regex { pattern, .. } => expression(&format!("^(?:{pattern})"), false),
-            PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
-        };
         let filters = || route.filters.iter().chain(weighted.iter().flat_map(|w| &w.filters));
         let mirror = |f: &Filter| match f {
             Filter::Mirror { pool: name, parts_per_million } => Some((name.clone(), *parts_per_million)),
@@ -241,7 +239,6 @@ impl CompiledRoute {
             canaries: canaries.map(|c| CompiledCanary::new(c, pool(&c.pool, upstream))).collect(),
             error_pool: policy.and_then(|p| p.errors.as_ref()?.pool.as_ref()).map(|name| pool(name, None)),
             snippet: policy.and_then(|p| p.snippet.as_ref()).map(|s| Box::new(CompiledSnippet::new(s))),
-            path,
             unless: matches.unless.as_ref().and_then(|pattern| byte_expression(&format!("^(?:{pattern})"))),
             headers: matches.headers.iter().map(|h| Compare::new(&h.value)).collect(),
             query: matches.query.iter().map(|q| Compare::new(&q.value)).collect(),
@@ -249,14 +246,10 @@ impl CompiledRoute {
         }
     }
 
+    /// Whatever the path is.
     fn matches(&self, question: &Question<'_>) -> bool {
         let matches = &self.route.matches;
         if matches.method.as_ref().is_some_and(|m| m != question.method) {
-            return false;
-        }
-        if matches!(matches.path, PathMatch::Regex { .. })
-            && !self.path.as_ref().is_some_and(|regex| regex.is_match(question.path))
-        {
             return false;
         }
         if matches.unless.is_some() && self.unless.as_ref().is_none_or(|regex| regex.is_match(question.path)) {
@@ -308,7 +301,7 @@ pub(super) fn expression(pattern: &str, case_insensitive: bool) -> Option<Regex>
 }
 
 /// Over bytes and without regard to case, as nginx's locations are.
-fn byte_expression(pattern: &str) -> Option<Regex> {
+pub(super) fn byte_expression(pattern: &str) -> Option<Regex> {
     built(pattern, RegexBuilder::new(pattern).case_insensitive(true).unicode(false))
 }
 

@@ -54,6 +54,8 @@ fn slowly(routes: &[Arc<Route>], path: &str, method: &Method) -> Option<usize> {
 fn compiled_look_up_finds_the_first_match_in_any_order() {
     let mut random = Random(7);
     for turn in 0..400 {
+        // Of half the hosts, routes look at nothing but the path: their expressions are one automaton.
+        let methods = turn % 4 < 2;
         let mut routes: Vec<Arc<Route>> = (0..random.below(20))
             .map(|_| {
                 let path = random_path(&mut random);
@@ -62,7 +64,7 @@ fn compiled_look_up_finds_the_first_match_in_any_order() {
                     1 => PathMatch::Regex { pattern: path, case_insensitive: false },
                     _ => PathMatch::Prefix(path),
                 };
-                route(path, (random.below(3) == 0).then_some(Method::POST))
+                route(path, (methods && random.below(3) == 0).then_some(Method::POST))
             })
             .collect();
         // Half sorted as the plan does, half in another order: the order given is the one that counts.
@@ -71,7 +73,7 @@ fn compiled_look_up_finds_the_first_match_in_any_order() {
         }
         let source = Arc::new(VirtualHost::ordered(routes.clone()));
         let host = Host::new(&source, |r| {
-            let stats = Arc::new(RouteStats::new(r.owner.clone(), r.rule.clone(), 1));
+            let stats = Arc::new(RouteStats::new(Arc::new((r.owner.clone(), r.rule.clone())), 1));
             Arc::new(CompiledRoute::new(r, stats, |_, _| PoolId(0)))
         });
         for _ in 0..50 {
@@ -93,9 +95,49 @@ fn refused_expressions_match_nothing() {
     let huge = route(PathMatch::Regex { pattern: "(a{1000}){1000}".to_owned(), case_insensitive: false }, None);
     let source = Arc::new(VirtualHost::ordered(vec![broken, huge]));
     let host = Host::new(&source, |r| {
-        let stats = Arc::new(RouteStats::new(r.owner.clone(), r.rule.clone(), 1));
+        let stats = Arc::new(RouteStats::new(Arc::new((r.owner.clone(), r.rule.clone())), 1));
         Arc::new(CompiledRoute::new(r, stats, |_, _| PoolId(0)))
     });
     let question = Question { path: b"/a", query: None, method: &Method::GET, headers: &HeaderMap::new() };
     assert!(host.route(&question).is_none());
+}
+
+#[test]
+fn an_expression_that_is_refused_among_others_leaves_them_alone() {
+    let regex = |pattern: &str| route(PathMatch::Regex { pattern: pattern.to_owned(), case_insensitive: true }, None);
+    let routes = vec![regex("/long(er)?/[a-z]+"), regex("("), regex("(a{1000}){1000}"), regex("/LONG"), regex("/")];
+    let source = Arc::new(VirtualHost::ordered(routes.clone()));
+    let host = Host::new(&source, |r| {
+        let stats = Arc::new(RouteStats::new(Arc::new((r.owner.clone(), r.rule.clone())), 1));
+        Arc::new(CompiledRoute::new(r, stats, |_, _| PoolId(0)))
+    });
+    for (path, wanted) in [("/Longer/x", Some(0)), ("/long/0", Some(3)), ("/\u{e9}", Some(4)), ("x", None)] {
+        let question =
+            Question { path: path.as_bytes(), query: None, method: &Method::GET, headers: &HeaderMap::new() };
+        let found = host.route(&question).and_then(|f| routes.iter().position(|r| Arc::ptr_eq(r, &f.route)));
+        assert_eq!(found, wanted, "{path}");
+    }
+}
+
+#[test]
+fn the_first_of_many_expressions_wins_whatever_their_number() {
+    for count in [1, 2, 60] {
+        // Longer ones first, as the plan orders them; each matches what all the shorter ones do.
+        let routes: Vec<Arc<Route>> = (1..=count)
+            .rev()
+            .map(|n| route(PathMatch::Regex { pattern: "/[a-z]".repeat(n), case_insensitive: true }, None))
+            .collect();
+        let source = Arc::new(VirtualHost::ordered(routes.clone()));
+        let host = Host::new(&source, |r| {
+            let stats = Arc::new(RouteStats::new(Arc::new((r.owner.clone(), r.rule.clone())), 1));
+            Arc::new(CompiledRoute::new(r, stats, |_, _| PoolId(0)))
+        });
+        for length in [1, 2, 30, 59, 60, 70] {
+            let path = "/X".repeat(length);
+            let question =
+                Question { path: path.as_bytes(), query: None, method: &Method::GET, headers: &HeaderMap::new() };
+            let found = host.route(&question).and_then(|f| routes.iter().position(|r| Arc::ptr_eq(r, &f.route)));
+            assert_eq!(found, Some(count - length.min(count)), "{length} elements, {count} expressions");
+        }
+    }
 }

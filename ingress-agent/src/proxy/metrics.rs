@@ -27,7 +27,7 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
 
-    fn value(&self) -> u64 {
+    pub(super) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -59,11 +59,13 @@ pub(super) struct RouteCounters {
     bytes_out: Counter,
 }
 
+/// Whose route it is, and which.
+pub(super) type RouteName = Arc<(ObjectName, String)>;
+
 /// Counters of one route, a slot a worker, made when first used: most of 10,000 routes see no traffic on most cores.
 #[derive(Debug)]
 pub(super) struct RouteStats {
-    pub(super) owner: ObjectName,
-    pub(super) rule: String,
+    pub(super) of: RouteName,
     workers: Box<[OnceLock<Box<RouteCounters>>]>,
 }
 
@@ -143,8 +145,8 @@ pub struct RouteTraffic {
 }
 
 impl RouteStats {
-    pub(super) fn new(owner: ObjectName, rule: String, workers: usize) -> Self {
-        Self { owner, rule, workers: (0..workers).map(|_| OnceLock::new()).collect() }
+    pub(super) fn new(of: RouteName, workers: usize) -> Self {
+        Self { of, workers: (0..workers).map(|_| OnceLock::new()).collect() }
     }
 
     /// Called by worker `worker` only.
@@ -161,8 +163,8 @@ impl RouteStats {
 
     pub(super) fn read(&self) -> Option<RouteTraffic> {
         let mut sum = RouteTraffic {
-            owner: self.owner.clone(),
-            rule: self.rule.clone(),
+            owner: self.of.0.clone(),
+            rule: self.of.1.clone(),
             by_class: [0; 6],
             latency: [0; LATENCY_BOUNDS.len() + 1],
             latency_sum: Duration::ZERO,

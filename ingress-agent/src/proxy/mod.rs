@@ -19,6 +19,8 @@ mod framing;
 
 mod hosts;
 
+mod expressions;
+
 mod filters;
 
 mod policy;
@@ -77,11 +79,12 @@ pub mod metrics;
 
 mod explain;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::runtime::{Builder, LocalOptions};
@@ -92,7 +95,7 @@ pub use explain::{HttpExplanation, explain};
 
 use crate::model::snapshot::Snapshot;
 use access_log::LogWriter;
-use compile::Compiler;
+use compile::{Compiler, Routing};
 use metrics::{HttpTraffic, WorkerCounters};
 use worker::{Birth, Command};
 
@@ -141,6 +144,8 @@ impl Default for Limits {
 pub struct Proxy {
     workers: Vec<WorkerHandle>,
     compiler: Mutex<Compiler>,
+    /// In force. Held here so that the generation before is freed by whoever applies the next, never by a worker between two requests.
+    routing: Mutex<Arc<Routing>>,
     counters: Vec<Arc<WorkerCounters>>,
     log: Option<LogWriter>,
     generation: AtomicU64,
@@ -182,7 +187,14 @@ impl Proxy {
             workers.push(WorkerHandle { commands: sender, thread });
             all_counters.push(counters);
         }
-        Ok(Self { workers, compiler: Mutex::new(compiler), counters: all_counters, log, generation: AtomicU64::new(0) })
+        Ok(Self {
+            workers,
+            compiler: Mutex::new(compiler),
+            routing: Mutex::default(),
+            counters: all_counters,
+            log,
+            generation: AtomicU64::new(0),
+        })
     }
 
     /// Returns when every worker serves this snapshot and has bound what it can: a sentence for each listener that it
@@ -201,6 +213,7 @@ impl Proxy {
             waiting.push(result);
         }
         let problems = collect(waiting).await?;
+        *self.routing.lock().unwrap_or_else(PoisonError::into_inner) = routing;
         self.generation.store(snapshot.generation, Ordering::Release);
         Ok(problems)
     }
@@ -231,6 +244,20 @@ impl Proxy {
         if let Some(log) = &self.log {
             log.reopen();
         }
+    }
+
+    /// Other nodes hold these addresses now, and no others that this one held before. Connections to them get their answers and are told
+    /// to end (`Connection: close`, GOAWAY); what is left at the time said is closed.
+    pub fn move_away(&self, away: &BTreeMap<IpAddr, Instant>) {
+        for worker in &self.workers {
+            // One that has ended has no connections.
+            let _ = worker.commands.send(Command::Away(away.clone()));
+        }
+    }
+
+    /// Connections that are open, tunnels included.
+    pub fn open_connections(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.open.value()).sum()
     }
 
     /// Stops accepting, lets requests under way finish (`Connection: close`, GOAWAY), and ends the workers; what is left

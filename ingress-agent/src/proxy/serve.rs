@@ -193,7 +193,8 @@ async fn serve_http2<T: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
     let ended = poll_fn(|cx| {
         match client.order(cx) {
             Order::Abort => return Poll::Ready(Ok(())),
-            Order::Finish if !finishing => {
+            // GOAWAY says which streams are answered yet, so no request is lost (RFC 9113 §6.8).
+            Order::Last | Order::Finish if !finishing => {
                 finishing = true;
                 connection.as_mut().graceful_shutdown();
             }

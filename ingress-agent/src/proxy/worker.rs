@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +41,7 @@ pub(super) struct Worker {
     random: Cell<u64>,
     listeners: RefCell<BTreeMap<SocketAddr, Listening>>,
     draining: Cell<bool>,
+    away: RefCell<Away>,
     pub(super) limiter: Arc<Limiter>,
     pub(super) passwords: Passwords,
     pub(super) verdicts: Verdicts,
@@ -69,6 +70,9 @@ enum Listening {
     Failed(String),
 }
 
+/// Addresses that this node held, and when what is left of their connections is closed.
+pub(super) type Away = BTreeMap<IpAddr, Instant>;
+
 /// What the proxy tells a worker.
 pub(super) enum Command {
     Apply {
@@ -77,6 +81,8 @@ pub(super) enum Command {
         done: oneshot::Sender<Vec<String>>,
     },
     Problems(oneshot::Sender<Vec<String>>),
+    /// Other nodes have these addresses now; connections to each may go on until then.
+    Away(Away),
     /// Stop accepting, finish what is under way within the time, then end.
     Drain(Duration, oneshot::Sender<()>),
 }
@@ -121,6 +127,7 @@ pub(super) async fn run(birth: Birth) {
         random: Cell::new(birth.seed | 1),
         listeners: RefCell::default(),
         draining: Cell::new(false),
+        away: RefCell::default(),
         limiter: birth.limiter,
         passwords: Passwords::new(birth.seed),
         verdicts: Verdicts::default(),
@@ -139,6 +146,7 @@ pub(super) async fn run(birth: Birth) {
             Command::Problems(done) => {
                 let _ = done.send(worker.problems());
             }
+            Command::Away(away) => worker.move_away(away),
             Command::Drain(timeout, done) => {
                 worker.drain(timeout).await;
                 let _ = done.send(());
@@ -166,6 +174,9 @@ async fn rounds(worker: Rc<Worker>) {
         for client in worker.clients.borrow().values() {
             if let Some(order) = client.overdue(millis, &worker.limits) {
                 client.tell(order);
+            }
+            if worker.away.borrow().get(&client.listener.ip()).is_some_and(|until| *until <= now) {
+                client.tell(Order::Abort);
             }
         }
         for backend in worker.pools.borrow().iter().flatten().filter_map(|k| k.made.as_ref()).flat_map(|p| p.backends())
@@ -265,6 +276,14 @@ impl Worker {
         }
     }
 
+    /// Connections to addresses that came back go on, but for what they were told.
+    fn move_away(&self, away: Away) {
+        for client in self.clients.borrow().values().filter(|c| away.contains_key(&c.listener.ip())) {
+            client.tell(Order::Last);
+        }
+        self.away.replace(away);
+    }
+
     /// Registers a connection; the number is for [`Self::leave`].
     pub(super) fn enter(&self, client: &Rc<Client>) -> u64 {
         let number = self.next_client.get();
@@ -274,6 +293,10 @@ impl Worker {
         self.counters.open.add(1);
         if self.draining.get() {
             client.tell(Order::Finish);
+        }
+        // Of a client that has not heard of the move.
+        if self.away.borrow().contains_key(&client.listener.ip()) {
+            client.tell(Order::Last);
         }
         number
     }

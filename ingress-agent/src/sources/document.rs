@@ -129,6 +129,8 @@ pub fn parse(document: Document<'_>, json: bool, place: &str, options: &SourceOp
             contents.unreadable = true;
         }
     }
+    // It stays for as long as the document does, mostly with one object in it.
+    contents.objects.shrink_to_fit();
     contents
 }
 

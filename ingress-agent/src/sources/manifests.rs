@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
@@ -21,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use super::SourceOptions;
 use super::document::file_fault;
 use super::store::Store;
+use crate::memory::{Leftovers, QUIET};
 use crate::model::facts::Facts;
 use crate::model::rejection::Rejection;
 
@@ -123,14 +124,21 @@ impl Watch {
 
     fn run(&mut self, events: &Receiver<Wake>, facts: &watch::Sender<Arc<Facts>>) {
         self.scan(false);
+        let mut leftovers = Leftovers::default();
         loop {
-            if let Some(new) = self.store.publish(SystemTime::now(), &self.faults)
-                && facts.send(new).is_err()
-            {
-                return;
+            if let Some(new) = self.store.publish(SystemTime::now(), &self.faults) {
+                if facts.send(new).is_err() {
+                    return;
+                }
+                leftovers.worked(Instant::now());
             }
-            let first = match events.recv_timeout(SWEEP) {
+            let patience = if leftovers.due().is_some() { QUIET } else { SWEEP };
+            let first = match events.recv_timeout(patience) {
                 Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) if leftovers.due().is_some() => {
+                    leftovers.give_back(Instant::now());
+                    continue;
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     // Watching anew would lose what happens meanwhile, so only where it must be.
                     let moved = self.watched.is_none() || self.watched != inode(&self.directory);

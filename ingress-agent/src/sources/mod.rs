@@ -13,6 +13,8 @@ mod fault;
 
 pub mod fold;
 
+mod entries;
+
 pub mod store;
 
 pub mod manifests;

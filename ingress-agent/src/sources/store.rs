@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use super::SourceOptions;
 use super::document::{self, Contents, Identity, Object, file_fault, split};
+use super::entries::{Entries, Entry};
 use super::fold::{self, fold};
 use super::parse::secret::date_warning;
 use crate::model::facts::{Facts, Origin};
@@ -28,14 +29,15 @@ pub struct Store {
 /// Which files name an object. The first by name that has a good state of it is believed.
 #[derive(Debug, Default)]
 struct Claim {
-    files: BTreeSet<String>,
+    /// Sorted; nearly always one.
+    files: Vec<String>,
     believed: Option<Object>,
 }
 
 #[derive(Debug, Default)]
 struct File {
     documents: Vec<Parsed>,
-    entries: BTreeMap<Identity, Entry>,
+    entries: Entries,
     rejections: Vec<Rejection>,
 }
 
@@ -44,13 +46,6 @@ struct File {
 struct Parsed {
     hash: u64,
     contents: Arc<Contents>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// The last good state; `None`: there never was one.
-    object: Option<Object>,
-    place: String,
 }
 
 impl Store {
@@ -69,11 +64,12 @@ impl Store {
             }
             Err(reason) => {
                 file.entries = std::mem::take(&mut old.entries);
-                let kept = kept_note(file.entries.keys());
+                let kept = kept_note(file.entries.identities());
                 file.rejections.push(file_fault(name, reason + &kept));
             }
         }
-        let touched: BTreeSet<Identity> = old.entries.into_keys().chain(file.entries.keys().cloned()).collect();
+        let touched: BTreeSet<Identity> =
+            old.entries.into_identities().chain(file.entries.identities().cloned()).collect();
         self.files.insert(name.to_owned(), file);
         for identity in touched {
             self.settle(name, &identity);
@@ -85,7 +81,7 @@ impl Store {
         let Some(file) = self.files.remove(name) else {
             return;
         };
-        for identity in file.entries.into_keys() {
+        for identity in file.entries.into_identities() {
             self.settle(name, &identity);
         }
     }
@@ -128,12 +124,15 @@ impl Store {
 
     /// An object changed in file `name`, appeared or went: decides again which file is believed.
     fn settle(&mut self, name: &str, identity: &Identity) {
-        let claimed = self.files.get(name).is_some_and(|f| f.entries.contains_key(identity));
+        let claimed = self.files.get(name).is_some_and(|f| f.entries.get(identity).is_some());
         let claim = self.claims.entry(identity.clone()).or_default();
-        if claimed {
-            claim.files.insert(name.to_owned());
-        } else {
-            claim.files.remove(name);
+        match claim.files.binary_search_by(|file| file.as_str().cmp(name)) {
+            Err(at) if claimed => {
+                claim.files.reserve_exact(1);
+                claim.files.insert(at, name.to_owned());
+            }
+            Ok(at) if !claimed => drop(claim.files.remove(at)),
+            _ => {}
         }
         if claim.files.len() > 1 {
             self.disputed.insert(identity.clone());
@@ -184,9 +183,11 @@ impl File {
         if unreadable {
             // Nobody knows which object the broken text meant: whatever this file said before and does not say now may be
             // it, and an object is deleted by deleting it, not by a typing error.
-            let kept: Vec<_> = old.entries.extract_if(.., |i, _| !self.entries.contains_key(i)).collect();
+            let kept = old.entries.take_if(|identity| self.entries.get(identity).is_none());
             let note = kept_note(kept.iter().map(|(identity, _)| identity));
-            self.entries.extend(kept);
+            for (identity, entry) in kept {
+                self.entries.insert(identity, entry);
+            }
             if let Some(fault) = faults.iter_mut().find(|f| f.kind == "File") {
                 fault.add(&note);
             } else if !note.is_empty() {

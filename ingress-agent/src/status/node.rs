@@ -106,7 +106,10 @@ impl Node {
         let name = node_lease(&self.name);
         match timeout(REQUEST, self.api.patch(&name, &params, &Patch::Apply(&lease))).await {
             Ok(Ok(written)) => {
-                self.troubles.worked("patch", &self.resource);
+                // An apply needed both, and the election's attempt to create its own may have been overtaken.
+                for verb in ["create", "patch"] {
+                    self.troubles.worked(verb, &self.resource);
+                }
                 self.version.replace(written.metadata.resource_version);
                 if checked {
                     self.troubles.gone(NAMESAKE);

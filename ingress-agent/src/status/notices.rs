@@ -120,6 +120,15 @@ impl Notices {
         }
     }
 
+    /// The object is gone: what happened to it is nobody's news any more.
+    pub(super) fn object_gone(&mut self, kind: &str, name: &ObjectName, now: Instant) {
+        let untold = self.by_id.values().filter(|n| n.kind == kind && n.name == *name);
+        let untold = untold.filter(|n| self.entries.get(*n).is_some_and(|e| !e.lasting && e.over.is_none()));
+        for notice in untold.cloned().collect::<Vec<_>>() {
+            self.end(&notice, now);
+        }
+    }
+
     /// This has happened.
     pub(super) fn happened(&mut self, notice: &Notice, now: Instant) {
         self.forget(now);
@@ -159,6 +168,11 @@ impl Notices {
         self.plan(notice, (!give_up).then_some(now + wait));
     }
 
+    /// Whether any is still to be told after it could not be.
+    pub(super) fn any_failed(&self) -> bool {
+        self.entries.values().any(|entry| entry.failed > 0 && entry.over.is_none())
+    }
+
     pub(super) fn next(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
@@ -186,7 +200,7 @@ impl Notices {
 
     fn end(&mut self, notice: &Notice, now: Instant) {
         let Some(entry) = self.entries.get_mut(notice) else { return };
-        entry.over = Some(now);
+        (entry.over, entry.failed) = (Some(now), 0);
         self.plan(notice, None);
     }
 

@@ -48,6 +48,17 @@ impl Sender {
         }
     }
 
+    pub(super) fn is_event_in_trouble(&self) -> bool {
+        EVENT_VERBS.iter().any(|verb| self.troubles.is_told_of(verb, &events()))
+    }
+
+    /// There is nothing that is to be told and cannot be.
+    pub(super) fn nothing_is_untold(&self) {
+        for verb in EVENT_VERBS {
+            self.troubles.worked(verb, &events());
+        }
+    }
+
     pub(super) async fn write(&self, order: Order) -> Outcome {
         let (kind, object) = &order.key;
         let api_resource = kind.resource();
@@ -88,7 +99,7 @@ impl Sender {
     pub(super) async fn tell(&self, notice: Notice, before: i32) -> Told {
         let Some(event) = event(&notice, &self.node) else { return Told { notice, done: true } };
         let api: Api<Event> = Api::namespaced(self.client.clone(), event_namespace(&notice));
-        let asked = resource("events.k8s.io", "events", "");
+        let asked = events();
         let name = notice.event_name();
         let mut done = false;
         if before > 0 {
@@ -101,7 +112,10 @@ impl Sender {
                     true
                 }
                 // The writer before this one has said it, or this one in an earlier life.
-                Ok(Err(Error::Api(status))) if status.code == 409 => self.again(&api, &name, 2, &asked).await,
+                Ok(Err(Error::Api(status))) if status.code == 409 => {
+                    self.troubles.worked("create", &asked);
+                    self.again(&api, &name, 2, &asked).await
+                }
                 // Its namespace is going, and so is it.
                 Ok(Err(Error::Api(status))) if status.code == 404 || status.message.contains("being terminated") => {
                     true
@@ -142,16 +156,21 @@ impl Sender {
 
     pub(super) async fn delete_lease(&self, name: &str) {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
+        let asked = resource("coordination.k8s.io", "leases", &self.namespace);
         match timeout(REQUEST, api.delete(name, &DeleteParams::default())).await {
-            Ok(Err(Error::Api(status))) if status.code == 404 => {}
-            Ok(Err(e)) => {
-                let asked = resource("coordination.k8s.io", "leases", &self.namespace);
-                self.troubles.failed("delete", &asked, &e);
-            }
-            // Otherwise it is tried again.
-            Ok(Ok(_)) | Err(_) => {}
+            Ok(Ok(_)) => self.troubles.worked("delete", &asked),
+            Ok(Err(Error::Api(status))) if status.code == 404 => self.troubles.worked("delete", &asked),
+            Ok(Err(e)) => self.troubles.failed("delete", &asked, &e),
+            // It is tried again.
+            Err(_) => {}
         }
     }
+}
+
+const EVENT_VERBS: [&str; 2] = ["create", "patch"];
+
+fn events() -> Resource {
+    resource("events.k8s.io", "events", "")
 }
 
 fn status_of(kind: Kind) -> Resource {

@@ -90,6 +90,10 @@ impl Troubles {
         self.appeared(&what(verb, resource), &text);
     }
 
+    pub(super) fn is_told_of(&self, verb: &str, resource: &Resource) -> bool {
+        self.texts.borrow().contains_key(&(self.of, what(verb, resource)))
+    }
+
     pub(super) fn worked(&self, verb: &str, resource: &Resource) {
         self.gone(&what(verb, resource));
     }

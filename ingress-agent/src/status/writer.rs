@@ -229,7 +229,11 @@ impl<'a> Writer<'a> {
                     self.contested = Some(now);
                 }
             }
-            News::ObjectGone(key) => self.ledger.gone(&key),
+            News::ObjectGone(key) => {
+                self.ledger.gone(&key);
+                self.notices.object_gone(key.0.name(), &key.1, now);
+                self.events_in_trouble();
+            }
             News::Node(lease, report) => self.stale |= self.nodes.see(&lease, report, now),
             News::NodeGone(lease) => {
                 self.nodes.gone(&lease);
@@ -270,6 +274,7 @@ impl<'a> Writer<'a> {
         if !Arc::ptr_eq(&self.told, &said.planned) {
             if self.told.rejections != said.planned.rejections {
                 self.notices.rejections(&said.planned.rejections, now);
+                self.events_in_trouble();
             }
             self.told = Arc::clone(&said.planned);
         }
@@ -302,7 +307,19 @@ impl<'a> Writer<'a> {
 
     fn heard(&mut self, told: &Told) {
         let now = Instant::now();
-        if told.done { self.notices.told(&told.notice, now) } else { self.notices.failed(&told.notice, now) }
+        if told.done {
+            self.notices.told(&told.notice, now);
+        } else {
+            self.notices.failed(&told.notice, now);
+        }
+        self.events_in_trouble();
+    }
+
+    /// What is not true any more, or was given up, is in nobody's way.
+    fn events_in_trouble(&self) {
+        if self.send.is_event_in_trouble() && !self.notices.any_failed() {
+            self.send.nothing_is_untold();
+        }
     }
 
     /// When something is to be done without anything happening.

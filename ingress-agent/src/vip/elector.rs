@@ -13,13 +13,14 @@ use super::holder::{Command, LinkFacts};
 use super::voice::Voice;
 use super::vrrp::election::{Action, Election, Event};
 use super::vrrp::socket::Sockets;
-use crate::model::election::{ElectionReport, Fitness, Move, Standings, VipGroup};
+use crate::model::election::{ElectionReport, Fitness, Move, RouterKey, Standings, VipGroup};
 
 pub(super) enum Order {
     Elect(Arc<[VipGroup]>),
     Fit(Fitness),
     Drain(bool),
     Move(BTreeSet<IpAddr>, Move),
+    EndsHere(BTreeSet<IpAddr>),
     /// Give up, wait until another node has taken over, remove all and end.
     Release(oneshot::Sender<Result<()>>),
 }
@@ -28,6 +29,9 @@ pub(super) enum Order {
 pub struct Hooks {
     /// Whose the addresses of each router are, whenever that changes, before the kernel is told.
     pub standing: Box<dyn FnMut(&Standings) + Send>,
+    /// The node at this link-layer address lives, and gives or gave the router's addresses to this one. Said before `standing`, and
+    /// again while both are heard.
+    pub inherits: Box<dyn FnMut(RouterKey, [u8; 6]) + Send>,
     /// The elections are alive: once a turn, and so at least once between two adverts of a router that is Active here.
     pub alive: Box<dyn FnMut() + Send>,
     /// Whether this node may take addresses from one that has them.
@@ -37,7 +41,12 @@ pub struct Hooks {
 impl Default for Hooks {
     /// Nobody listens, and nothing speaks against preemption.
     fn default() -> Self {
-        Self { standing: Box::new(|_| ()), alive: Box::new(|| ()), may_preempt: Box::new(|| true) }
+        Self {
+            standing: Box::new(|_| ()),
+            inherits: Box::new(|_, _| ()),
+            alive: Box::new(|| ()),
+            may_preempt: Box::new(|| true),
+        }
     }
 }
 
@@ -97,6 +106,7 @@ impl Elector {
                     Some(Order::Fit(fitness)) => self.feed(Event::Fitness(fitness)),
                     Some(Order::Drain(draining)) => self.feed(Event::Drain(draining)),
                     Some(Order::Move(addresses, to)) => self.feed(Event::Move(addresses, to)),
+                    Some(Order::EndsHere(addresses)) => drop(self.holder.send(Command::EndsHere(addresses))),
                     Some(Order::Release(done)) => {
                         self.feed(Event::Drain(true));
                         ending = Some((done, Instant::now() + self.election.patience().min(HAND_OVER)));
@@ -164,6 +174,7 @@ impl Elector {
                     let _ = self.holder.send(Command::Hold { held, unsure, open });
                     changed = true;
                 }
+                Action::Inherit(key, mac) => (self.hooks.inherits)(key, mac),
                 Action::Announce(addresses) => drop(self.holder.send(Command::Announce(addresses))),
                 Action::Say(line) => {
                     self.voice.say(line);

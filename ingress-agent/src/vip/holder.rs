@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::VipOptions;
 use super::frame::Mac;
+use super::lingering::Lingering;
 use super::netlink::{Link, Netlink, on_interface};
 use super::schedule::{Action, Event, Schedule};
 use super::voice::Voice;
@@ -23,6 +24,8 @@ pub(super) enum Command {
     Hold { held: BTreeSet<IpAddr>, unsure: BTreeSet<IpAddr>, open: BTreeSet<IpAddr> },
     /// Tell the link again where these are.
     Announce(BTreeSet<IpAddr>),
+    /// Connections to these, and no others, end in this node's proxy.
+    EndsHere(BTreeSet<IpAddr>),
     /// Remove all and end.
     Release(oneshot::Sender<Result<()>>),
 }
@@ -41,6 +44,11 @@ const LOOK_APART: Duration = Duration::from_millis(20);
 /// A look without being told to, should a notification have been lost.
 const LOOK_ANYWAY: Duration = Duration::from_secs(10);
 
+/// An address stays deliverable for so much longer than its connections may last: for the last packets of those that were cut then.
+const OUTLASTS: Duration = Duration::from_secs(2);
+/// And where the agent ends with it.
+const LAST_PACKETS: Duration = Duration::from_secs(1);
+
 pub(super) struct Holder {
     interface: String,
     proc_sys: PathBuf,
@@ -54,6 +62,7 @@ pub(super) struct Holder {
     link_facts: watch::Sender<LinkFacts>,
     voice: Voice,
     looked: Instant,
+    lingering: Lingering,
     /// What the log was last told.
     told: Option<LinkState>,
     /// Addresses that a previous run left on another interface are looked for once.
@@ -70,6 +79,7 @@ impl Holder {
         let now = Instant::now();
         let chance =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
+        let lasts = options.vrrp.as_ref().map_or(Duration::ZERO, |vrrp| vrrp.drain);
         Ok(Self {
             interface: options.interface,
             proc_sys: options.proc_sys,
@@ -87,6 +97,7 @@ impl Holder {
             link_facts,
             voice,
             looked: now,
+            lingering: Lingering::new(if lasts.is_zero() { lasts } else { lasts + OUTLASTS }),
             told: None,
             moved: false,
         })
@@ -95,12 +106,16 @@ impl Holder {
     /// Runs until released, or until the other side is gone (then the addresses stay).
     pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut look_at = Instant::now();
+        self.forget_delivered().await;
         loop {
             if look_at <= Instant::now() {
                 self.look().await;
                 look_at = self.looked + LOOK_ANYWAY;
             }
-            let wake = self.schedule.next().map_or(look_at, |n| n.min(look_at));
+            for address in self.lingering.over(Instant::now()) {
+                self.deliver_no_more(address).await;
+            }
+            let wake = self.schedule.next().into_iter().chain(self.lingering.next()).fold(look_at, Instant::min);
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Hold { held, unsure, open }) => {
@@ -108,6 +123,7 @@ impl Holder {
                         self.feed(Event::Hold { held, unsure, open }).await;
                     }
                     Some(Command::Announce(addresses)) => self.feed(Event::Announce(addresses)).await,
+                    Some(Command::EndsHere(addresses)) => self.lingering.ends_here(addresses),
                     Some(Command::Release(done)) => {
                         let result = self.release().await;
                         // The asker may have given up waiting.
@@ -221,6 +237,9 @@ impl Holder {
             Action::Add(address) => match self.netlink.add(index, address).await {
                 Ok(()) => {
                     self.voice.say(format!("{address} added to {}", self.interface));
+                    if self.lingering.takes(address) {
+                        self.deliver_no_more(address).await;
+                    }
                     return Some(Event::Added(address));
                 }
                 Err(e) => {
@@ -229,10 +248,19 @@ impl Holder {
                     return Some(Event::AddFailed(address, why));
                 }
             },
-            Action::Remove(address) => match self.netlink.remove(index, address).await {
-                Ok(()) => self.voice.say(format!("{address} removed from {}", self.interface)),
-                Err(e) => self.voice.warn(format!("{}: {e:#}", self.interface)),
-            },
+            Action::Remove(address) => {
+                // First the route, then the address: no packet comes in between. Connections to what an earlier agent left ended with it.
+                if self.announced.contains_key(&address)
+                    && self.lingering.gives_up(address, Instant::now())
+                    && let Err(e) = self.netlink.deliver(address).await
+                {
+                    self.voice.warn(format!("{e:#}; HTTP connections to it end with the move"));
+                }
+                match self.netlink.remove(index, address).await {
+                    Ok(()) => self.voice.say(format!("{address} removed from {}", self.interface)),
+                    Err(e) => self.voice.warn(format!("{}: {e:#}", self.interface)),
+                }
+            }
             Action::Announce(address) => self.announce(address),
             Action::Probe(address) => {
                 // Only for a warning: without an answer nothing is lost.
@@ -282,7 +310,33 @@ impl Holder {
         }
     }
 
+    /// What an earlier agent left: its connections ended with it.
+    async fn forget_delivered(&self) {
+        match Netlink::delivered().await {
+            Ok(found) => {
+                for address in found {
+                    self.deliver_no_more(address).await;
+                }
+            }
+            Err(e) => self.voice.warn(format!("{e:#}")),
+        }
+    }
+
+    async fn deliver_no_more(&self, address: IpAddr) {
+        if let Err(e) = self.netlink.deliver_no_more(address).await {
+            self.voice.warn(format!("{e:#}"));
+        }
+    }
+
     async fn release(&mut self) -> Result<()> {
+        let lingering = self.lingering.all();
+        if !lingering.is_empty() {
+            // The kernel is still closing what the proxy has closed.
+            tokio::time::sleep(LAST_PACKETS).await;
+            for address in lingering {
+                self.deliver_no_more(address).await;
+            }
+        }
         let Some(link) = self.link else { return Ok(()) };
         let (ours, _) = on_interface(&self.netlink.addresses().await?, link.index);
         for address in ours {

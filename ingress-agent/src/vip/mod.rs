@@ -10,6 +10,8 @@ mod schedule;
 
 mod frame;
 
+mod lingering;
+
 mod holder;
 
 mod elector;
@@ -122,6 +124,12 @@ impl Vips {
     /// From now on this node stands for election for these groups, and no others.
     pub fn elect(&self, groups: Arc<[VipGroup]>) {
         self.order(Order::Elect(groups));
+    }
+
+    /// Connections to these addresses, and no others, end in this node's proxy: when another node takes one over, they may go on for
+    /// [`VrrpOptions::drain`].
+    pub fn ends_here(&self, addresses: BTreeSet<IpAddr>) {
+        self.order(Order::EndsHere(addresses));
     }
 
     /// How fit this node is to hold anything.
@@ -262,6 +270,9 @@ pub async fn remove_leftovers() -> Result<Vec<IpAddr>> {
     for found in netlink.addresses().await?.into_iter().filter(|f| f.ours) {
         netlink.remove(found.index, found.address).await?;
         removed.push(found.address);
+    }
+    for address in netlink::Netlink::delivered().await? {
+        netlink.deliver_no_more(address).await?;
     }
     Ok(removed)
 }

@@ -1,8 +1,8 @@
-//! Links and addresses over netlink. An address of ours is recognised by its `IFA_PROTO`, so that what a killed agent left
+//! Links, addresses and local routes over netlink. An address of ours is recognised by its `IFA_PROTO`, so that what a killed agent left
 //! can be adopted, and what a person added is never removed.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -12,9 +12,11 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
 };
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::RouteType;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::sys::SocketAddr;
+use rtnetlink::sys::{AsyncSocket as _, SocketAddr};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
 use super::frame::Mac;
@@ -151,7 +153,8 @@ impl Netlink {
         let wanted = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build();
         let mut answer = self.handle.route().get(wanted).execute();
         match answer.try_next().await {
-            Ok(route) => Ok(route.is_some_and(|r| r.header.kind == RouteType::Local)),
+            // Our own stand-in, of the time when it was elsewhere, is about to go.
+            Ok(route) => Ok(route.is_some_and(|r| r.header.kind == RouteType::Local && r.header.protocol != ROUTES)),
             Err(rtnetlink::Error::NetlinkError(e)) if -e.raw_code() == libc::ENETUNREACH => Ok(false),
             Err(e) => Err(e).with_context(|| format!("ask for the route to {address}")),
         }
@@ -164,6 +167,68 @@ impl Netlink {
             done => done.with_context(|| format!("remove {address}")),
         }
     }
+}
+
+/// `LOOPBACK_IFINDEX` (`net/flow.h`): the loopback device is the first of every network namespace.
+const LOOPBACK: u32 = 1;
+/// `RT_TABLE_LOCAL` (`linux/rtnetlink.h`).
+const LOCAL: u32 = 255;
+/// Behind the kernel's own routes in that table, so that both may be there.
+const METRIC: u32 = 0x53;
+/// Shown by `ip route show table local` as `proto 83`.
+const ROUTES: RouteProtocol = RouteProtocol::Other(0x53);
+
+impl Netlink {
+    /// The kernel delivers packets for the address, and sends from it, although it is on no interface.
+    pub(super) async fn deliver(&self, address: IpAddr) -> Result<()> {
+        match self.handle.route().add(route(address)?).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if -e.raw_code() == libc::EEXIST => Ok(()),
+            done => done.with_context(|| format!("make {address} local")),
+        }
+    }
+
+    pub(super) async fn deliver_no_more(&self, address: IpAddr) -> Result<()> {
+        match self.handle.route().del(route(address)?).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if -e.raw_code() == libc::ESRCH => Ok(()),
+            done => done.with_context(|| format!("make {address} local no more")),
+        }
+    }
+
+    /// Addresses that are delivered by [`Netlink::deliver`], whoever said so.
+    pub(super) async fn delivered() -> Result<Vec<IpAddr>> {
+        let (mut connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
+        // The kernel chooses the routes, of which there may be a million.
+        connection.socket_mut().socket_mut().set_netlink_get_strict_chk(true).context("ask for local routes only")?;
+        tokio::spawn(connection);
+        let of_v4 = RouteMessageBuilder::<Ipv4Addr>::new().table_id(LOCAL).protocol(ROUTES).kind(RouteType::Local);
+        let of_v6 = RouteMessageBuilder::<Ipv6Addr>::new().table_id(LOCAL).protocol(ROUTES).kind(RouteType::Local);
+        let mut all = Vec::new();
+        for question in [of_v4.build(), of_v6.build()] {
+            let found = handle.route().get(question).execute().try_collect::<Vec<_>>().await;
+            match found {
+                Ok(found) => all.extend(found.iter().filter(|r| r.header.protocol == ROUTES).filter_map(destination)),
+                // A kernel without IPv6, or nothing of the kind.
+                Err(rtnetlink::Error::NetlinkError(e))
+                    if [libc::EAFNOSUPPORT, libc::ENOENT].contains(&-e.raw_code()) => {}
+                Err(e) => return Err(e).context("list the local routes"),
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn route(address: IpAddr) -> Result<RouteMessage> {
+    let route = RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, prefix(address))?;
+    let route = route.output_interface(LOOPBACK).table_id(LOCAL).priority(METRIC).protocol(ROUTES);
+    Ok(route.scope(RouteScope::Host).kind(RouteType::Local).build())
+}
+
+fn destination(route: &RouteMessage) -> Option<IpAddr> {
+    route.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Destination(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+        RouteAttribute::Destination(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    })
 }
 
 /// Splits addresses of one interface into ours and others'.

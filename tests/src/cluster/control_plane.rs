@@ -24,6 +24,10 @@ const SHUTDOWN: Duration = Duration::from_secs(1);
 /// Of Services, never of pods. The family of the API server's address comes first.
 const SERVICE_RANGES: [&str; 2] = ["10.96.0.0/16", "fd00:10:96::/112"];
 
+/// Their usual ports, or one soon after them.
+const API_SERVER_PORT: u16 = 6443;
+const ETCD_PORT: u16 = 2379;
+
 /// A running control plane. Fields drop in this order: whoever writes goes before what he writes to.
 pub struct ControlPlane {
     controllers: Option<Running>,
@@ -47,12 +51,12 @@ impl ControlPlane {
     pub fn start(label: &str, ns: &Arc<Namespace>, address: IpAddr) -> Result<Self> {
         let place = Place::new(&format!("k8s-{label}"))?;
         let credentials = Credentials::new(&place.directory)?;
-        let address = free_port(ns, address)?;
+        let address = free_port(ns, address, API_SERVER_PORT)?;
         let mut made = Self {
             controllers: None,
             api_server: None,
             etcd: None,
-            etcd_address: free_port(ns, Ipv4Addr::LOCALHOST.into())?,
+            etcd_address: free_port(ns, Ipv4Addr::LOCALHOST.into(), ETCD_PORT)?,
             address,
             ns: Arc::clone(ns),
             program: program()?,
@@ -327,10 +331,11 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
     Client::try_from(config.context("understand the kubeconfig")?).context("make a client")
 }
 
-/// A port that nobody uses at this moment. The next one to ask for any port gets another, since the kernel picks at random.
-fn free_port(ns: &Namespace, address: IpAddr) -> Result<SocketAddr> {
-    let listener = ns.inside(|| TcpListener::bind((address, 0)));
-    listener.and_then(|listener| listener.local_addr()).with_context(|| format!("find a free port of {address}"))
+/// A port from `first` on that nobody uses at this moment. It is below those that the kernel picks for whoever asks for any, as the
+/// other programs do between this choice and its use.
+fn free_port(ns: &Namespace, address: IpAddr, first: u16) -> Result<SocketAddr> {
+    let found = ns.inside(|| (first..first + 100).find(|port| TcpListener::bind((address, *port)).is_ok()));
+    Ok(SocketAddr::new(address, found.with_context(|| format!("no free port of {address} from {first} on"))?))
 }
 
 /// The binary that `cargo xtask setup` built, beside cargo's own directories.

@@ -11,6 +11,8 @@ mod icmp;
 
 mod rewrite;
 
+mod hand_over;
+
 use std::collections::BTreeMap;
 
 use xdp_ebpf::rules::{PORT_PROBES, flow_rank};
@@ -165,7 +167,7 @@ impl Model {
         frontend: Frontend,
     ) -> Result<Outcome, Verdict> {
         if frontend.flags & frontend_flags::L7 != 0 {
-            return Err(Verdict::PassL7);
+            return self.hand_over(frame, parsed, tuple, flags).ok_or(Verdict::PassL7);
         }
         if parsed.ttl <= 1 {
             return Err(Verdict::PassTtl);

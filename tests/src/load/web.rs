@@ -109,6 +109,14 @@ impl Connection {
         Ok(body)
     }
 
+    /// The same where the answer may take its time.
+    pub async fn get_patiently(&mut self, patience: Duration) -> Result<String> {
+        let path = self.site.path.clone();
+        let (status, body) = self.ask_within(&path, patience).await?;
+        ensure!(status.is_success(), "{status}: {}", body.trim());
+        Ok(body)
+    }
+
     /// Whether the answer before was the last one of this connection (RFC 9112 §9.6).
     pub const fn is_over(&self) -> bool {
         self.last
@@ -116,6 +124,10 @@ impl Connection {
 
     /// Any answer. Fails only if there is none.
     pub async fn ask(&mut self, path: &str) -> Result<(StatusCode, String)> {
+        self.ask_within(path, PATIENCE).await
+    }
+
+    async fn ask_within(&mut self, path: &str, patience: Duration) -> Result<(StatusCode, String)> {
         let request = Request::get(path).header(HOST, &self.site.host).body(Empty::new())?;
         let whole = async {
             self.sender.ready().await.context("the connection was closed")?;
@@ -125,7 +137,7 @@ impl Connection {
             let body = response.into_body().collect().await.context("body")?.to_bytes();
             Ok((status, String::from_utf8_lossy(&body).into_owned()))
         };
-        timeout(PATIENCE, whole).await.context("a request took too long")?
+        timeout(patience, whole).await.context("a request took too long")?
     }
 }
 
@@ -252,4 +264,33 @@ pub async fn websocket(site: &Site) -> Result<usize> {
     }
     websocket::write(&mut socket.0, Opcode::Close, &[3, 232], Some([0; 4])).await?;
     Ok(sizes.len())
+}
+
+/// Holds so many connections of that kind open and speaks on each after every pause. `ok` is those that still worked at the
+/// end. `opened` is called when all are open.
+pub async fn hold(site: &Site, count: usize, pause: Duration, stop: Stop, opened: impl FnOnce()) -> Result<Outcome> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let mut socket = WebSocket::open(site).await?;
+        let mut stop = stop.clone();
+        tasks.spawn(async move {
+            loop {
+                let began = now_ms();
+                socket.echo(b"still here?").await.map_err(|error| (began, format!("{error:#}")))?;
+                tokio::select! {
+                    () = stop.wait() => return Ok(()),
+                    () = sleep(pause) => {}
+                }
+            }
+        });
+    }
+    opened();
+    let mut outcome = Outcome::default();
+    while let Some(ended) = tasks.join_next().await {
+        match ended.context("a task broke")? {
+            Ok(()) => outcome.ok += 1,
+            Err(failure) => outcome.failures.push(failure),
+        }
+    }
+    Ok(outcome)
 }

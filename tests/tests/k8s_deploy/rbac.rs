@@ -36,6 +36,9 @@ fn every_granted_verb_is_used_and_every_use_is_granted() {
     within(PATIENCE, "a certificate beyond those watched is asked for", || {
         audit.used().contains(&right("", "secrets", "get")).then_some(())
     });
+    within(PATIENCE, "what the agent after it finds told already is told", || {
+        audit.used().contains(&right("events.k8s.io", "events", "create")).then_some(())
+    });
     stop(agent);
     audit.restart(&mut world.cluster, &["--feature-gates=WatchList=false"]);
     fs::remove_dir_all(world.place.directory.join("state")).expect("forget what the cluster said");

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use crate::world::NAMESPACE;
 
 /// Overlays of the base with components, and the values that say the same to the chart.
-const SAME: [(&[&str], &str); 3] = [
+const SAME: [(&[&str], &str); 4] = [
     (&[], ""),
+    (&["components/failover", "components/flow-sync"], ",failover.enabled=true,flowSync.secret=sluicegate-flow-sync"),
     (&["webhook"], ",webhook.enabled=true"),
     (&["webhook", "components/webhook-cert-manager"], ",webhook.enabled=true,webhook.certManager.enabled=true"),
 ];
@@ -115,7 +116,8 @@ fn the_chart_renders_what_the_overlays_say() {
         for (name, object) in &wanted {
             assert_eq!(found[name], *object, "{values}: {name}");
         }
-        assert_eq!(wanted.keys().any(|name| name.contains("webhook")), !components.is_empty(), "{:?}", wanted.keys());
+        let webhook = components.contains(&"webhook");
+        assert_eq!(wanted.keys().any(|name| name.contains("webhook")), webhook, "{:?}", wanted.keys());
         site.judge(&said, &format!("{components:?}"));
         site.judge(&rendered, &values);
     }
@@ -134,6 +136,10 @@ fn the_chart_is_installed_upgraded_and_uninstalled() {
         ("webhook.conflicts=refuse", "conflicts"),
         ("webhook.enable=true", "enable"),
         ("dnsServers={10.96.0.10}", "dnsServers"),
+        ("failover.intervalMs=15", "intervalMs"),
+        ("failover.routers={203.0.113.10}", "routers"),
+        ("failover.checks={http://127.0.0.1/}", "checks"),
+        ("flowSync.peers={192.0.2.1}", "flowSync.secret"),
     ] {
         let refused = site.helm(&[&install[..], &["--set", wrong]].concat()).expect_err("it is refused");
         assert!(refused.contains(word), "{refused}");
@@ -185,6 +191,53 @@ fn the_chart_is_installed_upgraded_and_uninstalled() {
     site.helm(&["uninstall", "edge", "--namespace", NAMESPACE]).expect("uninstall");
     let left = site.kubectl(&["get", &format!("{kinds},ingressclasses"), "-A", "-o", "name"], "");
     assert!(!left.contains("edge") && !left.contains("sluicegate"), "{left}");
+}
+
+/// Every value of elections and flow sync reaches the agent, by the variable that its options name.
+#[test]
+fn every_value_of_failover_is_told_to_the_agent() {
+    let site = Site::new("values");
+    site.kubectl(&["create", "namespace", NAMESPACE], "");
+    let chart = deploy::path("charts/sluicegate").display().to_string();
+    let values = site.files.directory.join("values.yaml");
+    let text = "failover: { enabled: true, intervalMs: 1000, version: 2, checksum: plain, vrids: 1-99, \
+                routers: ['51=203.0.113.10,203.0.113.11', '52=203.0.113.12'], nodes: [a, b], peers: [192.0.2.1, 192.0.2.3], \
+                checks: ['-50=http://127.0.0.1:8080/healthz', '0=exec:/check'], nopreempt: true, preemptDelay: 5s }\n\
+                flowSync: { secret: shared, peers: [192.0.2.1, 192.0.2.3], port: 9999 }\n";
+    std::fs::write(&values, text).expect("write");
+    let template = ["template", "edge", &chart, "--namespace", NAMESPACE, "--values", &values.display().to_string()];
+    let rendered = site.helm(&template).expect("render the chart");
+    site.judge(&rendered, "all values");
+    let objects = site.as_json(&rendered);
+    let pod = &objects["\"DaemonSet\" \"sluicegate\""]["spec"]["template"]["spec"];
+    let told = |name: &str| {
+        let env = pod["containers"][0]["env"].as_array().expect("env");
+        env.iter().find(|e| e["name"] == name).unwrap_or_else(|| panic!("{name} is told")).clone()
+    };
+    for (name, value) in [
+        ("SLUICEGATE_VIP_MODE", "vrrp"),
+        ("SLUICEGATE_VRRP_INTERVAL_MS", "1000"),
+        ("SLUICEGATE_VRRP_VERSION", "2"),
+        ("SLUICEGATE_VRRP_CHECKSUM", "plain"),
+        ("SLUICEGATE_VRRP_VRIDS", "1-99"),
+        ("SLUICEGATE_VRRP_VRID", "51=203.0.113.10,203.0.113.11;52=203.0.113.12"),
+        ("SLUICEGATE_VRRP_NODES", "a,b"),
+        ("SLUICEGATE_VRRP_PEERS", "192.0.2.1,192.0.2.3"),
+        ("SLUICEGATE_VRRP_CHECKS", "-50=http://127.0.0.1:8080/healthz;0=exec:/check"),
+        ("SLUICEGATE_VRRP_NOPREEMPT", "true"),
+        ("SLUICEGATE_VRRP_PREEMPT_DELAY", "5s"),
+        ("SLUICEGATE_SYNC_PEER", "192.0.2.1,192.0.2.3"),
+        ("SLUICEGATE_SYNC_PORT", "9999"),
+        ("SLUICEGATE_SYNC_KEY_FILE", "/etc/sluicegate/flow-sync/key"),
+    ] {
+        assert_eq!(told(name)["value"], value, "{name}");
+    }
+    assert_eq!(
+        told("SLUICEGATE_HASH_SEED")["valueFrom"]["secretKeyRef"],
+        json!({"name": "shared", "key": "hash-seed"})
+    );
+    let volumes = pod["volumes"].as_array().expect("volumes");
+    assert!(volumes.iter().any(|v| v["secret"]["secretName"] == "shared"), "{volumes:?}");
 }
 
 /// As a `caBundle` has it.

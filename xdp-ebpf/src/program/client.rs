@@ -1,4 +1,4 @@
-//! A client's packet: its flow's record, or a choice.
+//! A client's packet: its flow's record, or a choice; or the proxy.
 
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{IPPROTO_TCP, IPPROTO_UDP, WAYS, flow_state, frontend_flags, hash, meta};
@@ -7,14 +7,23 @@ use crate::family::Family;
 use crate::flow::{Place, Way, good, next_meta, way_of};
 use crate::insert::{NONE, Opening, UNSOUGHT, sluicegate_open};
 use crate::maps::{self, FrontendView};
+use crate::packet::Frame;
 use crate::segment::{Segment, flag};
-use crate::{verdict, words};
+use crate::{hand_over, verdict, words};
 
 /// The way to a backend, or the action that ends the packet.
 #[inline(always)]
-pub fn way<F: Family>(seg: &Segment<F>, frontend: &FrontendView) -> Result<Way, u32> {
+pub fn way<F: Family>(frame: Frame, seg: &Segment<F>, frontend: &FrontendView) -> Result<Way, u32> {
     if frontend.flags & frontend_flags::L7 != 0 {
-        return Err(verdict::pass(Verdict::PassL7));
+        let opens = seg.proto != IPPROTO_TCP || seg.flags & flag::SYN != 0;
+        if opens || !hand_over::is_under_way() {
+            return Err(verdict::pass(Verdict::PassL7));
+        }
+        return Err(if F::V4 {
+            hand_over::sluicegate_hand_over_v4(frame.ctx())
+        } else {
+            hand_over::sluicegate_hand_over_v6(frame.ctx())
+        });
     }
     if F::ttl(seg.ip) <= 1 {
         return Err(verdict::pass(Verdict::PassTtl));

@@ -9,7 +9,28 @@ use xdp_ebpf::{router, router_role};
 use crate::family::{Family, Payload, V4, V6};
 use crate::maps::{self, Address};
 use crate::packet::{Buffer, Frame, Window};
+use crate::words::{Entry, Word};
 use crate::{link, verdict};
+
+/// [`Router`](xdp_ebpf::Router).
+#[repr(C)]
+pub struct RouterView {
+    pub role: Word,
+    pad: u32,
+    pub elsewhere_until: Entry,
+    pub previous: Entry,
+    pub previous_until: Entry,
+}
+const _: () = assert!(size_of::<RouterView>() == size_of::<xdp_ebpf::Router>());
+
+/// [`Heartbeat`](xdp_ebpf::Heartbeat).
+#[repr(C)]
+pub struct HeartbeatView {
+    pub at: Entry,
+    pub fresh_for: Entry,
+    pub hand_over_until: Entry,
+}
+const _: () = assert!(size_of::<HeartbeatView>() == size_of::<xdp_ebpf::Heartbeat>());
 
 /// RFC 4861 §4.3: neighbour solicitation, 24 bytes at least.
 const SOLICITATION: u8 = 135;
@@ -92,8 +113,9 @@ fn unicast<F: Family>(frame: Frame) -> Result<u32, Verdict> {
     Err(if ours { Verdict::PassProtocol } else { Verdict::PassNotOurs })
 }
 
+/// The IP header of a packet that was looked at before.
 #[inline(always)]
-fn header<F: Family>(frame: Frame) -> Result<F::Header, Verdict> {
+pub fn header<F: Family>(frame: Frame) -> Result<F::Header, Verdict> {
     let eth = frame.window::<14>(frame.start()).ok_or(Verdict::PassMalformed)?;
     let (_, at, _) = link(frame, eth)?;
     F::header(frame, at).ok_or(Verdict::PassMalformed)
@@ -153,10 +175,10 @@ fn note<F: Family>(frame: Frame, ip: F::Header, payload: &Payload) {
         }
     }
     let now = maps::nanoseconds();
-    if !ours || is_fresh(now) {
+    let Some(router) = maps::router(id).filter(|_| ours) else { return };
+    if is_fresh(now) && router.role.load() != router_role::UNKNOWN {
         return;
     }
-    let Some(router) = maps::router(id) else { return };
     let until = router.elsewhere_until.load();
     if priority == 0 {
         // It leaves; that is no reason to believe it held the addresses.
@@ -168,5 +190,16 @@ fn note<F: Family>(frame: Frame, ip: F::Header, payload: &Payload) {
     if until < now {
         maps::count(Verdict::Fenced);
     }
-    router.elsewhere_until.store(now + ADVERTS_MISSED * tick);
+    let until = now + ADVERTS_MISSED * tick;
+    router.elsewhere_until.store(until);
+    // Until an agent is back that takes the addresses off, this kernel would reset what belongs to the other node's proxy.
+    if let Some(eth) = frame.window::<14>(frame.start())
+        && let Some(heartbeat) = maps::heartbeat()
+    {
+        router.previous.store(u64::from(eth.u32::<6>()) | u64::from(eth.u16::<10>()) << 32);
+        router.previous_until.store(until);
+        if heartbeat.hand_over_until.load() < until {
+            heartbeat.hand_over_until.store(until);
+        }
+    }
 }

@@ -16,7 +16,7 @@ pub fn segment<F: Family>(frame: Frame, eth: Window<14>, tags: u32, seg: &Segmen
     let frontend = maps::frontend(seg.frontend());
     let reply = frontend.is_none();
     let way = match frontend {
-        Some(frontend) => client::way(seg, frontend),
+        Some(frontend) => client::way(frame, seg, frontend),
         None => back(seg),
     };
     let way = match way {

@@ -143,7 +143,9 @@ extern "C" fn sluicegate_sticky() -> u32 {
         && let Some(backend) = maps::backend(known.backend)
         && backend.epoch == known.epoch
     {
-        let lasts = o.now.wrapping_sub(known.used) <= o.affinity_lasts;
+        // Another CPU may have written it in the tick after this one's clock was read, as in [`meta::age`].
+        let since = o.now.wrapping_sub(known.used);
+        let lasts = since <= o.affinity_lasts || since >= 0xffff_ff00;
         if !o.opens && backend.state != backend_state::GONE {
             maps::count(Verdict::FlowMiss);
             return known.backend;

@@ -12,6 +12,7 @@ mod family;
 mod fence;
 mod flow;
 mod forward;
+mod hand_over;
 mod icmp;
 mod insert;
 mod maps;

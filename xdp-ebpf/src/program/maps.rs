@@ -4,6 +4,7 @@
 use core::arch::asm;
 use core::ptr::from_ref;
 
+use crate::fence::{HeartbeatView, RouterView};
 use crate::insert::Opening;
 use crate::next_hop::{Fib, KEPT, Kept};
 use crate::words::{Entry, Word};
@@ -14,8 +15,8 @@ use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray};
 use xdp_ebpf::affinity::{Affinity, AffinityKey};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{
-    AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Heartbeat, Pool, REPLY_FACTOR,
-    ReplyBucket, RingPage, Router, SOURCES_MOST, SourceKey, Traffic, Vip, WAYS,
+    AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, REPLY_FACTOR,
+    ReplyBucket, RingPage, SOURCES_MOST, SourceKey, Traffic, Vip, WAYS,
 };
 
 /// The agent maps these arrays into its memory.
@@ -78,23 +79,6 @@ pub struct Address {
     pub high: u64,
     pub low: u64,
 }
-
-/// [`Router`].
-#[repr(C)]
-pub struct RouterView {
-    pub role: Word,
-    pad: u32,
-    pub elsewhere_until: Entry,
-}
-const _: () = assert!(size_of::<RouterView>() == size_of::<Router>());
-
-/// [`Heartbeat`].
-#[repr(C)]
-pub struct HeartbeatView {
-    pub at: Entry,
-    pub fresh_for: Entry,
-}
-const _: () = assert!(size_of::<HeartbeatView>() == size_of::<Heartbeat>());
 
 /// [`FrontendKey`].
 #[repr(C, packed(4))]

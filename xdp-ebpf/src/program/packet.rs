@@ -5,11 +5,17 @@ use core::arch::asm;
 
 use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup as FibParams, xdp_md};
 use aya_ebpf::helpers::{
-    bpf_check_mtu, bpf_csum_diff, bpf_fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_pull_data,
-    bpf_skb_store_bytes, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+    bpf_check_mtu, bpf_csum_diff, bpf_fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_sk_release,
+    bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie, bpf_xdp_adjust_head,
+    bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
 };
 
 use crate::next_hop::Fib;
+
+/// `BPF_F_CURRENT_NETNS` of linux/bpf.h: that of the device.
+const OWN_NETNS: u64 = u64::MAX;
+/// `BPF_TCP_LISTEN` of linux/bpf.h.
+const TCP_LISTEN: u32 = 10;
 
 /// A place in the packet that nobody has checked yet.
 #[derive(Clone, Copy)]
@@ -72,6 +78,25 @@ impl Frame {
         // SAFETY: a helper on the program's own context and stack. It fills `mtu` also when the packet is longer.
         unsafe { bpf_check_mtu(self.ctx.cast(), 0, &raw mut mtu, 0, 0) };
         mtu
+    }
+
+    /// Whether a socket of this host has the connection of a TCP segment: source, destination and ports in `tuple`, as they lie in the
+    /// packet (`struct bpf_sock_tuple`). A listener has it only if the segment brings a SYN cookie of its (bpf-helpers(7)).
+    #[inline(always)]
+    pub fn has_socket<T, const HEADER: usize>(self, tuple: &T, ip: Window<HEADER>, tcp: Window<20>) -> bool {
+        // SAFETY: the tuple has the length said, both windows were compared with the packet's end, and the socket's reference, which
+        // keeps it alive, is given back before the return.
+        unsafe {
+            let tuple = core::ptr::from_ref(tuple).cast_mut().cast();
+            let socket = bpf_skc_lookup_tcp(self.ctx.cast(), tuple, size_of::<T>() as u32, OWN_NETNS, 0);
+            if socket.is_null() {
+                return false;
+            }
+            let known = (&raw const (*socket).state).read_volatile() != TCP_LISTEN
+                || bpf_tcp_check_syncookie(socket.cast(), ip.0.cast(), HEADER as u32, tcp.0.cast(), 20) == 0;
+            bpf_sk_release(socket.cast());
+            known
+        }
     }
 }
 

@@ -11,6 +11,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("ingress-agent/src/agent/precedence.rs", "sched_setattr(2)"),
     ("ingress-agent/src/dataplane/", "map memory shared with the kernel, and bpf(2)"),
     ("ingress-agent/src/vip/", "raw sockets"),
+    ("ingress-agent/src/memory.rs", "a function of the allocator"),
     ("ingress-agent/src/proxy/client.rs", "hyper's and tokio's buffers of memory that is not initialised yet"),
     ("ingress-agent/src/proxy/upstream/h1.rs", "the same: reads without clearing memory first"),
     ("xtask/src/steps.rs", "geteuid and prctl"),

@@ -50,3 +50,56 @@ app.kubernetes.io/component: agent
 app.kubernetes.io/name: {{ .Values.name }}
 app.kubernetes.io/component: webhook
 {{- end }}
+
+{{- /* Elections and what the edges tell each other. What is left at the agent's default is not said. */}}
+{{- define "sluicegate.failover" -}}
+{{- with .Values.flowSync }}
+{{- if .secret }}
+- { name: SLUICEGATE_HASH_SEED, valueFrom: { secretKeyRef: { name: {{ .secret | quote }}, key: hash-seed } } }
+- { name: SLUICEGATE_SYNC_KEY_FILE, value: /etc/sluicegate/flow-sync/key }
+{{- with .peers }}
+- { name: SLUICEGATE_SYNC_PEER, value: {{ join "," . | quote }} }
+{{- end }}
+{{- with .port }}
+- { name: SLUICEGATE_SYNC_PORT, value: {{ . | int | quote }} }
+{{- end }}
+{{- else if .peers }}
+{{- fail "flowSync.peers needs flowSync.secret: the Secret with `key` and `hash-seed`" }}
+{{- end }}
+{{- end }}
+{{- with .Values.failover }}
+{{- if .enabled }}
+- { name: SLUICEGATE_VIP_MODE, value: vrrp }
+{{- with .intervalMs }}
+- { name: SLUICEGATE_VRRP_INTERVAL_MS, value: {{ . | int | quote }} }
+{{- end }}
+{{- with .version }}
+- { name: SLUICEGATE_VRRP_VERSION, value: {{ . | int | quote }} }
+{{- end }}
+{{- with .checksum }}
+- { name: SLUICEGATE_VRRP_CHECKSUM, value: {{ . | quote }} }
+{{- end }}
+{{- with .vrids }}
+- { name: SLUICEGATE_VRRP_VRIDS, value: {{ . | quote }} }
+{{- end }}
+{{- with .routers }}
+- { name: SLUICEGATE_VRRP_VRID, value: {{ join ";" . | quote }} }
+{{- end }}
+{{- with .nodes }}
+- { name: SLUICEGATE_VRRP_NODES, value: {{ join "," . | quote }} }
+{{- end }}
+{{- with .peers }}
+- { name: SLUICEGATE_VRRP_PEERS, value: {{ join "," . | quote }} }
+{{- end }}
+{{- with .checks }}
+- { name: SLUICEGATE_VRRP_CHECKS, value: {{ join ";" . | quote }} }
+{{- end }}
+{{- if .nopreempt }}
+- { name: SLUICEGATE_VRRP_NOPREEMPT, value: "true" }
+{{- end }}
+{{- with .preemptDelay }}
+- { name: SLUICEGATE_VRRP_PREEMPT_DELAY, value: {{ . | quote }} }
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -77,7 +77,7 @@ pub(super) struct Asked {
     /// More paths of its hosts, from snippets.
     pub(super) locations: Vec<snippet::Location>,
     rewrite: rewrite::Wanted,
-    policy: Policy,
+    pub(super) policy: Arc<Policy>,
     no_tls_redirect: Vec<String>,
     no_auth: Vec<String>,
 }
@@ -139,7 +139,7 @@ impl Asked {
             filters,
             client: mutual::read(reader, settings, found).map(Arc::new),
             rewrite: rewrite::read(reader),
-            policy,
+            policy: Arc::new(policy),
             no_tls_redirect: settings.no_tls_redirect.clone(),
             no_auth: settings.no_auth.clone(),
         };
@@ -153,7 +153,7 @@ impl Asked {
 
     /// The policy of one path. Exemptions look at the path of the Ingress, not at that of a request (golden cases 038, 057, 256).
     pub(super) fn of_path(&self, path: &str, service: Option<(&str, &str)>) -> Policy {
-        let mut policy = self.policy.clone();
+        let mut policy = Policy::clone(&self.policy);
         let exempt = |list: &[String]| list.iter().any(|p| path.starts_with(p.as_str()));
         if exempt(&self.no_tls_redirect) {
             policy.https.when = HttpsWhen::Never;

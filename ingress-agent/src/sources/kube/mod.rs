@@ -37,6 +37,7 @@ use tracing::{info, warn};
 
 use super::SourceOptions;
 use crate::apiserver::background::Background;
+use crate::memory::Leftovers;
 use crate::model::class_rule::ClassRule;
 use crate::model::facts::Facts;
 use crate::model::snapshot::ObjectName;
@@ -136,6 +137,7 @@ async fn source(
     tokio::pin!(grace);
     let (began, mut read) = (Instant::now(), false);
     let mut batch = Vec::new();
+    let mut leftovers = Leftovers::default();
     let mut waiting: Option<Instant> = None;
     loop {
         if options.claims_only {
@@ -157,6 +159,7 @@ async fn source(
             if facts.send(new).is_err() {
                 return;
             }
+            leftovers.worked(std::time::Instant::now());
         }
         say(state, &tables);
         tokio::select! {
@@ -164,6 +167,7 @@ async fn source(
             () = tokio::time::sleep_until(hold.unwrap_or_else(Instant::now)), if hold.is_some() => {}
             () = saver.turn() => {}
             _ = look.tick() => {
+                leftovers.give_back(std::time::Instant::now());
                 tables.time_passed();
                 if tables.is_current() && !tables.is_failing() {
                     saver.unchanged(SystemTime::now());

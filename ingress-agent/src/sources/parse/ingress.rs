@@ -40,8 +40,10 @@ pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Reject
         for (k, written) in rule.http.iter().flat_map(|h| &h.paths).enumerate() {
             paths.extend(path(written, regex, format!("{field}.http.paths[{k}]"), notes));
         }
+        paths.shrink_to_fit();
         rules.push(RuleFacts { field, host, paths });
     }
+    rules.shrink_to_fit();
     let mut tls = Vec::new();
     for (i, entry) in spec.tls.iter().flatten().enumerate() {
         tls.push(tls_entry(entry, format!("spec.tls[{i}]"), notes));

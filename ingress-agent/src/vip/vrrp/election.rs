@@ -7,6 +7,8 @@ mod options;
 
 mod report;
 
+mod router;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use super::machine::{self, Machine, Settings};
 use super::packet::{Advert, Envelope, GROUP_V4, GROUP_V6, Reject, Version};
 pub(in crate::vip) use event::{Action, Event};
 pub use options::VrrpOptions;
+use router::Router;
 
 use crate::model::election::{Fitness, ForeignRouter, Move, Standing, Standings, VipGroup};
 
@@ -23,16 +26,6 @@ type Key = (u8, bool);
 
 /// Adverts carry at most this many addresses: they must fit into a packet, and whoever gets one compares at least one.
 const ADVERTISED: usize = 64;
-#[derive(Debug)]
-struct Router {
-    group: VipGroup,
-    advertised: Vec<IpAddr>,
-    machine: Machine,
-    /// Another router was heard that has these addresses.
-    heard: bool,
-    /// Whose the addresses are has been settled once since the start.
-    settled: bool,
-}
 
 #[derive(Debug)]
 pub(in crate::vip) struct Election {
@@ -176,6 +169,7 @@ impl Election {
                 advertised: Vec::new(),
                 machine: Machine::new(settings, IpAddr::from([0, 0, 0, 0]), now),
                 heard: false,
+                from: [0; 6],
                 settled: false,
             });
             router.group = group.clone();
@@ -257,6 +251,7 @@ impl Election {
         }
         self.stirred |= !router.heard;
         router.heard = true;
+        router.from = mac;
         let event =
             machine::Event::Heard { from: envelope.source, priority: advert.priority, interval: advert.interval };
         Ok((key, event))
@@ -299,6 +294,11 @@ impl Election {
                 key.0,
                 report::list(&router.group.addresses)
             )));
+        }
+        if after == "active"
+            && let Some(mac) = router.predecessor(now)
+        {
+            actions.push(Action::Inherit(router.group.key(), mac));
         }
         let Some(source) = source else { return };
         for action in wanted {
@@ -369,8 +369,14 @@ impl Election {
         if self.said.as_ref() != Some(&now) {
             let (held, open, standings) = now.clone();
             self.said = Some(now);
-            // Before what is sent: whoever hears that the addresses moved may let go of them at once.
-            actions.insert(0, Action::Hold { held, unsure, open, standings });
+            // Before what is sent: whoever hears that the addresses moved may let go of them at once. After what is inherited: the
+            // first packet of a connection made elsewhere may come with the address.
+            actions.push(Action::Hold { held, unsure, open, standings });
+            actions.sort_by_key(|action| match action {
+                Action::Inherit(..) => 0,
+                Action::Hold { .. } => 1,
+                _ => 2,
+            });
         }
     }
 }

@@ -329,3 +329,63 @@ fn thousand_addresses_of_a_group_fit_into_a_packet() {
     assert!(payload.len() < 1280 - 40, "{}", payload.len());
     assert_eq!(held(&actions), Some((1000, 1000)));
 }
+
+/// Whom the addresses are inherited from.
+fn inherited(actions: &[Action]) -> Option<[u8; 6]> {
+    actions.iter().find_map(|a| match a {
+        Action::Inherit(key, mac) => (key.vrid == 7).then_some(*mac),
+        _ => None,
+    })
+}
+
+#[test]
+fn connections_are_inherited_from_the_living() {
+    let groups = [group(7, &["10.1.0.100"], 200)];
+    let fresh = || World::up(VrrpOptions::default(), &groups);
+    let vip = &["10.1.0.100"];
+
+    let mut w = fresh();
+    assert_eq!(inherited(&w.wait(1000)), None, "nobody was ever heard");
+    assert_eq!(inherited(&w.advert(OTHER, 7, 150, vip)), Some(MAC), "a partition heals");
+    assert_eq!(inherited(&w.advert(OTHER, 7, 250, vip)), None, "the other one prevails");
+
+    let mut w = fresh();
+    w.advert(OTHER, 7, 250, vip);
+    assert_eq!(inherited(&w.wait(1000)), None, "it died");
+
+    let mut w = fresh();
+    w.advert(OTHER, 7, 250, vip);
+    w.advert(OTHER, 7, 0, vip);
+    let actions = w.wait(100);
+    assert_eq!(inherited(&actions), Some(MAC), "it leaves");
+    let place = |wanted: fn(&Action) -> bool| actions.iter().position(wanted);
+    let (first, then) = (place(|a| matches!(a, Action::Inherit(..))), place(|a| matches!(a, Action::Hold { .. })));
+    assert!(first.is_some() && first < then, "before the addresses are here: {actions:?}");
+    w.wait(300);
+    assert_eq!(inherited(&w.wait(1000)), None, "and not for ever");
+
+    let mut w = fresh();
+    for _ in 0..5 {
+        w.advert(OTHER, 7, 150, vip);
+        w.wait(70);
+    }
+    assert_eq!(inherited(&w.advert(OTHER, 7, 150, vip)), Some(MAC), "the stronger one preempts");
+
+    let mut w = fresh();
+    w.advert(OTHER, 7, 250, vip);
+    let order = |w: &mut World| w.event(Event::Move(groups[0].addresses.clone(), Move::Here));
+    assert_eq!(inherited(&order(&mut w)), Some(MAC), "an order");
+    let mut w = fresh();
+    let advert = Advert {
+        version: Version::V3,
+        vrid: 7,
+        priority: 250,
+        interval: Duration::from_millis(100),
+        addresses: groups[0].addresses.iter().copied().collect(),
+        password: None,
+    };
+    let payload = advert.encode(OTHER, GROUP_V4.into(), Checksum::Plain);
+    let envelope = Envelope { source: OTHER, destination: GROUP_V4.into(), hop_limit: 255 };
+    w.event(Event::Packet { packet: Ok((envelope, &payload)), mac: [0, 0, 0x5e, 0, 1, 7] });
+    assert_eq!(inherited(&order(&mut w)), None, "the virtual router's address is nobody's");
+}

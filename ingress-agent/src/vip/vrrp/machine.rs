@@ -39,7 +39,7 @@ const HEAD_START: Duration = Duration::from_millis(20);
 /// also where its kernel took 50 ms to add the address, and those after one second and later have the last word about any cache.
 const LINGER: Duration = Duration::from_millis(300);
 /// How many intervals of silence make an Active Router dead (RFC 9568 §6.1).
-const MISSED: u32 = 3;
+pub(super) const MISSED: u32 = 3;
 /// Between two answers to adverts of lower priority, so that a flood of them makes none of ours.
 const ANSWERS_APART: Duration = Duration::from_millis(10);
 /// Between two waves of announcements for the same cause.

@@ -3,12 +3,13 @@
 //! proxy, another endpoint answers, or a path that was not found does. It is asked again and again from the moment of the
 //! rename. Runs inside the client's namespace.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ingress_tests::edge::Agent;
+use ingress_tests::load::asking::{KeepAlive, answer};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::cluster::{self, Endpoints};
@@ -37,7 +38,7 @@ pub(crate) fn endpoint_in_xdp(agent: &Agent, service: usize) -> Result<Duration>
 
 /// Moves one of a hundred endpoints, the one that answers, to another host's address; how long until that host answers.
 pub(crate) fn endpoint_in_proxy(agent: &Agent, service: usize) -> Result<Duration> {
-    let mut web = KeepAlive::open(cluster::web())?;
+    let mut web = KeepAlive::open(cluster::web(), cluster::HOST)?;
     let path = cluster::path(service, false);
     let before = web.fetch(&path)?;
     ensure!(before.1.starts_with("one "), "{path} is answered by another endpoint than the ready one: {before:?}");
@@ -56,7 +57,7 @@ pub(crate) fn endpoint_in_proxy(agent: &Agent, service: usize) -> Result<Duratio
 
 /// Moves an Ingress to another path; how long until the proxy has it.
 pub(crate) fn path_in_proxy(agent: &Agent, service: usize) -> Result<Duration> {
-    let mut web = KeepAlive::open(cluster::web())?;
+    let mut web = KeepAlive::open(cluster::web(), cluster::HOST)?;
     let path = cluster::path(service, true);
     ensure!(web.fetch(&path)?.0 == 404, "{path} is there before the change");
     let renamed = agent.write(&cluster::ingress_file(service), &cluster::ingress(service, true))?;
@@ -91,42 +92,4 @@ fn backend(vip: SocketAddr, port: u16) -> Result<String> {
     socket.write_all(b"GET / HTTP/1.1\r\nHost: any.example\r\n\r\n")?;
     let (_, body) = answer(&mut socket).with_context(|| format!("new connection to {vip} from port {port}"))?;
     Ok(body.split(' ').next().unwrap_or_default().to_owned())
-}
-
-/// A connection to the proxy.
-struct KeepAlive(std::net::TcpStream);
-
-impl KeepAlive {
-    fn open(to: SocketAddr) -> Result<Self> {
-        let stream = std::net::TcpStream::connect_timeout(&to, PATIENCE).context("connect to the proxy")?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self(stream))
-    }
-
-    fn fetch(&mut self, path: &str) -> Result<(u16, String)> {
-        write!(self.0, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", cluster::HOST)?;
-        answer(&mut self.0).with_context(|| format!("GET {path} through the proxy"))
-    }
-}
-
-/// Status and body of an answer with a `Content-Length`; nothing else comes from these peers.
-fn answer(stream: &mut impl Read) -> Result<(u16, String)> {
-    let mut bytes = Vec::new();
-    let mut block = [0; 4096];
-    loop {
-        let length = stream.read(&mut block).context("read an answer")?;
-        ensure!(length > 0, "the connection was closed");
-        bytes.extend_from_slice(&block[..length]);
-        let text = String::from_utf8_lossy(&bytes);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let wanted = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-        });
-        if body.len() >= wanted.context("no Content-Length")? {
-            let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status")?;
-            return Ok((status, body.to_owned()));
-        }
-    }
 }

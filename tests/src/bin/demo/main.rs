@@ -2,6 +2,7 @@
 //! and exits 0 only if everything held. Leaves nothing behind, however it ends; `--keep` leaves it running on purpose.
 
 mod cluster;
+mod failover;
 mod migrate;
 mod show;
 mod traces;
@@ -94,7 +95,12 @@ fn on_manifests(keeper: bool) -> Result<()> {
     let shown = show::everything(&mut world);
     match &shown {
         Ok(()) if keeper => hold_open(|| world.print_commands())?,
-        Err(_) => eprintln!("\nthe agent's last words:\n{}", world.agent.last_words()),
+        Err(_) => {
+            eprintln!("\nthe agent's last words:\n{}", world.agent.last_words());
+            if let Some((_, agent)) = &world.second {
+                eprintln!("\nthe second edge's:\n{}", agent.last_words());
+            }
+        }
         Ok(()) => {}
     }
     shown

@@ -11,6 +11,7 @@ use ingress_tests::load::web::{Connection, Site};
 use ingress_tests::load::{self, Outcome, Spread};
 use ingress_tests::table::{Table, ms, quantile};
 
+use crate::failover;
 use crate::migrate;
 use crate::world::{CLIENT_V4, CLIENT_V6, L4_V4, L4_V6, Load, WEB_V4, WEB_V6, World, at};
 
@@ -41,6 +42,7 @@ pub(crate) fn everything(world: &mut World) -> Result<()> {
         "not broken",
         bytes > 0,
     );
+    failover::show(world, &mut table)?;
     table.close()
 }
 

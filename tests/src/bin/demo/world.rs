@@ -39,14 +39,16 @@ const MANIFESTS: [(&str, &str); 7] = [
 pub(crate) struct World {
     /// Ended before the namespaces go.
     pub(crate) agent: Agent,
+    /// The second edge, once it has joined.
+    pub(crate) second: Option<(Host, Agent)>,
     /// By the order of their names, `b1` to `b3`; the pod is the last.
     backends: Vec<Running>,
     pub(crate) client4: Host,
     pub(crate) client6: Host,
-    edge: Host,
-    directory: PathBuf,
+    pub(crate) edge: Host,
+    pub(crate) directory: PathBuf,
     _hosts: Vec<Host>,
-    _lan: Lan,
+    pub(crate) lan: Lan,
 }
 
 impl World {
@@ -76,9 +78,9 @@ impl World {
         }
         let secret = certificate(&directory, "demo")?;
         fs::write(directory.join("manifests/tls.yaml"), secret).context("write the Secret")?;
-        let arguments = ["--hold-vips", "all", "--max-flows", "200000"];
-        let agent = Agent::start(&edge, &directory, &traces::pins(own), &arguments)?;
-        Ok(Self { agent, backends, client4, client6, edge, directory, _hosts: hosts, _lan: lan })
+        fs::write(directory.join("sync.key"), "a key that both edges have\n").context("write the key")?;
+        let agent = start_edge(&edge, "edge", &directory, &directory)?;
+        Ok(Self { agent, second: None, backends, client4, client6, edge, directory, _hosts: hosts, lan })
     }
 
     /// `kill -9` of backend `b2`'s process.
@@ -113,6 +115,9 @@ impl World {
              \n  # what the agent does, and why\
              \n  {} {} status --admin-socket {directory}/admin.sock\
              \n  {} {} explain tcp {CLIENT_V4}:40000 {L4_V4}:9000 --admin-socket {directory}/admin.sock\
+             \n  # who holds what, and a move to the other edge\
+             \n  {} {} vip list --admin-socket {directory}/admin.sock\
+             \n  {} {} vip move {L4_V4} edge-2 --admin-socket {directory}/admin.sock\
              \n  # edit a manifest; it is live at once\
              \n  $EDITOR {directory}/manifests/echo.yaml\
              \n  # the agent's log\
@@ -128,8 +133,30 @@ impl World {
             agent.display(),
             inside(&self.edge),
             agent.display(),
+            inside(&self.edge),
+            agent.display(),
+            inside(&self.edge),
+            agent.display(),
         );
     }
+}
+
+/// An agent that elects with the other edge who holds what, and tells it its flows. `own` is for its log and socket. An address stays
+/// where it is until somebody moves it, so that what is shown is a move.
+pub(crate) fn start_edge(host: &Host, name: &str, own: &Path, shared: &Path) -> Result<Agent> {
+    let key = shared.join("sync.key").display().to_string();
+    let arguments = [
+        ["--node", name],
+        ["--vip-mode", "vrrp"],
+        ["--vrrp-node", "edge,edge-2"],
+        ["--vrrp-interval-ms", "100"],
+        ["--hash-seed", "5eed"],
+        ["--sync-peer", "192.0.2.1,192.0.2.3"],
+        ["--sync-key-file", &key],
+        ["--max-flows", "200000"],
+    ];
+    let arguments = [arguments.as_flattened(), &["--vrrp-nopreempt"]].concat();
+    Agent::start(host, own, &traces::pins(std::process::id()).join(name), &arguments)
 }
 
 fn program(name: &str) -> Command {

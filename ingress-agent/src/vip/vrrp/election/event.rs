@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::packet::{Envelope, Reject};
-use crate::model::election::{Fitness, Move, Standings, VipGroup};
+use crate::model::election::{Fitness, Move, RouterKey, Standings, VipGroup};
 
 pub(in crate::vip) enum Event<'a> {
     Groups(Arc<[VipGroup]>),
@@ -40,6 +40,8 @@ pub(in crate::vip) enum Action {
         /// The same of each router.
         standings: Standings,
     },
+    /// The node with this link-layer address had the router's addresses, and lives: it has connections that end there.
+    Inherit(RouterKey, [u8; 6]),
     /// Somebody may believe that he has them.
     Announce(BTreeSet<IpAddr>),
     Say(String),

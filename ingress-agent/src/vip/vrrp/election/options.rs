@@ -18,6 +18,8 @@ pub struct VrrpOptions {
     pub preempt_delay: Duration,
     /// Other nodes, if multicast does not reach them. Empty: multicast.
     pub peers: Vec<IpAddr>,
+    /// For how long connections of this node's proxy to an address that another node took over may go on. Zero: not at all.
+    pub drain: Duration,
 }
 
 impl Default for VrrpOptions {
@@ -30,6 +32,7 @@ impl Default for VrrpOptions {
             preempt: true,
             preempt_delay: Duration::ZERO,
             peers: Vec::new(),
+            drain: Duration::ZERO,
         }
     }
 }

@@ -1,0 +1,234 @@
+//! Packet tables of a hand-over: which packets for the proxy go on to the node that held the VIP before. The sockets are real, in the
+//! namespace of the programs; the two nodes are in `netns_hand_over.rs`.
+
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ingress_tests::capture::Capture;
+use ingress_tests::lan::Host;
+use ingress_tests::packet::{ACK, CLIENT_MAC, EDGE_MAC, FIN, Packet, RST, SYN, tcp, udp};
+use ingress_tests::wait::until;
+use ingress_tests::xdp_site::*;
+use ingress_tests::xdp_world::{World, addr};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use xdp_ebpf::verdict::Verdict::*;
+use xdp_ebpf::{Heartbeat, IPPROTO_TCP, Router, Vip, frontend_flags, mac_word, map, router, vip_flags};
+
+const VRID: u8 = 51;
+const PROXY6: &str = "[2001:db8:1::10]:80";
+const PREVIOUS: [u8; 6] = [2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee];
+const LONG: u64 = 3600 * 1_000_000_000;
+
+struct HandOver {
+    w: World,
+    routers: &'static mut [Router],
+    heartbeat: &'static mut [Heartbeat],
+}
+
+fn now() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is a valid place for the answer.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t) };
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+/// The site with a frontend of the proxy in either family, both being handed over.
+fn site_of(label: &str) -> HandOver {
+    let mut w = site(label, 128);
+    w.frontend(17, IPPROTO_TCP, at(PROXY6), frontend_flags::L7, at(PROXY6).ip()).expect("a frontend");
+    for vip in [PROXY, PROXY6] {
+        let (flags, router) = (vip_flags::ECHO, router(VRID, at(vip).is_ipv6()));
+        w.rig.set(map::VIPS, &addr(at(vip).ip()), &Vip { flags, router }).expect("write VIPS");
+    }
+    let routers = w.rig.array(map::ROUTERS, xdp_ebpf::ROUTERS as usize).expect("ROUTERS");
+    let heartbeat = w.rig.array(map::HEARTBEAT, 1).expect("HEARTBEAT");
+    let mut h = HandOver { w, routers, heartbeat };
+    h.begin();
+    h
+}
+
+/// What leaves for the previous node.
+fn passed_on(mut packet: Packet) -> Vec<u8> {
+    packet.macs = (PREVIOUS, EDGE_MAC);
+    packet.ttl(63).bytes()
+}
+
+impl HandOver {
+    fn begin(&mut self) {
+        let until = now() + LONG;
+        for v6 in [false, true] {
+            let router = &mut self.routers[router(VRID, v6) as usize];
+            (router.previous, router.previous_until) = (mac_word(PREVIOUS), until);
+        }
+        self.heartbeat[0].hand_over_until = until;
+    }
+
+    #[track_caller]
+    fn goes_on(&self, name: &str, packet: &Packet) {
+        self.w.check(name, &packet.bytes(), TX, &passed_on(packet.clone()), &[HandOver]);
+    }
+
+    #[track_caller]
+    fn stays(&self, name: &str, packet: &Packet) {
+        self.w.passes(name, &packet.bytes(), PassL7);
+    }
+}
+
+#[test]
+fn what_no_socket_here_knows_goes_to_the_previous_node() {
+    let mut h = site_of("handover");
+    for (client, vip) in [(CLIENT, PROXY), (CLIENT6, PROXY6)] {
+        let (client, vip) = (at(client), at(vip));
+        let segment = tcp(client, vip, ACK);
+        h.goes_on("data", &segment);
+        h.goes_on("the end", &tcp(client, vip, FIN | ACK));
+        h.goes_on("a reset", &tcp(client, vip, RST));
+        let tagged = Packet { vlans: vec![(0x88a8, 1), (0x8100, 2)], ..segment.clone() };
+        h.goes_on("in two vlans", &tagged);
+        h.stays("what opens a connection", &tcp(client, vip, SYN));
+        h.stays("what answers an opening", &tcp(client, vip, SYN | ACK));
+        h.stays("a hop limit of 1", &segment.clone().ttl(1));
+        h.stays("a hop limit of 0", &segment.clone().ttl(0));
+        h.stays("from the previous node itself", &Packet { macs: (EDGE_MAC, PREVIOUS), ..segment.clone() });
+        // One byte less than a match, at either end.
+        for i in [0, 3, 4, 5] {
+            let mut other = PREVIOUS;
+            other[i] ^= 4;
+            let packet = Packet { macs: (EDGE_MAC, other), ..segment.clone() };
+            h.goes_on("from a node with nearly its name", &packet);
+        }
+        let short = Packet { macs: (EDGE_MAC, CLIENT_MAC), ..segment.clone() }.bytes();
+        h.w.passes("cut short", &short[..short.len() - 20], PassMalformed);
+    }
+    let with_options = Packet { options: vec![1; 8], ..tcp(at(CLIENT), at(PROXY), ACK) };
+    h.goes_on("ipv4 options", &with_options);
+    let options = vec![0, 0, 1, 4, 0, 0, 0, 0];
+    let extended = Packet { extensions: vec![(60, options)], ..tcp(at(CLIENT6), at(PROXY6), ACK) };
+    h.goes_on("ipv6 options", &extended);
+    h.w.passes("udp to the same port", &udp(at(CLIENT), at(PROXY)).bytes(), PassNoFrontend);
+    // L4 has its own ways.
+    let (run, rose) = h.w.ingress(&tcp(at(CLIENT), at(WEB), ACK).bytes()).expect("a run");
+    assert_eq!((run.action, rose), (TX, vec![ForwardNat, FlowNew, FlowMiss]));
+
+    // It ends by its time, by the agent's word, and for each router apart.
+    let (v4, v6) = (tcp(at(CLIENT), at(PROXY), ACK), tcp(at(CLIENT6), at(PROXY6), ACK));
+    h.routers[router(VRID, false) as usize].previous_until = now();
+    h.stays("its time is over", &v4);
+    h.goes_on("that of the other family is not", &v6);
+    h.routers[router(VRID, false) as usize].previous_until = 0;
+    h.stays("never begun", &v4);
+    h.heartbeat[0].hand_over_until = 0;
+    h.stays("none is under way", &v6);
+    h.begin();
+    h.goes_on("begun again", &v4);
+    let alone = Vip { flags: vip_flags::ECHO, router: 0 };
+    h.w.rig.set(map::VIPS, &addr(at(PROXY).ip()), &alone).expect("write VIPS");
+    h.stays("no router's vip", &v4);
+}
+
+/// A socket of the proxy at `vip`, and one of a client at `client`, in the namespace of this thread.
+fn sockets(h: &HandOver, client: SocketAddr, vip: SocketAddr) -> (Socket, Socket) {
+    for ip in [client.ip(), vip.ip()] {
+        let (text, nodad): (_, &[&str]) = match ip {
+            IpAddr::V4(v4) => (format!("{v4}/32"), &[]),
+            IpAddr::V6(v6) => (format!("{v6}/128"), &["nodad"]),
+        };
+        h.w.rig.ns.ip(&[&["addr", "add", &text, "dev", "lo"], nodad].concat()).expect("add an address");
+    }
+    let open = |at: SocketAddr| {
+        let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+        socket.set_reuse_address(true).expect("reuse");
+        socket.bind(&SockAddr::from(at)).expect("bind");
+        socket
+    };
+    (open(vip), open(client))
+}
+
+fn defer_accept(socket: &Socket, seconds: libc::c_int) {
+    // SAFETY: the option's value is an int, which lives until the call returns.
+    let rc = unsafe {
+        let (at, len) = ((&raw const seconds).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, at, len)
+    };
+    assert_eq!(rc, 0, "TCP_DEFER_ACCEPT");
+}
+
+#[test]
+fn what_a_socket_here_has_stays() {
+    let h = site_of("handoverown");
+    for (client, vip) in [(CLIENT, PROXY), (CLIENT6, PROXY6)] {
+        let (client, vip) = (at(client), at(vip));
+        let (listener, socket) = sockets(&h, client, vip);
+        let segment = tcp(client, vip, ACK);
+        let stranger = tcp(SocketAddr::new(client.ip(), 40_001), vip, ACK);
+        listener.listen(8).expect("listen");
+        h.goes_on("a listener alone knows no connection", &segment);
+
+        // The kernel keeps a request for a connection until the client has spoken (tcp(7)).
+        defer_accept(&listener, 30);
+        socket.connect(&SockAddr::from(vip)).expect("connect");
+        h.stays("a connection that is being opened", &segment);
+        h.goes_on("another one's", &stranger);
+        let mut peer = TcpStream::from(socket);
+        std::io::Write::write_all(&mut peer, b"x").expect("speak");
+        let listener = TcpListener::from(listener);
+        let (mut accepted, _) = listener.accept().expect("accept");
+        accepted.read_exact(&mut [0]).expect("hear");
+        h.stays("a connection", &segment);
+        h.goes_on("still another one's", &stranger);
+        drop(accepted);
+        drop(peer);
+        until("the server's side waits for late packets", || {
+            let shown = h.w.rig.ns.run("ss", &["-tnaH", "state", "time-wait"]).ok()?;
+            shown.contains(&vip.to_string()).then_some(())
+        });
+        h.stays("a connection that is over", &segment);
+        drop(listener);
+        h.goes_on("without a listener, another one's", &stranger);
+    }
+}
+
+/// The segment with which a client completes a connection whose request the listener did not keep.
+fn cookie(h: &HandOver, socket: Socket, vip: SocketAddr) -> Vec<u8> {
+    let mut capture = Capture::start(&Host { ns: Arc::clone(&h.w.rig.ns) }, "lo").expect("listen");
+    socket.connect(&SockAddr::from(vip)).expect("connect");
+    // Reset and forgotten by both sides.
+    socket.set_linger(Some(Duration::ZERO)).expect("linger");
+    drop(socket);
+    let offset = if vip.is_ipv4() { 20 } else { 40 };
+    let port = vip.port().to_be_bytes();
+    let completes = |frame: &&(Instant, Vec<u8>)| {
+        let tcp = frame.1.get(14 + offset..).unwrap_or_default();
+        tcp.get(2..4) == Some(&port) && tcp.get(13) == Some(&ACK)
+    };
+    assert!(capture.collect(Duration::from_secs(5), |frames| frames.iter().any(|f| completes(&f))), "no ACK");
+    let mut frame = capture.frames.iter().find(completes).expect("it was seen").1.clone();
+    frame[..6].copy_from_slice(&EDGE_MAC);
+    frame[6..12].copy_from_slice(&CLIENT_MAC);
+    frame
+}
+
+#[test]
+fn a_syn_cookie_of_a_listener_here_stays() {
+    let h = site_of("handovercookie");
+    h.w.rig.ns.sysctl("net/ipv4/tcp_syncookies", "2").expect("cookies for all");
+    for (client, vip) in [(CLIENT, PROXY), (CLIENT6, PROXY6)] {
+        let (client, vip) = (at(client), at(vip));
+        let (listener, socket) = sockets(&h, client, vip);
+        listener.listen(8).expect("listen");
+        let frame = cookie(&h, socket, vip);
+        until("both sides have forgotten the connection", || {
+            let shown = h.w.rig.ns.run("ss", &["-tnaH", "exclude", "listening"]).ok()?;
+            shown.trim().is_empty().then_some(())
+        });
+        h.w.passes("a cookie of this listener", &frame, PassL7);
+        // One that it did not give: the acknowledged number is another.
+        let mut other = frame;
+        other[14 + if vip.is_ipv4() { 20 } else { 40 } + 11] ^= 1;
+        let (run, rose) = h.w.ingress(&other).expect("a run");
+        assert_eq!((run.action, rose), (TX, vec![HandOver]), "another cookie");
+    }
+}
