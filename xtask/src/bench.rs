@@ -72,9 +72,8 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     }
     steps::title("Build");
     build::agent(true)?;
-    let helpers = ["--bin", "demo_backend", "--bin", "outage_probe"];
     let mut arguments = vec!["build", "--release", "--package", "ingress-tests"];
-    arguments.extend(helpers);
+    arguments.extend(build::PEERS);
     for one in which {
         arguments.extend(["--bin", one.program()]);
     }

@@ -11,6 +11,9 @@ use crate::{setup, steps};
 /// `ingress-agent/build.rs` reads the name of the tool chain that builds the BPF programs from here.
 pub(crate) const TOOLCHAIN_VARIABLE: &str = "SLUICEGATE_BPF_TOOLCHAIN";
 
+/// The programs that the demo and the benchmarks start beside the agent, as cargo's arguments.
+pub(crate) const PEERS: [&str; 6] = ["--bin", "demo_backend", "--bin", "demo_client", "--bin", "outage_probe"];
+
 #[derive(Args)]
 pub(crate) struct Options {
     /// With optimisations, as it is shipped.

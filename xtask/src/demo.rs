@@ -26,8 +26,8 @@ pub(crate) fn demo(options: &Options) -> Result<()> {
     }
     steps::title("Build");
     build::agent(false)?;
-    let arguments =
-        ["build", "--package", "ingress-tests", "--bin", "demo", "--bin", "demo_backend", "--bin", "demo_client"];
+    let mut arguments = vec!["build", "--package", "ingress-tests", "--bin", "demo"];
+    arguments.extend(build::PEERS);
     steps::run("build the demo and its peers", &mut build::cargo(&arguments)?)?;
     let mut demo = std::process::Command::new(steps::target().join("debug").join("demo"));
     if options.cluster {
