@@ -41,6 +41,8 @@ pub mod l4_lan;
 
 pub mod packet;
 
+pub mod realtime;
+
 pub mod plans;
 
 pub mod xdp_run;

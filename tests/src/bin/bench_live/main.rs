@@ -17,6 +17,7 @@ use ingress_tests::load::web::Site;
 use ingress_tests::load::{self, Outcome, Stop};
 use ingress_tests::netns::Running;
 use ingress_tests::place::Place;
+use ingress_tests::realtime;
 use ingress_tests::table::{self, Table, ms, quantile};
 
 use crate::cluster::Cluster;
@@ -72,8 +73,11 @@ fn run() -> Result<()> {
     Ok(())
 }
 
+/// Another machine, which has its own cores.
 fn backend(host: &Host, name: &str) -> Result<Running> {
-    host.ns.spawn(Command::new(sibling("demo_backend")?).arg(name).stdin(Stdio::null()))
+    let running = host.ns.spawn(Command::new(sibling("demo_backend")?).arg(name).stdin(Stdio::null()))?;
+    realtime::before_others(running.0.id()).with_context(|| format!("put backend {name} first"))?;
+    Ok(running)
 }
 
 /// What the kernel counts as resident, once the agent has nothing to do.
@@ -139,6 +143,7 @@ fn changes(
             })
         });
         let measured = client.ns.inside(|| {
+            realtime::before_others(0).context("put the probe first")?;
             // In turns, each kind on services of its own; the last one is the load's.
             for first in (0..quiet.saturating_sub(2)).step_by(3).take(count) {
                 let of = |service| move || format!("change of service {service}");
