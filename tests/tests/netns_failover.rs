@@ -20,7 +20,8 @@ fn run(pair: &mut Pair, scenario: Scenario, bound: Duration) -> Round {
     let round = scenario.run(pair).expect("run the scenario");
     eprintln!("{scenario}: gaps {:?}, a probe paused for {:?}", round.gaps, round.paused);
     let longest = round.gaps.iter().max().copied().unwrap_or_default();
-    assert!(!round.gaps.is_empty() && longest <= bound, "{scenario}: {round:?}");
+    // While the probe itself could not run, the machine stood still, and nobody else did either.
+    assert!(!round.gaps.is_empty() && longest <= bound + round.paused, "{scenario}: {round:?}");
     assert_eq!((round.lost, round.answered_twice), (0, 0), "{scenario}: {round:?}");
     round
 }
