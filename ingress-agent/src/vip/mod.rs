@@ -8,6 +8,8 @@ mod vrrp;
 
 mod schedule;
 
+mod claims;
+
 mod frame;
 
 mod lingering;

@@ -5,8 +5,9 @@ mod event;
 
 mod options;
 
-mod report;
+mod peers;
 
+mod report;
 mod router;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use super::machine::{self, Machine, Settings};
 use super::packet::{Advert, Envelope, GROUP_V4, GROUP_V6, Reject, Version};
 pub(in crate::vip) use event::{Action, Event};
 pub use options::VrrpOptions;
+use peers::Peers;
 use router::Router;
 
 use crate::model::election::{Fitness, ForeignRouter, Move, Standing, Standings, VipGroup};
@@ -46,6 +48,7 @@ pub(in crate::vip) struct Election {
     /// When the log was last told of each.
     complained: [Option<Instant>; Reject::ALL.len()],
     foreign: BTreeMap<(u8, IpAddr), ForeignRouter>,
+    peers: Peers,
 }
 
 impl Election {
@@ -64,6 +67,7 @@ impl Election {
             rejected: [0; Reject::ALL.len()],
             complained: [None; Reject::ALL.len()],
             foreign: BTreeMap::new(),
+            peers: Peers::default(),
         }
     }
 
@@ -252,6 +256,7 @@ impl Election {
         self.stirred |= !router.heard;
         router.heard = true;
         router.from = mac;
+        self.peers.heard(mac, now);
         let event =
             machine::Event::Heard { from: envelope.source, priority: advert.priority, interval: advert.interval };
         Ok((key, event))

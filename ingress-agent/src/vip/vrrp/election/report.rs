@@ -28,7 +28,9 @@ impl Election {
         if !known && self.foreign.len() >= FOREIGN {
             return;
         }
-        let mac = Mac(mac).to_string();
+        // One name for as long as it is known: whoever changes his with each advert is told of once.
+        let before = self.foreign.get(&(advert.vrid, from)).map(|f| f.mac.clone());
+        let mac = before.unwrap_or_else(|| Mac(mac).to_string());
         if !known {
             let list: Vec<String> = advert.addresses.iter().take(8).map(ToString::to_string).collect();
             actions.push(Action::Warn(format!(
@@ -62,6 +64,7 @@ impl Election {
 
     pub(super) fn forget_foreign(&mut self, now: Instant) {
         self.foreign.retain(|_, f| now < f.heard + FOREIGN_FOR);
+        self.peers.forget(now);
     }
 
     pub(in crate::vip) fn report(&self, notes: &[String], unsent: u64) -> ElectionReport {
@@ -93,6 +96,7 @@ impl Election {
             rejected: Reject::ALL.iter().map(|r| (r.label(), self.rejected[*r as usize])).collect(),
             unsent,
             foreign: self.foreign.values().cloned().collect(),
+            peers: self.peers.iter().map(|mac| Mac(mac).to_string()).collect(),
             speaks: self.speaks.iter().flatten().copied().collect(),
             notes,
             draining: self.draining,
