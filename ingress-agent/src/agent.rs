@@ -17,6 +17,8 @@ mod source;
 
 mod report;
 
+mod conflicts;
+
 mod ready;
 
 mod elections;
@@ -46,6 +48,7 @@ use crate::checks::Checks;
 use crate::config::Config;
 use crate::dataplane::Dataplane;
 use crate::memory::Leftovers;
+use crate::model::conflict::Conflict;
 use crate::model::election::{RouterKey, VipGroup};
 use crate::model::facts::Facts;
 use crate::model::report::Report;
@@ -193,6 +196,8 @@ struct Control {
     /// What the data plane was told of them: by which router an address is elected, and where adverts come in.
     guarded: Option<(BTreeMap<IpAddr, RouterKey>, BTreeSet<IpAddr>)>,
     moves: Moves,
+    /// What others on the LAN use of it, as of the last tick.
+    conflicts: BTreeSet<Conflict>,
     checks: Checks,
     /// An operator, not a signal, wants the addresses elsewhere.
     moved_away: bool,
@@ -239,6 +244,7 @@ impl Control {
             elected: None,
             guarded: None,
             moves: Moves::default(),
+            conflicts: BTreeSet::new(),
             checks,
             moved_away: false,
             in_force: Arc::default(),
@@ -348,6 +354,9 @@ impl Control {
         }
         self.fit();
         self.guard_again();
+        if let Some(vips) = &self.vips {
+            self.conflicts = conflicts::conflicts(&vips.holding(), &vips.elections(), now);
+        }
         let ready = self.not_ready();
         if ready.is_empty() != self.was_ready {
             self.was_ready = ready.is_empty();

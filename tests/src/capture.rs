@@ -65,6 +65,14 @@ impl Capture {
         }
     }
 
+    /// Sends a frame as it is, whosever addresses it has.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        // SAFETY: `frame` is valid for reads of its length.
+        let sent = unsafe { libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        ensure!(usize::try_from(sent) == Ok(frame.len()), "send a frame: {}", std::io::Error::last_os_error());
+        Ok(())
+    }
+
     fn receive(&self) -> Option<Vec<u8>> {
         let mut buffer = vec![0u8; 2048];
         // SAFETY: `buffer` is valid for writes of its length.

@@ -1,5 +1,6 @@
-//! The real keepalived in a host's namespace, with one `vrrp_instance`. It is what users have, and what ours must understand.
+//! The real keepalived in a host's namespace, with one `vrrp_instance` or several. It is what users have, and what ours must understand.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -17,7 +18,7 @@ pub struct Keepalived {
     running: Option<Running>,
 }
 
-/// What its configuration says of the one instance.
+/// What its configuration says of an instance.
 #[derive(Clone, Debug)]
 pub struct Instance<'a> {
     pub vrid: u8,
@@ -40,17 +41,27 @@ impl Default for Instance<'_> {
 impl Keepalived {
     /// Starts it on `eth0`, as a backup. `label` must be unique among the tests of one process.
     pub fn start(host: &Host, label: &str, instance: &Instance<'_>) -> Result<Self> {
+        Self::start_all(host, label, std::slice::from_ref(instance))
+    }
+
+    /// The same with several instances, all of them of the first one's version.
+    pub fn start_all(host: &Host, label: &str, instances: &[Instance<'_>]) -> Result<Self> {
         let directory = std::env::temp_dir().join(format!("sg-keepalived-{label}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).context("make keepalived's directory")?;
-        let Instance { vrid, priority, advert_int, version, addresses, more } = instance;
-        let list = addresses.join("\n    ");
+        let version = instances.first().context("an instance")?.version;
         // Real-time priority, as ours: what is compared is the protocol.
-        let text = format!(
-            "global_defs {{\n  vrrp_version {version}\n  vrrp_rt_priority 10\n  vrrp_rlimit_rttime 1000000\n  vrrp_garp_master_delay 1\n  router_id {label}\n}}\n\
-             vrrp_instance V {{\n  state BACKUP\n  interface eth0\n  virtual_router_id {vrid}\n  priority {priority}\n  \
-             advert_int {advert_int}\n  {more}\n  virtual_ipaddress {{\n    {list}\n  }}\n}}\n"
+        let mut text = format!(
+            "global_defs {{\n  vrrp_version {version}\n  vrrp_rt_priority 10\n  vrrp_rlimit_rttime 1000000\n  vrrp_garp_master_delay 1\n  router_id {label}\n}}\n"
         );
+        for (n, Instance { vrid, priority, advert_int, addresses, more, .. }) in instances.iter().enumerate() {
+            let list = addresses.join("\n    ");
+            write!(
+                text,
+                "vrrp_instance V{n} {{\n  state BACKUP\n  interface eth0\n  virtual_router_id {vrid}\n  priority {priority}\n  \
+                 advert_int {advert_int}\n  {more}\n  virtual_ipaddress {{\n    {list}\n  }}\n}}\n"
+            )?;
+        }
         let config = directory.join("keepalived.conf");
         fs::write(&config, text).context("write keepalived's configuration")?;
         let log = File::create(directory.join("log")).context("make keepalived's log")?;

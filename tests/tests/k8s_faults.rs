@@ -9,12 +9,9 @@ mod world;
 #[path = "k8s_faults/traffic.rs"]
 mod traffic;
 
-use ingress_tests::deploy;
 use ingress_tests::wait;
 use traffic::{Backend, Traffic};
-use world::{Edge, PATIENCE, World, class, ingress, service};
-
-const POOLS: &str = "virtualippools.sluicegate.io";
+use world::{Edge, PATIENCE, POOLS, World, class, ingress, pool, service};
 
 #[track_caller]
 fn readyz(edge: &Edge, what: &str, holds: impl Fn(u16, &str) -> bool) {
@@ -30,20 +27,6 @@ fn readyz(edge: &Edge, what: &str, holds: impl Fn(u16, &str) -> bool) {
 
 fn log(edge: &Edge) -> String {
     std::fs::read_to_string(edge.agent.log_path()).expect("read the agent's log")
-}
-
-/// The definition of VirtualIPPool that is shipped, as an API server has it.
-fn define_pools(w: &World) {
-    let definition = std::fs::read_to_string(deploy::path("crds/virtualippools.yaml")).expect("read the definition");
-    w.cluster.apply(&definition).expect("apply the definition");
-    w.kubectl(&["wait", "--for=condition=Established", &format!("crd/{POOLS}"), "--timeout=60s"]);
-}
-
-fn pool(name: &str, addresses: &str, more: &str) -> String {
-    format!(
-        "\napiVersion: sluicegate.io/v1alpha1\nkind: VirtualIPPool\nmetadata: {{ name: {name} }}\n\
-         spec: {{ addresses: [{addresses}]{more} }}\n---\n"
-    )
 }
 
 /// What the status of a pool says: reasons of its conditions, and IPv4 addresses assigned and left.
@@ -115,7 +98,7 @@ fn two_agents_of_one_name_are_each_told() {
 #[test]
 fn a_pool_that_overlaps_another_or_holds_a_nodes_address_is_told_of() {
     let w = World::new("kfpools");
-    define_pools(&w);
+    w.define_pools();
     w.cluster.apply("apiVersion: v1\nkind: Node\nmetadata: { name: worker }\n").expect("make a node");
     let own = r#"{"status":{"addresses":[{"type":"InternalIP","address":"10.1.0.120"}]}}"#;
     w.kubectl(&["patch", "node/worker", "--subresource=status", "--type=merge", "-p", own]);
@@ -175,7 +158,7 @@ fn a_pool_that_overlaps_another_or_holds_a_nodes_address_is_told_of() {
 #[test]
 fn a_definition_of_a_newer_version_takes_nothing_away() {
     let w = World::new("kfcrd");
-    define_pools(&w);
+    w.define_pools();
     w.cluster.apply(&(pool("front", "10.1.0.101-10.1.0.104", "") + &asking("echo"))).expect("apply");
     let mut edge = w.edge("one", 2, &[]);
     edge.agent.start_again().expect("start the agent");

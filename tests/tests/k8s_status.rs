@@ -5,8 +5,11 @@
 mod world;
 
 use ingress_tests::hang::Hanging;
+use ingress_tests::keepalived::{Instance, Keepalived};
+use ingress_tests::lan::Host;
+use ingress_tests::vip_site::{mac, until_has};
 use ingress_tests::{deploy, wait};
-use world::{PATIENCE, World, class, ingress, service};
+use world::{PATIENCE, World, class, ingress, pool, service};
 
 /// Objects of another controller, with a status of its own.
 const OTHERS: &str = "
@@ -212,4 +215,89 @@ fn an_event_that_need_not_be_told_any_more_is_no_trouble_any_more() {
     readyz("the right is named again", named);
     w.kubectl(&["delete", "ingress", "second", "--namespace=demo"]);
     readyz("there is nothing to tell", |text| text == "ok\n");
+}
+
+/// A host that says, with ARP requests from it, that an address is its own.
+fn speaks_from(host: &Host, address: &str) {
+    let _ = host.ip(&["address", "add", &format!("{address}/32"), "dev", "eth0"]);
+    host.ip(&["neigh", "flush", "dev", "eth0"]).expect("forget the neighbours");
+    // What answers goes to whoever the other end believes; the question is what counts.
+    let _ = host.run("ping", &["-c1", "-W1", "-I", address, "10.1.0.9"]);
+}
+
+#[test]
+fn strangers_that_use_an_address_or_a_vrid_of_ours_are_named_on_pool_service_and_ingress() {
+    let w = World::new("ksalien");
+    for manifest in [
+        &service("echo", "10.1.0.101"),
+        &service("taken", "10.1.0.102"),
+        &class("10.1.0.100"),
+        &ingress("shop", "sluicegate", "echo"),
+    ] {
+        w.cluster.apply(manifest).expect("apply");
+    }
+    let stranger = w.lan.host("alien", &["10.1.0.66/24", "10.1.0.102/32"]).expect("plug in a stranger");
+    let theirs = mac(&stranger);
+    let elected = ["--vip-mode", "vrrp", "--vrrp-vrids", "51-51"];
+    let mut one = w.edge("one", 2, &elected);
+    one.agent.start_again().expect("start the first");
+    w.status_becomes("service/echo", "10.1.0.101/Proxy");
+    // Used already: not claimed. There is no pool yet.
+    w.describes(
+        "service/taken",
+        &[
+            "AddressInUse",
+            &format!("10.1.0.102 is not added on node one: another machine on its LAN, {theirs}, uses it"),
+        ],
+    );
+    assert_eq!(w.status("service/taken"), "");
+
+    // Claimed while it is held.
+    for address in ["10.1.0.101", "10.1.0.100"] {
+        speaks_from(&stranger, address);
+    }
+    let claimed =
+        |address: &str| format!("{address} is held by node one, and another machine on its LAN, {theirs}, says");
+    w.describes("service/echo", &["AddressConflict", &claimed("10.1.0.101")]);
+    w.describes("ingress/shop", &["AddressConflict", &claimed("10.1.0.100")]);
+    // A VRRP router of somebody else's.
+    let foreign = Instance { addresses: &["10.1.0.199/32"], ..Instance::default() };
+    let mut keepalived = Keepalived::start(&stranger, "ksalien", &foreign).expect("start keepalived");
+    let router = format!(
+        "another VRRP router on the LAN, 10.1.0.66 ({theirs}), uses VRID 51, which is ours for 10.1.0.100, 10.1.0.101"
+    );
+    w.describes("service/echo", &["VridConflict", &router]);
+    let status = one.agent.status().expect("status");
+    for words in [
+        &format!("also claimed by {theirs}"),
+        &format!("not added: {theirs}"),
+        &format!("10.1.0.66 ({theirs}) uses VRID 51"),
+    ] {
+        assert!(status.contains(words.as_str()), "{words} is not in\n{status}");
+    }
+
+    // With a pool, whoever made it is told.
+    w.define_pools();
+    w.cluster.apply(&pool("public", "10.1.0.100-10.1.0.110", "")).expect("apply a pool");
+    w.describes("virtualippool/public", &["AddressConflict", &claimed("10.1.0.100"), "VridConflict", &router]);
+
+    // Another edge that takes over says, too, that the addresses are its own. That is no conflict; the stranger's is again.
+    let mut two = w.edge("two", 3, &elected);
+    two.agent.start_again().expect("start the second");
+    one.agent.stop().expect("stop the first");
+    until_has(&two.host, "10.1.0.101", true);
+    one.agent.start_again().expect("start it again");
+    speaks_from(&stranger, "10.1.0.101");
+    w.describes(
+        "service/echo",
+        &["AddressConflict", &format!("10.1.0.101 is held by node two, and another machine on its LAN, {theirs}")],
+    );
+    let told = w.kubectl(&["get", "events.events.k8s.io", "--all-namespaces", "-o", "json"]);
+    for edge in [&one.host, &two.host] {
+        let own = mac(edge);
+        assert!(!told.contains(&own), "{own} is an edge's:\n{told}");
+    }
+    let (status, text) = two.agent.get("/readyz").expect("readyz");
+    assert_eq!((status, text.as_str()), (200, "ok\n"), "no request was refused");
+    keepalived.stop().expect("stop keepalived");
 }

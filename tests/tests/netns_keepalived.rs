@@ -104,6 +104,55 @@ fn version_3_over_ipv6() {
     both_ways("ka3", &options(300), &theirs, VIP6, &["fe80::51", VIP6]);
 }
 
+/// Without a link-local address in the list, which RFC 9568 §5.2.9 wants first and keepalived does not insist on.
+#[test]
+fn version_3_over_ipv6_with_global_addresses_alone() {
+    let theirs = Instance { advert_int: "0.3", addresses: &["fd01::100/128", "fd01::7/128"], ..Instance::default() };
+    both_ways("ka11", &options(300), &theirs, VIP6, &[VIP6, "fd01::7"]);
+}
+
+/// A group of both families is elected over IPv4, and keepalived has the other family's addresses in `virtual_ipaddress_excluded`.
+#[test]
+fn addresses_of_ipv6_move_along_with_a_router_of_ipv4() {
+    let theirs = Instance { more: "virtual_ipaddress_excluded {\n    fd01::100/128\n  }", ..Instance::default() };
+    for (label, vip) in [("ka12", VIP4), ("ka13", VIP6)] {
+        both_ways(label, &options(100), &theirs, vip, &[VIP4, VIP6]);
+    }
+}
+
+/// The other way to have both families: an instance for each, of one VRID (RFC 9568 §1.2: the families' VRIDs are apart).
+#[test]
+fn one_vrid_in_both_families_is_two_routers() {
+    let m = Match::new("ka14");
+    let v6 = Instance { advert_int: "0.3", addresses: &["fe80::51/64", "fd01::100/128"], ..Instance::default() };
+    let both = |v4: u8, six: u8| {
+        let v4 = Instance { priority: v4, advert_int: "0.3", ..Instance::default() };
+        Keepalived::start_all(&m.theirs, "ka14", &[v4, Instance { priority: six, ..v6.clone() }]).expect("start")
+    };
+    // Each side has one family.
+    let mut keepalived = both(150, 50);
+    until_has(&m.theirs, VIP4, true);
+    until_has(&m.theirs, VIP6, true);
+    let groups = [group(VRID, &[VIP4], 100), group(VRID, &["fe80::51", VIP6], 100)];
+    let node = Node::start(&m.ours, options(300), &groups);
+    m.until_ours(VIP6, true);
+    m.until_ours(VIP4, false);
+    let routers = node.vips().elections().routers;
+    let states: Vec<_> = routers.iter().map(|r| (r.addresses.contains(&ip(VIP4)), r.state)).collect();
+    assert!(states.contains(&(true, "backup")) && states.contains(&(false, "active")), "{states:?}");
+    assert_eq!(node.vips().elections().foreign, []);
+    // It leaves: both are ours. It comes back as the stronger one in the other family.
+    keepalived.stop().expect("stop keepalived");
+    m.until_ours(VIP4, true);
+    m.until_ours(VIP6, true);
+    let mut keepalived = both(50, 150);
+    m.until_ours(VIP6, false);
+    m.until_ours(VIP4, true);
+    keepalived.stop().expect("stop keepalived");
+    m.until_ours(VIP6, true);
+    node.release();
+}
+
 #[test]
 fn version_2_with_a_password() {
     let ours = VrrpOptions {

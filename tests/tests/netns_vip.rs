@@ -224,7 +224,7 @@ fn another_holder_is_noticed() {
     for address in [V4, V6] {
         for side in [&vips, &theirs] {
             until("each knows of the other", || {
-                side.holding().addresses[&address.parse().expect("an address")].claimed_by.clone()
+                side.holding().addresses[&address.parse().expect("an address")].claimed_by()
             });
         }
     }

@@ -145,8 +145,8 @@ fn address_of_a_foreign_host_is_not_claimed_but_reported() {
     for address in [VIP4, VIP6] {
         until("it is reported", || {
             let held = a.vips().holding().addresses.get(&ip(address)).cloned()?;
-            let said = held.fault.is_some_and(|f| f.contains("not added") && f.contains(&mac));
-            (said && held.claimed_by.as_deref() == Some(mac.as_str())).then_some(())
+            let said = held.fault.as_ref().is_some_and(|f| f.contains("not added") && f.contains(&mac));
+            (said && held.claimed_by().as_deref() == Some(mac.as_str())).then_some(())
         });
         assert!(!has(&a.host, address));
     }
@@ -237,6 +237,51 @@ fn hostile_packets_are_counted_by_reason_and_move_nothing() {
     assert_eq!(a.router().map(|r| (r.state, r.became_active)), Some(("active", took)));
     assert_eq!(b.router().map(|r| (r.state, r.became_active)), Some(("backup", 0)));
     assert!(has(&a.host, VIP4) && !has(&b.host, VIP4));
+}
+
+/// Adverts are not authenticated, so an old one of a peer is as good as a new one, and all that it can say is what the peer once said. Our own
+/// has no effect on ourselves, whoever sends it; nor has a farewell on whoever is Active.
+#[test]
+fn replayed_adverts_are_counted_and_move_nothing() {
+    let site = Site::new("vrrp9");
+    let (a, b) = pair(&site, 50);
+    let attacker = site.host(66);
+    let mut capture = Capture::start(&attacker, "eth0").expect("listen");
+    // The second has it for a moment, and says farewell.
+    b.vips().give(BTreeSet::from([ip(VIP4)]), Move::Here);
+    b.until("active");
+    a.until("backup");
+    b.vips().drain(true);
+    a.until("active");
+    b.vips().drain(false);
+    b.until("backup");
+    let advert = |f: &[u8], from: u8| f.len() >= 46 && f[12..14] == [8, 0] && f[23] == 112 && f[29] == from;
+    let farewell = |f: &[u8]| advert(f, 3) && f[36] == 0;
+    let heard = capture.collect(Duration::from_secs(20), |frames| {
+        frames.iter().any(|(_, f)| advert(f, 2)) && frames.iter().any(|(_, f)| farewell(f))
+    });
+    assert!(heard, "adverts of both");
+    until("the second hears the first", || b.router()?.other.filter(|o| o.address == ip("10.1.0.2")));
+    let took = |n: &Node| n.router().map(|r| (r.state, r.became_active));
+    let (before, own) = ((took(&a), took(&b)), a.rejected("own_address"));
+    let heard = a.router().expect("a router").adverts_heard;
+    let of = |wanted: &dyn Fn(&[u8]) -> bool| {
+        capture.frames.iter().rev().find(|(_, f)| wanted(f)).map(|(_, f)| f.clone()).expect("it was heard")
+    };
+    let (mine, theirs) = (of(&|f| advert(f, 2)), of(&farewell));
+    for _ in 0..20 {
+        capture.send(&mine).expect("replay the first's");
+        capture.send(&theirs).expect("replay the farewell of the second");
+    }
+    until("its own are counted", || (a.rejected("own_address") >= own + 20).then_some(()));
+    until("the farewells are heard", || (a.router()?.adverts_heard >= heard + 20).then_some(()));
+    // The owner goes on, and the other hears it.
+    let sent = a.router().expect("a router").adverts_sent;
+    until("for a while", || (a.router()?.adverts_sent > sent + 10).then_some(()));
+    assert_eq!((took(&a), took(&b)), before);
+    for address in [VIP4, VIP6] {
+        assert!(has(&a.host, address) && !has(&b.host, address));
+    }
 }
 
 #[test]

@@ -110,7 +110,13 @@ pub fn list(status: &Status) -> String {
     for note in &status.elections.notes {
         let _ = writeln!(out, "  ! {note}");
     }
-    for f in &status.elections.foreign {
+    out + &foreign(&status.elections)
+}
+
+/// A line for each stranger that has a VRID of ours.
+pub(super) fn foreign(e: &ElectionsStatus) -> String {
+    let mut out = String::new();
+    for f in &e.foreign {
         let _ = writeln!(
             out,
             "  ! {} ({}) uses VRID {} for {}, heard {} ago",

@@ -200,7 +200,7 @@ fn vips(e: &mut DescriptorEncoder, r: &Readings) -> fmt::Result {
     let mut claimed =
         gauges(e, "sluicegate_vip_claimed_elsewhere", "1 if another machine was seen to claim the address.")?;
     for (address, state) in &r.holding.addresses {
-        claimed.gauge(&[("address", &address.to_string())], f64::from(u8::from(state.claimed_by.is_some())))?;
+        claimed.gauge(&[("address", &address.to_string())], f64::from(u8::from(!state.claims.is_empty())))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::elections::ElectionsStatus;
 use super::query::{Readings, Room};
 use super::sync_status::SyncStatus;
+use crate::model::holding::HeldAddress;
 use crate::model::rejection::{Rejection, Severity};
 use crate::model::snapshot::{BackendState, Forwarding, Frontend, FrontendKind, Pool, PoolName};
 use crate::model::traffic::{AttachMode, Counts};
@@ -243,7 +244,7 @@ fn vips(r: &Readings) -> Vec<VipStatus> {
             owners: vip.owners.to_vec(),
             announcements: of(address).map_or(0, |a| a.announced),
             fault: of(address).and_then(|a| a.fault.clone()),
-            claimed_by: of(address).and_then(|a| a.claimed_by.clone()),
+            claimed_by: of(address).and_then(HeldAddress::claimed_by),
         })
         .collect()
 }

@@ -13,6 +13,7 @@ pub fn status(now: &Status, before: Option<(&Status, f64)>) -> String {
     section(&mut out, "INTERFACES", &interfaces(now));
     section(&mut out, "ADDRESSES", &vips(now));
     section(&mut out, "ELECTIONS", &super::elections::rows(&now.elections));
+    out += &super::elections::foreign(&now.elections);
     section(&mut out, "SERVICES", &services(now, before));
     if let Some(sync) = &now.sync {
         section(&mut out, "FLOW SYNC", &sync.rows());

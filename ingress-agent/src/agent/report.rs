@@ -18,16 +18,19 @@ impl Control {
             (Some(vips), Some(held)) if !self.draining => announced(&held, &vips.holding()),
             _ => BTreeSet::new(),
         };
+        let conflicts = if self.draining { BTreeSet::new() } else { self.conflicts.clone() };
         let complete = self.read && is_complete(&self.source.borrow());
         self.told.send_if_modified(|before| {
             let no_plan = self.plan.is_none() && before.planned.generation == 0;
             let same = (no_plan || Arc::ptr_eq(&before.planned, &planned))
                 && Arc::ptr_eq(&before.in_force, &self.in_force)
                 && before.announced == announced
+                && before.conflicts == conflicts
                 && (before.complete, before.stopping) == (complete, self.draining);
             if !same {
                 let in_force = Arc::clone(&self.in_force);
-                *before = Arc::new(Report { planned, in_force, announced, complete, stopping: self.draining });
+                let stopping = self.draining;
+                *before = Arc::new(Report { planned, in_force, announced, conflicts, complete, stopping });
             }
             !same
         });
@@ -61,7 +64,7 @@ mod tests {
             present,
             announced,
             fault: fault.map(str::to_owned),
-            claimed_by: None,
+            claims: Vec::new(),
         };
         let mut holding = Holding {
             interface: "eth0".into(),

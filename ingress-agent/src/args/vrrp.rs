@@ -44,6 +44,22 @@ pub struct VrrpArgs {
     /// keepalived's `auth_pass` of version 2: up to eight characters, no secret on the link.
     #[arg(long, env = "SLUICEGATE_VRRP_AUTH_PASS", value_name = "TEXT", hide_env_values = true)]
     pub vrrp_auth_pass: Option<String>,
+    /// keepalived's `auth_hmac` (version 3): the file with the key of this id, 32 to 64 bytes as they are, or `hex:` and hexadecimal
+    /// digits. Adverts are signed with the first key, and taken when signed with any; may be repeated.
+    #[arg(
+        long = "vrrp-auth-hmac-key",
+        env = "SLUICEGATE_VRRP_AUTH_HMAC_KEYS",
+        value_delimiter = ',',
+        value_name = "ID=PATH"
+    )]
+    pub vrrp_auth_hmac_keys: Vec<String>,
+    /// enforce: adverts that are not signed have no effect. permissive: they have, while not every node signs.
+    #[arg(long, env = "SLUICEGATE_VRRP_AUTH_HMAC_MODE", default_value = "enforce", value_name = "enforce|permissive")]
+    pub vrrp_auth_hmac_mode: String,
+    /// How far the clocks of two nodes may be apart, 1s to 300s; none: they may be anything, and an advert is only not to be older than one
+    /// that was heard [default: three intervals, 5s at least].
+    #[arg(long, env = "SLUICEGATE_VRRP_AUTH_HMAC_WINDOW", value_name = "TIME|none")]
+    pub vrrp_auth_hmac_window: Option<String>,
     /// What else must work here, asked every second: `WEIGHT=http://HOST:PORT/PATH` or `WEIGHT=exec:COMMAND`. A failure adds the
     /// (negative) weight to the priority; 0 takes this node out. May be repeated.
     #[arg(

@@ -263,6 +263,25 @@ fn elections_as_keepalived_users_say_them() {
 }
 
 #[test]
+fn signed_adverts_as_keepalived_users_say_them() {
+    let auth = |more: &[&str]| {
+        let c = elected(&[&["--vrrp-auth-hmac-key=2=/new,1=/old"], more].concat()).expect("valid");
+        c.vips.vrrp.expect("elections").auth.expect("signed")
+    };
+    let plain = auth(&[]);
+    let keys: Vec<_> = plain.keys.iter().map(|k| (k.id, k.path.to_str())).collect();
+    assert_eq!(keys, [(2, Some("/new")), (1, Some("/old"))]);
+    assert_eq!((plain.permissive, plain.window), (false, Some(Duration::from_secs(5))));
+    // keepalived's default: three intervals, or five seconds.
+    assert_eq!(auth(&["--vrrp-interval-ms=3000"]).window, Some(Duration::from_secs(9)));
+    assert_eq!(auth(&["--vrrp-auth-hmac-window=30s"]).window, Some(Duration::from_secs(30)));
+    assert_eq!(auth(&["--vrrp-auth-hmac-window=none"]).window, None);
+    assert!(auth(&["--vrrp-auth-hmac-mode=permissive"]).permissive);
+    let two = elected(&["--vrrp-version=2", "--vrrp-interval-ms=1000", "--vrrp-auth-hmac-key=1=/key"]);
+    assert!(two.expect_err("version 2")[0].contains("is of VRRP version 3"));
+}
+
+#[test]
 fn mistakes_about_elections_are_told_all_at_once() {
     for (typed, part) in [
         ("--vrrp-interval-ms=5", "is not a number from 10 to 40950"),
@@ -276,6 +295,14 @@ fn mistakes_about_elections_are_told_all_at_once() {
         ("--vrrp-vrids=0-3", "is not a range"),
         ("--vrrp-peer=fd00::1", "is not link-local"),
         ("--vrrp-auth-pass=secret", "is of VRRP version 2"),
+        ("--vrrp-auth-hmac-key=/etc/key", "is not of the form 1=/"),
+        ("--vrrp-auth-hmac-key=0=/etc/key", "does not begin with an id from 1 to 255"),
+        ("--vrrp-auth-hmac-key=256=/etc/key", "does not begin with an id from 1 to 255"),
+        ("--vrrp-auth-hmac-key=1=", "names no file"),
+        ("--vrrp-auth-hmac-key=1=/a,1=/b", "has an id twice"),
+        ("--vrrp-auth-hmac-mode=monotonic", "is none of enforce, permissive"),
+        ("--vrrp-auth-hmac-window=301s", "from 1s to 300s, nor none"),
+        ("--vrrp-auth-hmac-window=500ms", "from 1s to 300s, nor none"),
         ("--vrrp-check=50=exec:/bin/true", "weight from -253 to 0"),
         ("--vrrp-check=-50=exec:true", "absolute path"),
         ("--vrrp-check=-50=https://a/b", "is not a URL of the form http://"),

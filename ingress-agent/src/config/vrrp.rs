@@ -1,5 +1,6 @@
 //! What the options of elections mean.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,7 +9,11 @@ use super::value::{self, Reader};
 use crate::args::VrrpArgs;
 use crate::checks::{Check, Probe};
 use crate::plan::{ElectionOptions, FixedRouter};
-use crate::vip::{Checksum, Password, Version, VrrpOptions};
+use crate::vip::{AuthOptions, Checksum, KeyFile, Password, Version, VrrpOptions};
+
+/// keepalived's bounds of `time_window`, and what it has at least where it is not said.
+const WINDOW_MOST: Duration = Duration::from_mins(5);
+const WINDOW_DEFAULT: Duration = Duration::from_secs(5);
 
 /// What elections need: the plan's part, that of the VIP thread, and what is checked besides.
 #[derive(Clone, Debug)]
@@ -24,6 +29,7 @@ pub(super) fn parse(r: &mut Reader, args: &VrrpArgs, drain: Duration) -> Option<
     let versions = [("2", Version::V2), ("3", Version::V3)];
     let version = r.choose("--vrrp-version", &args.vrrp_version, &versions).unwrap_or(Version::V3);
     let kinds = [("pseudo-header", Checksum::WithPseudoHeader), ("plain", Checksum::Plain)];
+    let interval = interval(r, &args.vrrp_interval_ms, version);
     let elected = Elected {
         plan: ElectionOptions {
             vrids: r.read("--vrrp-vrids", &args.vrrp_vrids, vrids).unwrap_or(1..=255),
@@ -33,10 +39,11 @@ pub(super) fn parse(r: &mut Reader, args: &VrrpArgs, drain: Duration) -> Option<
                 .and_then(|t| r.read("--vrrp-priority", t, |t| value::number(t, 1, 255).map(|n| n as u8))),
         },
         vips: VrrpOptions {
-            interval: interval(r, &args.vrrp_interval_ms, version),
+            interval,
             version,
             checksum: r.choose("--vrrp-checksum", &args.vrrp_checksum, &kinds).unwrap_or_default(),
             password: password(r, args, version),
+            auth: auth(r, args, version, interval),
             preempt: !args.vrrp_nopreempt,
             preempt_delay: r
                 .read("--vrrp-preempt-delay", &args.vrrp_preempt_delay, value::duration)
@@ -138,6 +145,44 @@ fn password(r: &mut Reader, args: &VrrpArgs, version: Version) -> Option<Passwor
         Ok(password)
     };
     r.read_secret("--vrrp-auth-pass", text, parse)
+}
+
+fn auth(r: &mut Reader, args: &VrrpArgs, version: Version, interval: Duration) -> Option<AuthOptions> {
+    let keys = r.list("--vrrp-auth-hmac-key", &args.vrrp_auth_hmac_keys, key_file);
+    let modes = [("enforce", false), ("permissive", true)];
+    let permissive = r.choose("--vrrp-auth-hmac-mode", &args.vrrp_auth_hmac_mode, &modes).unwrap_or_default();
+    let window = match said(args.vrrp_auth_hmac_window.as_ref()) {
+        // As keepalived has it.
+        None => {
+            Some(Duration::from_secs((interval * 3).as_secs_f64().ceil() as u64).clamp(WINDOW_DEFAULT, WINDOW_MOST))
+        }
+        Some("none") => None,
+        Some(text) => r.read("--vrrp-auth-hmac-window", text, window),
+    };
+    let ids: BTreeSet<u8> = keys.iter().map(|k| k.id).collect();
+    if ids.len() < keys.len() {
+        r.mistake("--vrrp-auth-hmac-key", "has an id twice");
+    }
+    if version == Version::V2 && !keys.is_empty() {
+        r.mistake("--vrrp-auth-hmac-key", "is of VRRP version 3, and --vrrp-version is 2");
+    }
+    (!keys.is_empty()).then_some(AuthOptions { keys, permissive, window })
+}
+
+fn key_file(text: &str) -> Result<KeyFile, String> {
+    let (id, path) = text.split_once('=').ok_or("is not of the form 1=/etc/sluicegate/vrrp.key")?;
+    let id = id.trim().parse::<u8>().ok().filter(|id| *id != 0).ok_or("does not begin with an id from 1 to 255")?;
+    match path.trim() {
+        "" => Err("names no file".into()),
+        path => Ok(KeyFile { id, path: path.into() }),
+    }
+}
+
+fn window(text: &str) -> Result<Duration, String> {
+    match value::duration(text)? {
+        time if time.subsec_nanos() == 0 && (Duration::from_secs(1)..=WINDOW_MOST).contains(&time) => Ok(time),
+        _ => Err("is not a time of whole seconds from 1s to 300s, nor none".into()),
+    }
 }
 
 fn check(text: &str) -> Result<Check, String> {

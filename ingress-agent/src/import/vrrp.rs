@@ -160,6 +160,11 @@ fn instance(statement: &Statement, scripts: &BTreeMap<String, Script>, out: &mut
             "preempt_delay" => i.preempt_delay = word.map(|w| format!("{w}s")),
             "v3_checksum_as_v2" => i.plain_checksum = true,
             "authentication" => authentication(s, &mut i, out),
+            "auth_hmac" => out.left_out(
+                s,
+                "put each key into a file of its own: --vrrp-auth-hmac-key ID=FILE, that of active_key first; --vrrp-auth-hmac-mode and \
+                 --vrrp-auth-hmac-window are mode and time_window (none: anti_replay monotonic)",
+            ),
             "unicast_peer" => peers(s, &mut i),
             "virtual_ipaddress" => addresses(s, &mut i, out),
             "track_script" => track_scripts(s, scripts, &mut i, out),

@@ -78,6 +78,8 @@ pub struct ElectionReport {
     pub unsent: u64,
     /// Routers that use a VRID of ours for addresses that are none of ours.
     pub foreign: Vec<ForeignRouter>,
+    /// Link-layer addresses of those that have been heard lately as routers of our addresses.
+    pub peers: BTreeSet<String>,
     /// Addresses of this node that adverts come from, and where peers send theirs.
     pub speaks: Vec<IpAddr>,
     /// What is not as it should be, such as a missing right to run in real time.

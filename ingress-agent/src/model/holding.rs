@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
 /// The interface that carries the VIPs, and each VIP that this node was told to hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,8 +32,15 @@ pub struct HeldAddress {
     pub announced: u64,
     /// Why it is not present, or could not be announced.
     pub fault: Option<String>,
-    /// The link-layer address of another machine that claimed it last.
-    pub claimed_by: Option<String>,
+    /// Other machines that said lately that it is theirs.
+    pub claims: Vec<Claim>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Its link-layer address.
+    pub mac: String,
+    pub since: Instant,
 }
 
 impl LinkState {
@@ -44,6 +52,14 @@ impl LinkState {
             Self::NoCarrier => "has no carrier",
             Self::Up => "is up",
         }
+    }
+}
+
+impl HeldAddress {
+    /// The machines that claim it, for people.
+    pub fn claimed_by(&self) -> Option<String> {
+        let macs: Vec<&str> = self.claims.iter().map(|c| c.mac.as_str()).collect();
+        (!macs.is_empty()).then(|| macs.join(", "))
     }
 }
 

@@ -21,6 +21,8 @@ pub mod election;
 
 pub mod holding;
 
+pub mod conflict;
+
 pub mod report;
 
 pub mod source;

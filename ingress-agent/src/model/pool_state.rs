@@ -1,5 +1,6 @@
 //! What became of a VirtualIPPool, for whoever looks at the object: `plan` finds it out, `status` writes it.
 
+use super::addresses::AddressRange;
 use super::snapshot::ObjectName;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +10,8 @@ pub struct PoolState {
     pub uid: String,
     /// `metadata.generation` of what this was found of; 0: not known.
     pub generation: i64,
+    /// Its addresses; of one that could not be parsed, those of the last good state.
+    pub ranges: Vec<AddressRange>,
     pub verdict: PoolVerdict,
     /// One sentence without a full stop, for people.
     pub message: String,

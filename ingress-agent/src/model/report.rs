@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::conflict::Conflict;
 use super::snapshot::Snapshot;
 
 #[derive(Clone, Debug, Default)]
@@ -14,6 +15,8 @@ pub struct Report {
     pub in_force: Arc<Snapshot>,
     /// Addresses that this node holds and has announced.
     pub announced: BTreeSet<IpAddr>,
+    /// What it sees others use on its LAN. A few: what is more, `sluicegate status` shows.
+    pub conflicts: BTreeSet<Conflict>,
     /// The facts are the cluster's own, all of them and of now: something that they do not name is not there.
     pub complete: bool,
     /// The agent is on its way out.

@@ -59,7 +59,8 @@ pub(super) fn pools(
             }
             Err(at) => {
                 let (name, uid) = (rejection.name.clone(), rejection.uid.clone());
-                all.insert(at, PoolState { name, uid, generation: 0, verdict, message, v4: None, v6: None });
+                let (ranges, v4, v6) = (Vec::new(), None, None);
+                all.insert(at, PoolState { name, uid, generation: 0, ranges, verdict, message, v4, v6 });
             }
         }
     }

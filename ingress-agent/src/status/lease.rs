@@ -1,15 +1,16 @@
 //! The two kinds of Lease, as the API has them: the one of the election, and the one that each node keeps of itself.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 
+use super::conflict;
 use super::election::Record;
 use super::nodes::{NodeReport, read, text};
+use crate::model::report::Report;
 
 /// Whoever holds it writes.
 pub(super) const ELECTION: &str = "sluicegate-status";
@@ -19,6 +20,7 @@ const OF_NODE: &str = "sluicegate-node-";
 pub(super) const LABEL: &str = "sluicegate.io/lease";
 pub(super) const NODE: &str = "node";
 const ANNOUNCES: &str = "sluicegate.io/announces";
+const CONFLICTS: &str = "sluicegate.io/conflicts";
 const GENERATION: &str = "sluicegate.io/generation";
 
 /// A node that says nothing for so long is gone.
@@ -69,20 +71,18 @@ pub(super) fn of_record(record: &Record, namespace: &str, version: Option<&str>)
 }
 
 /// What this node says of itself.
-pub(super) fn of_node(
-    node: &str,
-    namespace: &str,
-    identity: &str,
-    generation: u64,
-    announced: &BTreeSet<IpAddr>,
-) -> Lease {
-    let annotations = [(ANNOUNCES, text(announced)), (GENERATION, generation.to_string())];
+pub(super) fn of_node(node: &str, namespace: &str, identity: &str, report: &Report) -> Lease {
+    let generation = report.in_force.generation.to_string();
+    let mut annotations = vec![(ANNOUNCES, text(&report.announced)), (GENERATION, generation)];
+    if !report.conflicts.is_empty() {
+        annotations.push((CONFLICTS, conflict::text(&report.conflicts)));
+    }
     Lease {
         metadata: ObjectMeta {
             name: Some(node_lease(node)),
             namespace: Some(namespace.into()),
             labels: Some(BTreeMap::from([(LABEL.into(), NODE.into())])),
-            annotations: Some(annotations.map(|(k, v)| (k.to_owned(), v)).into()),
+            annotations: Some(annotations.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
             ..ObjectMeta::default()
         },
         spec: Some(LeaseSpec {
@@ -98,12 +98,13 @@ pub(super) fn node_report(lease: &Lease) -> Option<NodeReport> {
     let node = lease.metadata.name.as_deref()?.strip_prefix(OF_NODE)?;
     let spec = lease.spec.as_ref()?;
     let annotations = lease.metadata.annotations.as_ref();
-    let announced = annotations.and_then(|a| a.get(ANNOUNCES)).map(|text| read(text)).unwrap_or_default();
+    let said = |key: &str| annotations.and_then(|a| a.get(key)).map(String::as_str).unwrap_or_default();
     Some(NodeReport {
         node: node.to_owned(),
         renewed: spec.renew_time.as_ref().map(|t| t.0.to_string()).unwrap_or_default(),
         lasts: seconds(spec.lease_duration_seconds),
-        announced,
+        announced: read(said(ANNOUNCES)),
+        conflicts: conflict::read(said(CONFLICTS)),
     })
 }
 
@@ -114,10 +115,13 @@ mod tests {
     #[test]
     fn a_node_is_understood_as_it_was_written() {
         let announced = read("203.0.113.10,2001:db8::10");
-        let lease = of_node("edge-1", "ns", "edge-1_x", 7, &announced);
+        let conflicts = conflict::read("claimed 203.0.113.10 02:00:00:00:00:66");
+        let said = Report { announced: announced.clone(), conflicts: conflicts.clone(), ..Report::default() };
+        let lease = of_node("edge-1", "ns", "edge-1_x", &said);
         let report = node_report(&lease).expect("a report");
         assert_eq!((report.node.as_str(), report.lasts), ("edge-1", NODE_LASTS));
-        assert_eq!(report.announced, announced);
+        assert_eq!((report.announced, report.conflicts.len()), (announced, 1));
+        assert_eq!(report.conflicts, conflicts);
         assert!(!report.renewed.is_empty());
         assert_eq!(node_report(&Lease::default()), None);
     }

@@ -20,6 +20,8 @@ mod nodes;
 
 mod takeover;
 
+mod conflict;
+
 mod notices;
 
 mod election;

@@ -61,7 +61,7 @@ impl Node {
                 tokio::select! {
                     () = sleep_until(until) => break,
                     changed = report.changed() => match changed {
-                        Ok(()) if report.borrow_and_update().announced == said.announced => {}
+                        Ok(()) if says_the_same(&report.borrow_and_update(), &said) => {}
                         Ok(()) => break,
                         // The control thread is gone; the process follows.
                         Err(_) => return std::future::pending().await,
@@ -97,8 +97,7 @@ impl Node {
     }
 
     async fn say(&self, report: &Report) -> bool {
-        let generation = report.in_force.generation;
-        let mut lease = of_node(&self.name, &self.namespace, &self.identity, generation, &report.announced);
+        let mut lease = of_node(&self.name, &self.namespace, &self.identity, report);
         // Only this process writes it. Where that is not so, two agents have one name, and each is told.
         lease.metadata.resource_version = self.version.take();
         let checked = lease.metadata.resource_version.is_some();
@@ -133,4 +132,9 @@ impl Node {
             }
         }
     }
+}
+
+/// Whether the Lease would be the same, but for what can wait for the next sign of life.
+fn says_the_same(a: &Report, b: &Report) -> bool {
+    a.announced == b.announced && a.conflicts == b.conflicts
 }

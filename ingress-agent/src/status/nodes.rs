@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::conflict::Conflicts;
+use crate::model::conflict::Conflict;
+
 /// A node's Lease, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NodeReport {
@@ -16,6 +19,7 @@ pub(super) struct NodeReport {
     pub(super) renewed: String,
     pub(super) lasts: Duration,
     pub(super) announced: BTreeSet<IpAddr>,
+    pub(super) conflicts: BTreeSet<Conflict>,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +38,8 @@ impl Nodes {
             Some((old, _)) if *old == report => false,
             Some(entry) => {
                 let (old, since) = entry;
-                let changed = old.announced != report.announced || old.node != report.node || now >= *since + old.lasts;
+                let same = old.announced == report.announced && old.conflicts == report.conflicts;
+                let changed = !same || old.node != report.node || now >= *since + old.lasts;
                 *entry = (report, now);
                 changed
             }
@@ -67,14 +72,31 @@ impl Nodes {
         now: Instant,
     ) -> BTreeMap<IpAddr, BTreeSet<String>> {
         let mut all: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
-        let others = self.reports.values().filter(|(report, since)| report.node != me && now < *since + report.lasts);
-        let others = others.map(|(report, _)| (report.node.as_str(), &report.announced));
+        let others = self.others(me, now).map(|report| (report.node.as_str(), &report.announced));
         for (node, addresses) in others.chain([(me, mine)]) {
             for address in addresses {
                 all.entry(*address).or_default().insert(node.to_owned());
             }
         }
         all
+    }
+
+    /// What strangers use, and which nodes see it; else as [`Nodes::announced`].
+    pub(super) fn conflicts(&self, me: &str, mine: &BTreeSet<Conflict>, now: Instant) -> Conflicts {
+        let mut all = Conflicts::new();
+        let others = self.others(me, now).map(|report| (report.node.as_str(), &report.conflicts));
+        for (node, conflicts) in others.chain([(me, mine)]) {
+            for conflict in conflicts {
+                all.entry(conflict.clone()).or_default().insert(node.to_owned());
+            }
+        }
+        all
+    }
+
+    fn others<'a>(&'a self, me: &'a str, now: Instant) -> impl Iterator<Item = &'a NodeReport> {
+        let there =
+            self.reports.values().filter(move |(report, since)| report.node != me && now < *since + report.lasts);
+        there.map(|(report, _)| report)
     }
 
     /// When the next node is gone, if it says nothing more.
@@ -111,6 +133,7 @@ mod tests {
             renewed: renewed.into(),
             lasts: Duration::from_secs(30),
             announced: read(announced),
+            conflicts: BTreeSet::new(),
         }
     }
 
@@ -146,6 +169,20 @@ mod tests {
         let mut nodes = Nodes::default();
         nodes.see("l-me", report("me", "1", "10.0.0.1"), now);
         assert_eq!(told(&nodes, "10.0.0.5", now), ["10.0.0.5 me"]);
+    }
+
+    #[test]
+    fn what_several_nodes_see_is_one_conflict() {
+        let now = Instant::now();
+        let mut nodes = Nodes::default();
+        let seen = super::super::conflict::read("vrid 51 10.0.0.66 02:00:00:00:00:66");
+        let a = NodeReport { conflicts: seen.clone(), ..report("a", "1", "") };
+        assert!(nodes.see("l-a", report("a", "1", ""), now));
+        assert!(nodes.see("l-a", a, now), "it is news");
+        let all = nodes.conflicts("me", &seen, now);
+        let by: Vec<_> = all.values().flatten().map(String::as_str).collect();
+        assert_eq!((all.len(), by), (1, vec!["a", "me"]));
+        assert_eq!(nodes.conflicts("me", &BTreeSet::new(), now + Duration::from_secs(30)).len(), 0, "it is gone");
     }
 
     #[test]

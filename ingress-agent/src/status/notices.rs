@@ -100,10 +100,10 @@ struct Entry {
 }
 
 impl Notices {
-    /// These, and no others, are wrong now. Those without a uid are of no object in the cluster.
-    pub(super) fn rejections(&mut self, all: &[Rejection], now: Instant) {
-        let of_objects = all.iter().filter(|r| !r.uid.is_empty());
-        let current: HashSet<Notice> = of_objects.map(Notice::of_rejection).collect();
+    /// These, and no others, are wrong now. Rejections without a uid are of no object in the cluster.
+    pub(super) fn wrong(&mut self, rejections: &[Rejection], more: &[Notice], now: Instant) {
+        let of_objects = rejections.iter().filter(|r| !r.uid.is_empty());
+        let current: HashSet<Notice> = of_objects.map(Notice::of_rejection).chain(more.iter().cloned()).collect();
         let gone: Vec<Notice> = self
             .entries
             .iter()

@@ -121,6 +121,7 @@ mod tests {
             name: ObjectName::new("", "public"),
             uid: "u".into(),
             generation: 3,
+            ranges: Vec::new(),
             verdict,
             message: "as it is".into(),
             v4: Some(PoolCount { assigned, available }),

@@ -15,10 +15,11 @@ use tokio::time::sleep_until;
 use tracing::{debug, info};
 
 use super::StatusOptions;
+use super::conflict::Owners;
 use super::decide::{Seen, Write, words};
 use super::ledger::{FORGET, Key, Kind, Ledger, Order};
 use super::nodes::Nodes;
-use super::notices::Notices;
+use super::notices::{Notice, Notices};
 use super::pool;
 use super::send::{Outcome, Sender, Told};
 use super::takeover::{self, Holders};
@@ -98,8 +99,9 @@ struct Writer<'a> {
     notices: Notices,
     holders: Holders,
     said: Arc<Report>,
-    /// Whose rejections were passed on.
+    /// Whose rejections were passed on, and what else was wrong.
     told: Arc<Snapshot>,
+    strangers: Vec<Notice>,
     /// Not before this time.
     next_write: Instant,
     next_event: Instant,
@@ -135,6 +137,7 @@ impl<'a> Writer<'a> {
             holders: Holders::default(),
             said: Arc::default(),
             told: Arc::default(),
+            strangers: Vec::new(),
             next_write: now,
             next_event: now,
             next_cleaning: now,
@@ -261,23 +264,33 @@ impl<'a> Writer<'a> {
         self.said = Arc::clone(&said);
         self.nodes_end = self.nodes.next(now);
         let by_node = self.nodes.announced(&self.options.node, &said.announced, now);
+        let mut strangers = None;
         if self.unlisted.is_empty() && said.complete {
             let announced: BTreeSet<IpAddr> = by_node.keys().copied().collect();
             // What became of a pool does not wait for the data plane.
             let pools = Arc::clone(&said.planned.served.pools);
             let served = Served { pools, ..said.in_force.served.clone() };
             self.ledger.owe(&served, announced, said.stopping, now);
+            strangers = Some(self.strangers(&served, now));
             for moved in self.holders.moved(by_node) {
                 self.takeover(&moved, now);
             }
         }
-        if !Arc::ptr_eq(&self.told, &said.planned) {
-            if self.told.rejections != said.planned.rejections {
-                self.notices.rejections(&said.planned.rejections, now);
-                self.events_in_trouble();
-            }
-            self.told = Arc::clone(&said.planned);
+        let strangers = strangers.filter(|now| *now != self.strangers);
+        let planned = !Arc::ptr_eq(&self.told, &said.planned) && self.told.rejections != said.planned.rejections;
+        if strangers.is_some() || planned {
+            self.strangers = strangers.unwrap_or_else(|| std::mem::take(&mut self.strangers));
+            self.notices.wrong(&said.planned.rejections, &self.strangers, now);
+            self.events_in_trouble();
         }
+        self.told = Arc::clone(&said.planned);
+    }
+
+    /// What machines that are none of ours use of ours.
+    fn strangers(&self, served: &Served, now: Instant) -> Vec<Notice> {
+        let conflicts = self.nodes.conflicts(&self.options.node, &self.said.conflicts, now);
+        let uid = |key: &Key| self.ledger.find(key).map(|seen: &Seen| seen.uid.clone());
+        Owners { served, groups: &self.said.in_force.groups, uid: &uid }.notices(&conflicts)
     }
 
     fn takeover(&mut self, moved: &takeover::Moved, now: Instant) {
@@ -340,9 +353,9 @@ async fn under<T>(future: &mut Option<Under<T>>) -> T {
 }
 
 /// What the object's owner reads of a write.
-fn notices(order: &Order) -> Vec<super::notices::Notice> {
+fn notices(order: &Order) -> Vec<Notice> {
     let (kind, name) = &order.key;
-    let notice = |warning, reason, note: String| super::notices::Notice {
+    let notice = |warning, reason, note: String| Notice {
         kind: kind.name().to_owned(),
         name: name.clone(),
         uid: order.seen.uid.clone(),

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::holder::{Command, LinkFacts};
 use super::voice::Voice;
 use super::vrrp::election::{Action, Election, Event};
+use super::vrrp::keys::since_1970;
 use super::vrrp::socket::Sockets;
 use crate::model::election::{ElectionReport, Fitness, Move, RouterKey, Standings, VipGroup};
 
@@ -79,6 +80,7 @@ impl Elector {
         let mut ending: Option<(oneshot::Sender<Result<()>>, Instant)> = None;
         self.relink(&mut open_at);
         loop {
+            self.feed(Event::Clock(since_1970()));
             // What was received is older than what the clock says now.
             self.receive();
             let may_preempt = (self.hooks.may_preempt)();

@@ -11,13 +11,14 @@ use anyhow::Result;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::VipOptions;
+use super::claims::Claims;
 use super::frame::Mac;
 use super::lingering::Lingering;
 use super::netlink::{Link, Netlink, on_interface};
 use super::schedule::{Action, Event, Schedule};
 use super::voice::Voice;
 use super::wire::Wire;
-use crate::model::holding::{HeldAddress, Holding, LinkState};
+use crate::model::holding::{Claim, HeldAddress, Holding, LinkState};
 
 pub(super) enum Command {
     /// These and no others. `unsure` ones are added only if nobody on the link answers for them, `open` ones are left as they are.
@@ -347,11 +348,11 @@ impl Holder {
     }
 
     fn publish(&self) {
-        let address = |present, fault: Option<&String>, claimed: Option<Mac>, address: IpAddr| HeldAddress {
+        let address = |present, fault: Option<&String>, claims: &Claims, address: IpAddr| HeldAddress {
             present,
             announced: self.announced.get(&address).copied().unwrap_or(0),
             fault: fault.or_else(|| self.unsent.get(&address)).cloned(),
-            claimed_by: claimed.map(|m| m.to_string()),
+            claims: claims.iter().map(|(by, since)| Claim { mac: by.to_string(), since }).collect(),
         };
         let now = Holding {
             interface: self.interface.clone(),

@@ -8,6 +8,8 @@ mod vrrp;
 
 mod schedule;
 
+mod claims;
+
 mod frame;
 
 mod lingering;
@@ -41,10 +43,12 @@ use crate::model::holding::Holding;
 use elector::{Elector, Order};
 use holder::{Command, Holder, LinkFacts};
 use voice::Voice;
+use vrrp::auth::Auth;
 use vrrp::election::Election;
 
 pub use elector::Hooks;
 pub use vrrp::election::VrrpOptions;
+pub use vrrp::keys::{AuthOptions, KeyFile};
 pub use vrrp::packet::{Checksum, Password, Version};
 
 #[derive(Clone, Debug)]
@@ -85,6 +89,8 @@ impl Vips {
 
     /// [`Vips::start`] with others that take part in elections.
     pub fn start_with(options: VipOptions, hooks: Hooks) -> Result<Self> {
+        let auth = options.vrrp.as_ref().and_then(|vrrp| vrrp.auth.as_ref());
+        let auth = auth.map(vrrp::keys::read).transpose()?;
         let (commands, receiver) = mpsc::unbounded_channel();
         let (sender, report) =
             watch::channel(Arc::new(Holding { interface: options.interface.clone(), ..Holding::default() }));
@@ -94,6 +100,7 @@ impl Vips {
         let elects = options.vrrp.is_some();
         let start = Start {
             options,
+            auth,
             report: sender,
             voice,
             commands: receiver,
@@ -194,6 +201,7 @@ impl Vips {
 /// All that the thread needs.
 struct Start {
     options: VipOptions,
+    auth: Option<Auth>,
     report: watch::Sender<Arc<Holding>>,
     voice: Voice,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -221,7 +229,7 @@ impl Start {
         if let Some(options) = vrrp {
             let elector = Elector {
                 interface,
-                election: Election::new(options),
+                election: Election::new(options).signed(self.auth),
                 holder: self.hold,
                 link,
                 report: self.elections,

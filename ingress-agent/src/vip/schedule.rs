@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::claims::Claims;
 use super::frame::Mac;
 use crate::model::holding::LinkState;
 
@@ -34,8 +35,6 @@ const PROBE_WAIT: Duration = Duration::from_millis(200);
 const PROBE_AGAIN: Duration = Duration::from_secs(2);
 /// Under elections two may claim an address for a moment: the loser must not have the last word.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two warnings about the same machine.
-const WARN_AGAIN: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Debug)]
 pub(super) enum Event {
@@ -99,8 +98,7 @@ struct Held {
     announce_at: Instant,
     step: usize,
     defended: Option<Instant>,
-    warned: Option<Instant>,
-    claimed_by: Option<Mac>,
+    claims: Claims,
     fault: Option<String>,
 }
 
@@ -182,16 +180,17 @@ impl Schedule {
         // Without a token the earliest announcement waits for one.
         let token = self.refilled + Duration::from_secs_f64((1.0 - self.tokens).max(0.0) / PER_SECOND);
         let announcing = announcing.map(|at| at.max(token));
-        adding.into_iter().chain(announcing).min()
+        let forgetting = self.held.values().filter_map(|h| h.claims.next()).min();
+        adding.into_iter().chain(announcing).chain(forgetting).min()
     }
 
     pub(super) fn link(&self) -> LinkState {
         self.link
     }
 
-    /// (address, present, fault, foreign claim) of all that should be held.
-    pub(super) fn report(&self) -> impl Iterator<Item = (IpAddr, bool, Option<&String>, Option<Mac>)> {
-        self.held.iter().map(|(a, h)| (*a, h.present, h.fault.as_ref(), h.claimed_by))
+    /// (address, present, fault, foreign claims) of all that should be held.
+    pub(super) fn report(&self) -> impl Iterator<Item = (IpAddr, bool, Option<&String>, &Claims)> {
+        self.held.iter().map(|(a, h)| (*a, h.present, h.fault.as_ref(), &h.claims))
     }
 
     fn hold(&mut self, set: &BTreeSet<IpAddr>, unsure: &BTreeSet<IpAddr>, now: Instant, actions: &mut Vec<Action>) {
@@ -263,11 +262,9 @@ impl Schedule {
         if by == mac {
             return;
         }
-        if held.claimed_by != Some(by) || held.warned.is_none_or(|at| now >= at + WARN_AGAIN) {
-            held.warned = Some(now);
+        if held.claims.heard(by, now) {
             actions.push(Action::Warn(address, by));
         }
-        held.claimed_by = Some(by);
         if !held.present && held.unsure.is_some() {
             held.unsure = Some(Probed::Used);
             held.fault = Some(format!("not added: {by} on this link uses it"));
@@ -287,6 +284,7 @@ impl Schedule {
     /// What the clock asks for.
     fn due(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.drop_unwanted(actions);
+        self.held.values_mut().for_each(|h| h.claims.forget(now));
         if self.can_add() {
             for (address, held) in self.held.iter_mut().filter(|(_, h)| !h.present && h.add_at <= now) {
                 // The question waits for a link that carries it.
@@ -350,15 +348,17 @@ impl Held {
             announce_at: now,
             step: 0,
             defended: None,
-            warned: None,
-            claimed_by: None,
+            claims: Claims::default(),
             fault: None,
         }
     }
 
     fn appeared(&mut self, now: Instant) {
         self.present = true;
-        self.unsure = None;
+        if self.unsure.take().is_some() {
+            // Who had it did not answer any more.
+            self.claims.clear();
+        }
         self.fault = None;
         self.restart(now);
     }

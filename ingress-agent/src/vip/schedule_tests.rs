@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
 use super::*;
+use crate::vip::claims::WARN_AGAIN;
 
 const MINE: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -269,6 +270,48 @@ fn address_that_somebody_uses_is_not_added_until_he_is_gone() {
     assert_eq!(fault.as_deref(), Some("not added: 02:00:00:00:00:02 on this link uses it"));
     w.run_for(PROBE_AGAIN * 2);
     assert_eq!(w.count(&Action::Add(vip(1))), 1);
+}
+
+/// Who claims each address, by the last byte of the MAC.
+fn claimants(w: &World) -> Vec<u8> {
+    w.schedule.report().flat_map(|(_, _, _, claims)| claims.iter().map(|(by, _)| by.0[5]).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn a_claim_is_known_while_it_is_repeated_and_forgotten_after() {
+    let mut w = World::up();
+    w.event(hold(&[1]));
+    w.run_for(Duration::from_secs(10));
+    for _ in 0..10 {
+        w.event(Event::Claim(vip(1), OTHER));
+        w.run_for(Duration::from_mins(4));
+        assert_eq!(claimants(&w), [2]);
+    }
+    w.run_for(Duration::from_mins(1));
+    assert_eq!(claimants(&w), [0u8; 0]);
+}
+
+#[test]
+fn a_flood_of_claimants_is_bounded() {
+    let mut w = World::up();
+    w.event(hold(&[1]));
+    w.run_for(Duration::from_secs(10));
+    for n in 10..250 {
+        w.event(Event::Claim(vip(1), Mac([2, 0, 0, 0, 0, n])));
+    }
+    let warned = w.log.iter().filter(|(_, a)| matches!(a, Action::Warn(..))).count();
+    assert_eq!((claimants(&w), warned), (vec![10, 11, 12, 13], 4));
+}
+
+#[test]
+fn who_gave_an_address_up_claims_it_no_more() {
+    let mut w = World::up();
+    w.event(unsure(1));
+    w.event(Event::Claim(vip(1), OTHER));
+    w.run_for(Duration::from_secs(1));
+    assert_eq!(claimants(&w), [2]);
+    w.run_for(PROBE_AGAIN * 2);
+    assert_eq!((w.count(&Action::Add(vip(1))), claimants(&w)), (1, vec![]));
 }
 
 #[test]

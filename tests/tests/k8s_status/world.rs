@@ -13,6 +13,9 @@ use ingress_tests::wait;
 /// A node that was killed is missed after half a minute, and a writer after a quarter; the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
+/// The plural of VirtualIPPool, as a definition is called.
+pub(crate) const POOLS: &str = "virtualippools.sluicegate.io";
+
 /// For the objects of the tests.
 const DEMO: &str = "{ apiVersion: v1, kind: Namespace, metadata: { name: demo } }";
 
@@ -63,6 +66,14 @@ impl World {
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         self.cluster.kubectl(arguments, "").unwrap_or_else(|e| panic!("kubectl {}: {e:#}", arguments.join(" ")))
+    }
+
+    /// The definition of VirtualIPPool that is shipped, as an API server has it.
+    pub(crate) fn define_pools(&self) {
+        let definition =
+            std::fs::read_to_string(deploy::path("crds/virtualippools.yaml")).expect("read the definition");
+        self.cluster.apply(&definition).expect("apply the definition");
+        self.kubectl(&["wait", "--for=condition=Established", &format!("crd/{POOLS}"), "--timeout=60s"]);
     }
 
     /// `status.loadBalancer.ingress` of a `KIND/NAME`: addresses, each with its mode.
@@ -125,6 +136,13 @@ metadata: {{ name: {name}, namespace: demo, annotations: {{ sluicegate.io/vips: 
 spec: {{ type: LoadBalancer, loadBalancerClass: sluicegate.io/xdp, ports: [{{ port: 9000 }}] }}
 ---
 "
+    )
+}
+
+pub(crate) fn pool(name: &str, addresses: &str, more: &str) -> String {
+    format!(
+        "\napiVersion: sluicegate.io/v1alpha1\nkind: VirtualIPPool\nmetadata: {{ name: {name} }}\n\
+         spec: {{ addresses: [{addresses}]{more} }}\n---\n"
     )
 }
 

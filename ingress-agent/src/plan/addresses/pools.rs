@@ -289,7 +289,8 @@ fn state(
     v6: Option<PoolCount>,
 ) -> PoolState {
     let (origin, generation) = (&pool.origin, pool.generation);
-    PoolState { name: origin.name.clone(), uid: origin.uid.clone(), generation, verdict, message, v4, v6 }
+    let (name, uid, ranges) = (origin.name.clone(), origin.uid.clone(), pool.ranges.clone());
+    PoolState { name, uid, generation, ranges, verdict, message, v4, v6 }
 }
 
 fn not_for(pool: &VirtualIpPoolFacts, service: &ServiceFacts) -> Option<String> {

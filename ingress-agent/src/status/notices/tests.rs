@@ -39,15 +39,15 @@ fn a_rejection_is_told_once_and_again_before_it_is_forgotten() {
     let mut notices = Notices::default();
     let both = [rejection("a", "is bad"), rejection("a", "is worse")];
     for _ in 0..3 {
-        notices.rejections(&both, start);
+        notices.wrong(&both, &[], start);
     }
     let text = ["a spec.rules[0].host: is bad", "a spec.rules[0].host: is worse"];
     assert_eq!(tell_all(&mut notices, start), said(&[(text[0], 0), (text[1], 0)]));
-    notices.rejections(&both, start + AGAIN / 2);
+    notices.wrong(&both, &[], start + AGAIN / 2);
     assert_eq!(tell_all(&mut notices, start + AGAIN / 2), []);
     assert_eq!(tell_all(&mut notices, start + AGAIN), said(&[(text[0], 1), (text[1], 1)]));
     // What is no longer so is not told again, and another text is another matter.
-    notices.rejections(&[rejection("a", "is fine")], start + AGAIN);
+    notices.wrong(&[rejection("a", "is fine")], &[], start + AGAIN);
     assert_eq!(tell_all(&mut notices, start + AGAIN), said(&[("a spec.rules[0].host: is fine", 0)]));
 }
 
@@ -59,14 +59,14 @@ fn what_comes_and_goes_is_no_storm() {
     let mut told = 0;
     for i in 0..100 {
         let now = start + Duration::from_secs(i);
-        notices.rejections(if i % 2 == 0 { &bad } else { &[] }, now);
+        notices.wrong(if i % 2 == 0 { &bad } else { &[] }, &[], now);
         told += tell_all(&mut notices, now).len();
     }
     assert_eq!(told, 1);
     // After a while it is news again.
     let later = start + Duration::from_secs(99) + REMEMBER;
-    notices.rejections(&[], later);
-    notices.rejections(&bad, later);
+    notices.wrong(&[], &[], later);
+    notices.wrong(&bad, &[], later);
     assert_eq!(tell_all(&mut notices, later).len(), 1);
 }
 
@@ -82,7 +82,7 @@ fn what_happens_again_is_told_again() {
     assert_eq!(notices.next(), None, "by itself it is told no more");
     // It is no rejection, and none of those ends it.
     notices.happened(&assigned, start);
-    notices.rejections(&[], start);
+    notices.wrong(&[], &[], start);
     assert_eq!(tell_all(&mut notices, start).len(), 1);
 }
 
@@ -91,10 +91,10 @@ fn memory_is_bounded() {
     let start = Instant::now();
     let mut notices = Notices::default();
     let many: Vec<_> = (0..MOST + 10).map(|i| rejection(&format!("i{i}"), "is bad")).collect();
-    notices.rejections(&many, start);
+    notices.wrong(&many, &[], start);
     assert_eq!((tell_all(&mut notices, start).len(), notices.untold), (MOST, 10));
     // Room that becomes free is used.
-    notices.rejections(&many[20..], start);
+    notices.wrong(&many[20..], &[], start);
     assert_eq!((tell_all(&mut notices, start).len(), notices.untold), (10, 0));
     assert!(notices.entries.len() <= MOST && notices.by_id.len() == notices.entries.len());
 }
@@ -103,7 +103,7 @@ fn memory_is_bounded() {
 fn failures_are_tried_again() {
     let start = Instant::now();
     let mut notices = Notices::default();
-    notices.rejections(&[rejection("a", "is bad")], start);
+    notices.wrong(&[rejection("a", "is bad")], &[], start);
     let (notice, _) = notices.take(start).expect("it is due");
     notices.failed(&notice, start);
     let at = notices.next().expect("again");

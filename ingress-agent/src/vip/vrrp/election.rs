@@ -5,6 +5,10 @@ mod event;
 
 mod options;
 
+mod packets;
+
+mod peers;
+
 mod report;
 
 mod router;
@@ -13,10 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::auth::Auth;
 use super::machine::{self, Machine, Settings};
-use super::packet::{Advert, Envelope, GROUP_V4, GROUP_V6, Reject, Version};
+use super::packet::Reject;
 pub(in crate::vip) use event::{Action, Event};
 pub use options::VrrpOptions;
+use peers::Peers;
 use router::Router;
 
 use crate::model::election::{Fitness, ForeignRouter, Move, Standing, Standings, VipGroup};
@@ -30,6 +36,8 @@ const ADVERTISED: usize = 64;
 #[derive(Debug)]
 pub(in crate::vip) struct Election {
     options: VrrpOptions,
+    /// Adverts are signed.
+    auth: Option<Auth>,
     routers: BTreeMap<Key, Router>,
     sources: Option<Vec<IpAddr>>,
     /// Of these, what adverts come from: IPv4, IPv6. None of our VIPs, which others have, too.
@@ -46,12 +54,14 @@ pub(in crate::vip) struct Election {
     /// When the log was last told of each.
     complained: [Option<Instant>; Reject::ALL.len()],
     foreign: BTreeMap<(u8, IpAddr), ForeignRouter>,
+    peers: Peers,
 }
 
 impl Election {
     pub(in crate::vip) fn new(options: VrrpOptions) -> Self {
         Self {
             options,
+            auth: None,
             routers: BTreeMap::new(),
             sources: None,
             speaks: [None; 2],
@@ -64,7 +74,13 @@ impl Election {
             rejected: [0; Reject::ALL.len()],
             complained: [None; Reject::ALL.len()],
             foreign: BTreeMap::new(),
+            peers: Peers::default(),
         }
+    }
+
+    /// The same with adverts that are signed, both ways.
+    pub(in crate::vip) fn signed(self, auth: Option<Auth>) -> Self {
+        Self { auth, ..self }
     }
 
     pub(in crate::vip) fn on(&mut self, event: Event<'_>, now: Instant) -> Vec<Action> {
@@ -110,6 +126,11 @@ impl Election {
                         self.rejected[reject as usize] += 1;
                         self.complain(reject, from, mac, now, &mut actions);
                     }
+                }
+            }
+            Event::Clock(since_1970) => {
+                if let Some(auth) = &mut self.auth {
+                    auth.clock_is(now, since_1970);
                 }
             }
             Event::MayPreempt(may) => {
@@ -215,66 +236,6 @@ impl Election {
         self.speaks[usize::from(!v4)]
     }
 
-    /// What the packet says to which router.
-    fn packet(
-        &mut self,
-        envelope: &Envelope,
-        payload: &[u8],
-        mac: [u8; 6],
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) -> Result<(Key, machine::Event), Reject> {
-        let advert = Advert::decode(payload, envelope)?;
-        let v4 = envelope.source.is_ipv4();
-        let key = (advert.vrid, v4);
-        let source = self.source(v4);
-        if source == Some(envelope.source) {
-            return Err(Reject::OwnAddress);
-        }
-        self.way(envelope, source)?;
-        if advert.version != self.version(v4) {
-            return Err(Reject::Version);
-        }
-        let router = self.routers.get_mut(&key).ok_or(Reject::Vrid)?;
-        if advert.version == Version::V2 {
-            if advert.password != self.options.password {
-                return Err(Reject::Authentication);
-            }
-            // RFC 3768 §7.1: in version 2 all must agree.
-            if advert.interval != self.options.interval {
-                return Err(Reject::Interval);
-            }
-        }
-        if !advert.addresses.iter().any(|a| router.group.addresses.contains(a)) {
-            self.saw_foreign(&advert, envelope.source, mac, now, actions);
-            return Err(Reject::AddressList);
-        }
-        self.stirred |= !router.heard;
-        router.heard = true;
-        router.from = mac;
-        let event =
-            machine::Event::Heard { from: envelope.source, priority: advert.priority, interval: advert.interval };
-        Ok((key, event))
-    }
-
-    fn way(&self, envelope: &Envelope, own: Option<IpAddr>) -> Result<(), Reject> {
-        let multicast = [IpAddr::from(GROUP_V4), IpAddr::from(GROUP_V6)].contains(&envelope.destination);
-        let good = if self.peers(envelope.source.is_ipv4()).next().is_none() {
-            multicast
-        } else {
-            self.options.peers.contains(&envelope.source) && own == Some(envelope.destination)
-        };
-        if good { Ok(()) } else { Err(Reject::Peer) }
-    }
-
-    fn peers(&self, v4: bool) -> impl Iterator<Item = IpAddr> {
-        self.options.peers.iter().copied().filter(move |p| p.is_ipv4() == v4)
-    }
-
-    fn version(&self, v4: bool) -> Version {
-        if v4 { self.options.version } else { Version::V3 }
-    }
-
     fn feed(&mut self, key: Key, event: machine::Event, now: Instant, actions: &mut Vec<Action>) {
         let source = self.source(key.1);
         let Some(router) = self.routers.get_mut(&key) else { return };
@@ -303,7 +264,7 @@ impl Election {
         let Some(source) = source else { return };
         for action in wanted {
             match action {
-                machine::Action::Send { priority } => self.send(key, source, priority, actions),
+                machine::Action::Send { priority } => self.send(key, source, priority, now, actions),
                 machine::Action::Announce => {
                     let addresses = self.routers.get(&key).map(|r| r.group.addresses.clone()).unwrap_or_default();
                     actions.push(Action::Announce(addresses));
@@ -311,28 +272,6 @@ impl Election {
                 // `hold` looks at all of them together.
                 machine::Action::Hold | machine::Action::Release => {}
             }
-        }
-    }
-
-    fn send(&self, (vrid, v4): Key, source: IpAddr, priority: u8, actions: &mut Vec<Action>) {
-        let Some(router) = self.routers.get(&(vrid, v4)) else { return };
-        let version = self.version(v4);
-        let advert = Advert {
-            version,
-            vrid,
-            priority,
-            interval: self.options.interval,
-            addresses: router.advertised.clone(),
-            password: self.options.password.filter(|_| version == Version::V2),
-        };
-        let group = if v4 { IpAddr::from(GROUP_V4) } else { IpAddr::from(GROUP_V6) };
-        let mut peers: Vec<IpAddr> = self.peers(v4).collect();
-        if peers.is_empty() {
-            peers.push(group);
-        }
-        for destination in peers {
-            let payload = advert.encode(source, destination, self.options.checksum);
-            actions.push(Action::Send { source, destination, payload });
         }
     }
 

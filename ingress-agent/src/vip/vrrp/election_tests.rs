@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::vip::vrrp::packet::Checksum;
+use crate::vip::vrrp::packet::{Advert, Checksum, Envelope, GROUP_V4, GROUP_V6, Version};
 
 const MINE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 2));
 const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 3));

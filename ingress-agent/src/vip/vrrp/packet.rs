@@ -40,6 +40,10 @@ pub enum Checksum {
 /// Eight bytes of `auth_type PASS`, padded with zeros: version 2 only. Everybody on the link can read it.
 pub type Password = [u8; V2_AUTH_DATA];
 
+/// Bytes that may follow an advert of version 3: what they say is the business of `auth`.
+pub(crate) const TRAILER: usize = 28;
+pub(crate) type Trailer = [u8; TRAILER];
+
 /// An advert (RFC 9568 §5.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Advert {
@@ -81,12 +85,24 @@ pub(crate) enum Reject {
     OwnAddress,
     /// The password, or its absence.
     Authentication,
+    /// It has no trailer, and must have one.
+    Unsigned,
+    /// A trailer of another scheme.
+    Trailer,
+    /// Signed with a key that is not known here.
+    UnknownKey,
+    /// The signature is not that of the key that it names.
+    Forged,
+    /// Signed at a time that is too far from now.
+    Stale,
+    /// Signed, and heard before, or after one that was signed later.
+    Replayed,
     /// Unicast is configured, and the sender is none of the peers; or it came by the other way (multicast, unicast).
     Peer,
 }
 
 impl Reject {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Truncated,
         Self::Length,
         Self::HopLimit,
@@ -98,6 +114,12 @@ impl Reject {
         Self::Interval,
         Self::OwnAddress,
         Self::Authentication,
+        Self::Unsigned,
+        Self::Trailer,
+        Self::UnknownKey,
+        Self::Forged,
+        Self::Stale,
+        Self::Replayed,
         Self::Peer,
     ];
 
@@ -114,6 +136,12 @@ impl Reject {
             Self::Interval => "interval",
             Self::OwnAddress => "own_address",
             Self::Authentication => "authentication",
+            Self::Unsigned => "hmac_missing",
+            Self::Trailer => "hmac_malformed",
+            Self::UnknownKey => "hmac_unknown_key",
+            Self::Forged => "hmac_wrong",
+            Self::Stale => "hmac_stale",
+            Self::Replayed => "hmac_replayed",
             Self::Peer => "peer",
         }
     }
@@ -164,6 +192,22 @@ impl Advert {
     /// What the payload of an IP packet says, in the order of checks of RFC 9568 §7.1. Whether the VRID, the addresses and the
     /// sender are known is the caller's business.
     pub(crate) fn decode(payload: &[u8], envelope: &Envelope) -> Result<Self, Reject> {
+        Self::read(payload, payload, envelope)
+    }
+
+    /// The same where a trailer may follow: the message alone, the trailer, and what the message says.
+    pub(crate) fn decode_signed<'a>(
+        payload: &'a [u8],
+        envelope: &Envelope,
+    ) -> Result<(&'a [u8], Option<&'a Trailer>, Self), Reject> {
+        let v4 = envelope.source.is_ipv4();
+        let (message, trailer) = split_trailer(payload, v4);
+        let advert = Self::read(message, if v4 { message } else { payload }, envelope)?;
+        Ok((message, trailer, advert))
+    }
+
+    /// `summed`: what the checksum is over.
+    fn read(payload: &[u8], summed: &[u8], envelope: &Envelope) -> Result<Self, Reject> {
         if envelope.hop_limit != HOP_LIMIT {
             return Err(Reject::HopLimit);
         }
@@ -186,8 +230,8 @@ impl Advert {
             std::cmp::Ordering::Equal => {}
         }
         // Over IPv4 both kinds are about, and whoever sends one may be told to send the other: either is good.
-        let plain = fold(sum_of(payload));
-        let pseudo = fold(u32::from(plain) + pseudo_sum(envelope.source, envelope.destination, payload.len()));
+        let plain = fold(sum_of(summed));
+        let pseudo = fold(u32::from(plain) + pseudo_sum(envelope.source, envelope.destination, summed.len()));
         let good = match (version, v4) {
             (Version::V2, _) => plain == 0xffff,
             (Version::V3, true) => plain == 0xffff || pseudo == 0xffff,
@@ -223,6 +267,30 @@ impl Advert {
         }
         let addresses = payload[HEADER..end].chunks_exact(size).filter_map(address).collect();
         Ok(Self { version, vrid, priority, interval, addresses, password })
+    }
+}
+
+/// A message of version 3 and the trailer that follows it, if one does.
+fn split_trailer(payload: &[u8], v4: bool) -> (&[u8], Option<&Trailer>) {
+    let whole = (payload, None);
+    let [first, _, _, count, ..] = payload else { return whole };
+    let end = HEADER + usize::from(*count) * if v4 { 4 } else { 16 };
+    match payload.split_at_checked(end) {
+        Some((message, rest)) if first >> 4 == 3 => match Trailer::try_from(rest) {
+            Ok(_) => (message, rest.first_chunk()),
+            Err(_) => whole,
+        },
+        _ => whole,
+    }
+}
+
+/// Puts a trailer behind a message of version 3. Over IPv6 the checksum covers it, as the kernel's does.
+pub(crate) fn append(message: &mut Vec<u8>, trailer: &Trailer, source: IpAddr, destination: IpAddr) {
+    message.extend_from_slice(trailer);
+    if source.is_ipv6() {
+        message[6..8].copy_from_slice(&[0, 0]);
+        let sum = !fold(pseudo_sum(source, destination, message.len()) + sum_of(message));
+        message[6..8].copy_from_slice(&sum.to_be_bytes());
     }
 }
 

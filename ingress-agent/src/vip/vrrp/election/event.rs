@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::packet::{Envelope, Reject};
 use crate::model::election::{Fitness, Move, RouterKey, Standings, VipGroup};
@@ -19,6 +20,8 @@ pub(in crate::vip) enum Event<'a> {
         packet: Result<(Envelope, &'a [u8]), Reject>,
         mac: [u8; 6],
     },
+    /// What time it is, since 1970. Clocks are set, so it is said again and again; only signed adverts need it.
+    Clock(Duration),
     /// Whether this node may take addresses from one that has them; if not, it behaves as with `nopreempt`.
     MayPreempt(bool),
     Tick,

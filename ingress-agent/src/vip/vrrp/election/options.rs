@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::vip::vrrp::keys::AuthOptions;
 use crate::vip::vrrp::packet::{Checksum, Password, Version};
 
 /// How to elect. The same on every node, or they will not understand each other.
@@ -14,6 +15,8 @@ pub struct VrrpOptions {
     pub version: Version,
     pub checksum: Checksum,
     pub password: Option<Password>,
+    /// Signs adverts of version 3.
+    pub auth: Option<AuthOptions>,
     pub preempt: bool,
     pub preempt_delay: Duration,
     /// Other nodes, if multicast does not reach them. Empty: multicast.
@@ -29,6 +32,7 @@ impl Default for VrrpOptions {
             version: Version::V3,
             checksum: Checksum::default(),
             password: None,
+            auth: None,
             preempt: true,
             preempt_delay: Duration::ZERO,
             peers: Vec::new(),

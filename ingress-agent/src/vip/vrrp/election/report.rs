@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::{Action, Advert, Election, Reject, Router};
+use super::super::packet::Advert;
+use super::{Action, Election, Reject, Router};
 use crate::model::election::{ElectionReport, ForeignRouter, OtherRouter, VirtualRouter};
 use crate::vip::frame::Mac;
 
@@ -28,7 +29,9 @@ impl Election {
         if !known && self.foreign.len() >= FOREIGN {
             return;
         }
-        let mac = Mac(mac).to_string();
+        // One name for as long as it is known: whoever changes his with each advert is told of once.
+        let before = self.foreign.get(&(advert.vrid, from)).map(|f| f.mac.clone());
+        let mac = before.unwrap_or_else(|| Mac(mac).to_string());
         if !known {
             let list: Vec<String> = advert.addresses.iter().take(8).map(ToString::to_string).collect();
             actions.push(Action::Warn(format!(
@@ -62,6 +65,7 @@ impl Election {
 
     pub(super) fn forget_foreign(&mut self, now: Instant) {
         self.foreign.retain(|_, f| now < f.heard + FOREIGN_FOR);
+        self.peers.forget(now);
     }
 
     pub(in crate::vip) fn report(&self, notes: &[String], unsent: u64) -> ElectionReport {
@@ -93,6 +97,7 @@ impl Election {
             rejected: Reject::ALL.iter().map(|r| (r.label(), self.rejected[*r as usize])).collect(),
             unsent,
             foreign: self.foreign.values().cloned().collect(),
+            peers: self.peers.iter().map(|mac| Mac(mac).to_string()).collect(),
             speaks: self.speaks.iter().flatten().copied().collect(),
             notes,
             draining: self.draining,
@@ -121,7 +126,19 @@ fn mistake(reject: Reject) -> Option<&'static str> {
         Reject::Version => Some("their version of VRRP is not ours (`--vrrp-version`)"),
         Reject::Interval => Some("their interval is 0 or, in version 2, not ours (`--vrrp-interval-ms`)"),
         Reject::Authentication => Some("their password is not ours (`--vrrp-auth-pass`)"),
-        Reject::Length => Some("they have a trailer, such as keepalived's `auth_hmac`, which is not spoken here"),
+        Reject::Length => {
+            Some("they have a trailer, such as keepalived's `auth_hmac`: name its key (`--vrrp-auth-hmac-key`)")
+        }
+        Reject::Unsigned => Some("they are not signed; `--vrrp-auth-hmac-mode permissive` takes such as well"),
+        Reject::Trailer => Some("their trailer is of another scheme than HMAC-SHA256"),
+        Reject::UnknownKey => Some("they are signed with a key whose id is not known here (`--vrrp-auth-hmac-key`)"),
+        Reject::Forged => {
+            Some("their signature is not that of the key that they name; is its file the same on all nodes?")
+        }
+        Reject::Stale => {
+            Some("they are signed at a time too far from now: set the clocks (NTP), or see `--vrrp-auth-hmac-window`")
+        }
+        Reject::Replayed => Some("they were heard before: somebody replays them, or the sender's clock was set back"),
         Reject::Checksum => Some("their checksum is wrong"),
         Reject::HopLimit => Some("their hop limit is not 255, so they did not come from this link"),
         Reject::Peer => {
