@@ -3,6 +3,9 @@
 #[path = "agent_run/world.rs"]
 mod world;
 
+#[path = "agent_run/health.rs"]
+mod health;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use super::sync_status::SyncStatus;
 use crate::model::holding::HeldAddress;
 use crate::model::rejection::{Rejection, Severity};
 use crate::model::snapshot::{BackendState, Forwarding, Frontend, FrontendKind, Pool, PoolName};
-use crate::model::traffic::{AttachMode, Counts};
+use crate::model::traffic::{AttachMode, Counts, EndpointHealth};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -43,6 +43,9 @@ pub struct Status {
     pub sync: Option<SyncStatus>,
     pub verdicts: Vec<VerdictStatus>,
     pub routes: Vec<RouteStatus>,
+    /// Endpoints whose health is checked.
+    #[serde(default)]
+    pub health: Vec<HealthStatus>,
     pub certificates: Vec<CertificateStatus>,
     pub rejections: Vec<RejectionStatus>,
 }
@@ -130,6 +133,17 @@ pub struct RouteStatus {
     pub mean_milliseconds: f64,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthStatus {
+    pub endpoint: String,
+    pub pool: String,
+    pub check: String,
+    pub well: bool,
+    pub passed: u64,
+    pub failed: u64,
+    pub reason: Option<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CertificateStatus {
     pub secret: String,
@@ -201,6 +215,7 @@ impl Status {
             sync: r.sync.as_ref().map(SyncStatus::of),
             verdicts: verdicts(r),
             routes: routes(r),
+            health: health(r),
             certificates: certificates(r),
             rejections: r.snapshot.rejections.iter().map(RejectionStatus::from).collect(),
         }
@@ -337,6 +352,19 @@ fn routes(r: &Readings) -> Vec<RouteStatus> {
             }
         })
         .collect()
+}
+
+fn health(r: &Readings) -> Vec<HealthStatus> {
+    let of = |h: &EndpointHealth| HealthStatus {
+        endpoint: h.endpoint.to_string(),
+        pool: h.pool.to_string(),
+        check: h.check.to_string(),
+        well: h.well,
+        passed: h.passed,
+        failed: h.failed,
+        reason: h.reason.clone(),
+    };
+    r.l7.health.iter().map(of).collect()
 }
 
 fn certificates(r: &Readings) -> Vec<CertificateStatus> {

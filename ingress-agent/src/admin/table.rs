@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::query::Explanation;
-use super::status::{ServiceStatus, Status, Traffic};
+use super::status::{HealthStatus, ServiceStatus, Status, Traffic};
 
 /// `before` is an earlier reading and how many seconds lie between: with it, rates are shown.
 pub fn status(now: &Status, before: Option<(&Status, f64)>) -> String {
@@ -22,6 +22,7 @@ pub fn status(now: &Status, before: Option<(&Status, f64)>) -> String {
         }
     }
     section(&mut out, "ROUTES", &routes(now, before));
+    section(&mut out, "HEALTH CHECKS", &health(now));
     section(&mut out, "CERTIFICATES", &certificates(now));
     section(&mut out, "PACKETS", &verdicts(now, before));
     problems(&mut out, now);
@@ -91,6 +92,18 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 fn interfaces(s: &Status) -> Rows {
     let mut rows = vec![row(["NAME", "XDP", "NOTE"])];
     rows.extend(s.interfaces.iter().map(|i| row([&i.name, &i.mode, i.note.as_deref().unwrap_or("")])));
+    rows
+}
+
+/// Those that fail, each; of the others how many there are.
+fn health(s: &Status) -> Rows {
+    let mut rows = vec![row(["ENDPOINT", "POOL", "CHECK", "STATE", "WHY"])];
+    let (well, ill): (Vec<_>, Vec<_>) = s.health.iter().partition(|h| h.well);
+    let why = |h: &HealthStatus| h.reason.clone().unwrap_or_default();
+    rows.extend(ill.iter().map(|h| row([&h.endpoint, &h.pool, &h.check, "FAILS", &why(h)])));
+    if !well.is_empty() {
+        rows.push(row([&format!("{} more", well.len()), "", "", "well", ""]));
+    }
     rows
 }
 

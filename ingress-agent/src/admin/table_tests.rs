@@ -51,6 +51,7 @@ fn sample(packets: u64) -> Status {
         sync: None,
         verdicts: vec![VerdictStatus { verdict: "echo".into(), meaning: "An echo.".into(), packets }],
         routes: vec![],
+        health: vec![],
         certificates: vec![],
         rejections: vec![RejectionStatus {
             kind: "Service".into(),
@@ -111,6 +112,28 @@ fn the_flow_sync_is_shown_where_it_is_on() {
     for part in ["10.0.0.2  in step", "silent for 17 s", "-3 ms", "40 flows of this node", "not complete", "forged 2"] {
         assert!(text.contains(part), "{part} not in\n{text}");
     }
+}
+
+#[test]
+fn endpoints_that_fail_their_check_are_shown_with_the_reason() {
+    assert!(!status(&sample(1), None).contains("HEALTH CHECKS"));
+    let of = |endpoint: &str, well: bool| HealthStatus {
+        endpoint: endpoint.into(),
+        pool: "shop/web:80".into(),
+        check: "http /healthz every 5s".into(),
+        well,
+        passed: 3,
+        failed: 1,
+        reason: (!well).then(|| "it answered 500".into()),
+    };
+    let health = vec![of("10.0.0.1:80", true), of("10.0.0.2:80", false), of("10.0.0.3:80", true)];
+    let text = status(&Status { health, ..sample(1) }, None);
+    let line = text.lines().find(|l| l.contains("10.0.0.2:80")).expect("the one that fails");
+    assert!(
+        line.contains("http /healthz every 5s") && line.contains("FAILS") && line.contains("it answered 500"),
+        "{line}"
+    );
+    assert!(text.contains("2 more") && !text.contains("10.0.0.3:80"), "{text}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) fn answer(query: Query, control: &mut Control, proxy: Option<&Proxy>)
             drop(place.send(Readiness { reasons: control.not_ready(), notes: control.notes() }));
         }
         Query::Readings(place) => drop(place.send(Box::new(readings(control, proxy)))),
-        Query::Explain(question, place) => drop(place.send(explain::explain(control, &question))),
+        Query::Explain(question, place) => drop(place.send(explain::explain(control, proxy, &question))),
         Query::Order(order, place) => drop(place.send(control.obey(order))),
     }
 }
@@ -73,7 +73,9 @@ fn l7(t: HttpTraffic) -> L7Traffic {
         upstream_errors: UpstreamError::ALL.iter().map(|e| e.label()).zip(t.upstream_errors).collect(),
         retries: t.retries,
         ejections: t.ejections,
+        over_budget: t.over_budget,
         log_lines_lost: t.log_lines_lost,
         routes: t.routes.into_iter().map(route).collect(),
+        health: t.health,
     }
 }

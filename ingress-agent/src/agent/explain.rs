@@ -8,18 +8,18 @@ use super::Control;
 use crate::admin::query::{Explanation, HttpQuestion, Question};
 use crate::model::snapshot::{Forwarding, FrontendKind, Protocol};
 use crate::model::traffic::L4Explanation;
-use crate::proxy;
+use crate::proxy::{self, HttpExplanation, Proxy};
 
 /// A client's port where the question names none.
 const ANY_PORT: u16 = 40_000;
 
-pub(super) fn explain(control: &Control, question: &Question) -> Explanation {
+pub(super) fn explain(control: &Control, proxy: Option<&Proxy>, question: &Question) -> Explanation {
     match question {
         Question::L4 { protocol, client, vip } => match control.dataplane.explain(*protocol, *client, *vip) {
             Ok(told) => l4(control, told),
             Err(e) => failed(&e),
         },
-        Question::Http(question) => http(control, question),
+        Question::Http(question) => http(control, proxy, question),
     }
 }
 
@@ -70,7 +70,7 @@ fn word(forwarding: Forwarding) -> &'static str {
 }
 
 /// By the snapshot that the proxy has in force, not the one that was planned last.
-fn http(control: &Control, question: &HttpQuestion) -> Explanation {
+fn http(control: &Control, proxy: Option<&Proxy>, question: &HttpQuestion) -> Explanation {
     let Some(snapshot) = &control.in_proxy else {
         return Explanation { answer: "the proxy has no generation in force yet".into(), ..Explanation::default() };
     };
@@ -81,6 +81,7 @@ fn http(control: &Control, question: &HttpQuestion) -> Explanation {
     // The last step is the outcome.
     let answer = e.steps.last().cloned().unwrap_or_default();
     let mut steps = packet_steps(control, question.client, e.listener);
+    steps.extend(unwell(&e, proxy));
     steps.extend(e.steps);
     let backends: Vec<_> = e.backends.iter().map(ToString::to_string).collect();
     let facts = [
@@ -92,6 +93,23 @@ fn http(control: &Control, question: &HttpQuestion) -> Explanation {
     ];
     let facts = facts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
     Explanation { answer, steps, facts }
+}
+
+/// Which of the backends fail the route's health check. Before the route's own steps: the last of them is the answer.
+fn unwell(e: &HttpExplanation, proxy: Option<&Proxy>) -> Vec<String> {
+    let (Some(check), Some(proxy)) = (&e.check, proxy) else { return Vec::new() };
+    let all: Vec<_> =
+        proxy.health().into_iter().filter(|h| h.check == *check && e.backends.contains(&h.endpoint)).collect();
+    let ill: Vec<_> = all.iter().filter(|h| !h.well).collect();
+    let why = |reason: &Option<String>| reason.clone().unwrap_or_default();
+    let mut steps: Vec<String> = ill
+        .iter()
+        .map(|h| format!("Backend {} fails its health check ({check}): {}.", h.endpoint, why(&h.reason)))
+        .collect();
+    if !ill.is_empty() && ill.len() == all.len() {
+        steps.push("All backends do, so requests go to all of them.".to_owned());
+    }
+    steps
 }
 
 /// How the client's packets get to the listener, where the question names a client.

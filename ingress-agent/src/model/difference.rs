@@ -34,6 +34,7 @@ pub enum Difference {
     SecondCanary,
     Bodies,
     ManyFields,
+    Retries,
 }
 
 /// In Markdown, as the documentation has it.
@@ -51,7 +52,7 @@ pub const EVERYBODY: &str = "everybody";
 
 impl Difference {
     /// In the order of the documentation.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ForwardedFields,
         Self::HopByHop,
         Self::Malformed,
@@ -67,6 +68,7 @@ impl Difference {
         Self::SecondCanary,
         Self::Bodies,
         Self::ManyFields,
+        Self::Retries,
     ];
 
     /// Whether it is how HTTP itself is treated, whatever the objects say.
@@ -165,6 +167,13 @@ impl Difference {
             Self::ManyFields => {
                 ["a head has at most 256 fields", "as many as fit", "a bound that no browser comes near", EVERYBODY]
             }
+            Self::Retries => [
+                "a request that a backend failed is tried again within a budget: a fifth of the requests, and some a second \
+                 (`sluicegate.io/retry-budget: \"off\"` lifts it)",
+                "as often as `proxy-next-upstream-tries` says",
+                "backends that are too slow for their load would get three times of it",
+                EVERYBODY,
+            ],
         };
         Row { here, there, why, concerns }
     }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::difference::Contrast;
 use super::objects::{Named, Objects};
+use super::policy::{Care, RetryBudget};
 use super::rejection::{Finding, Rejection, Severity, one_line};
 use super::route::Balance;
 use super::selector::Labels;
@@ -187,6 +188,10 @@ pub struct IngressFacts {
     pub rules: Vec<RuleFacts>,
     pub tls: Vec<TlsFacts>,
     pub balance: Option<Balance>,
+    #[serde(default)]
+    pub care: Option<Arc<Care>>,
+    #[serde(default)]
+    pub retry_budget: Option<RetryBudget>,
     /// `nginx.ingress.kubernetes.io/*`, without the prefix.
     pub annotations: BTreeMap<String, String>,
     /// Secrets that those name.

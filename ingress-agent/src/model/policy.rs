@@ -3,6 +3,7 @@
 
 mod answer;
 mod auth;
+mod care;
 mod listener;
 mod log;
 mod snippet;
@@ -18,6 +19,7 @@ use super::snapshot::{AppProtocol, ObjectName, PoolName};
 
 pub use answer::{Algorithm, AnswerEdits, Coding, Compression, SendRate};
 pub use auth::{AuthCache, BasicAuth, ClientCertificates, Demand, ExternalAuth};
+pub use care::{Care, HealthCheck, Probe, RetryBudget};
 pub use listener::{Block, ClientLimits, FieldPattern, HeadLimits, ListenerSettings, Names, ProxyHeader, TlsSettings};
 pub use log::{Escape, LogFormat, LogPart, LogSettings, LogValue};
 pub use snippet::{Against, Return, Snippet, Statement, Test};
@@ -43,7 +45,10 @@ pub struct Policy {
     pub affinity: Option<Arc<Affinity>>,
     pub hash_by: Option<Arc<HashBy>>,
     pub upstream: Option<Arc<Upstream>>,
+    /// Of the pools that requests go to, canaries included.
+    pub care: Option<Arc<Care>>,
     pub retry_on: RetryOn,
+    pub retry_budget: RetryBudget,
     pub answers: Option<Arc<AnswerEdits>>,
     pub send_rate: Option<SendRate>,
     pub mirror: Option<Arc<MirrorTo>>,

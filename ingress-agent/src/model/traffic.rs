@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::policy::HealthCheck;
 use super::snapshot::{Forwarding, FrontendKey, ObjectName, PoolName};
 
 /// A reading of all L4 counters. Totals since the maps were made (they outlive the agent).
@@ -81,10 +82,14 @@ pub struct L7Traffic {
     pub retries: u64,
     /// Backends left alone for a while after repeated failures.
     pub ejections: u64,
+    /// Tries that there would have been, but for the budget.
+    pub over_budget: u64,
     /// Lines that the access log's writer could not keep up with.
     pub log_lines_lost: u64,
     /// Routes that have seen a request.
     pub routes: Vec<RouteTraffic>,
+    /// Endpoints whose health is checked.
+    pub health: Vec<EndpointHealth>,
 }
 
 /// Requests of one route.
@@ -99,4 +104,20 @@ pub struct RouteTraffic {
     pub latency: Vec<(f64, u64)>,
     pub latency_sum_seconds: f64,
     pub bytes_out: u64,
+}
+
+/// What health checks say of one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// One of those whose endpoint it is.
+    pub pool: PoolName,
+    /// Where requests go; the check may ask another port.
+    pub endpoint: SocketAddr,
+    pub check: HealthCheck,
+    pub well: bool,
+    /// Checks since they began.
+    pub passed: u64,
+    pub failed: u64,
+    /// What was wrong last, of one that is not well or whose last check failed.
+    pub reason: Option<String>,
 }

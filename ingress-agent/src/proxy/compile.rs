@@ -1,23 +1,28 @@
 //! From the snapshot to what workers look things up in. Runs on the caller's thread, once for all workers, and reuses
 //! every part whose `Arc` has not changed: one endpoint among 100,000 costs a walk over pointers.
 
+mod ways;
+
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::sign::CertifiedKey;
 
+use super::health::Wanted;
 use super::hosts::{CompiledRoute, Host, Hosts};
 use super::metrics::{RouteName, RouteStats};
 use super::policy::{Blocked, Patterns};
 use super::pools::PoolId;
 use super::tls::{Names, TlsBasis};
 use super::upstream::io::CompiledUpstream;
-use crate::model::policy::{ListenerSettings, TlsSettings, Upstream};
+use crate::model::policy::{ListenerSettings, TlsSettings};
 use crate::model::route::{HostTable, Listener, Route, Tls, VirtualHost};
 use crate::model::snapshot::{Certificate, ObjectName, Pool, PoolName, Snapshot};
 use crate::model::stream::Stream;
+use ways::Ways;
 
 /// What one generation serves.
 #[derive(Default)]
@@ -90,13 +95,22 @@ impl CompiledTls {
 }
 
 /// Pools that differ from the generation before; `None` is gone.
-pub(super) type PoolChanges = Vec<(PoolId, Option<(Arc<Pool>, Option<Arc<CompiledUpstream>>)>)>;
+pub(super) type PoolChanges = Vec<(PoolId, Option<Given>)>;
+
+/// A pool as workers get it.
+pub(super) struct Given {
+    pub(super) source: Arc<Pool>,
+    pub(super) upstream: Option<Arc<CompiledUpstream>>,
+    pub(super) slow_start: Option<Duration>,
+}
 
 /// Remembers the last generation's parts.
 pub(super) struct Compiler {
     workers: usize,
     tls: Option<TlsBasis>,
-    ids: Ids,
+    ways: Ways,
+    /// Pools with health checks that routes of the generation lead to.
+    checked: HashSet<PoolId>,
     /// Pools that workers have.
     sent: HashSet<PoolId>,
     pools: HashMap<PoolName, Arc<Pool>>,
@@ -116,7 +130,8 @@ impl Compiler {
         Self {
             workers,
             tls: None,
-            ids: Ids::default(),
+            ways: Ways::default(),
+            checked: HashSet::new(),
             sent: HashSet::new(),
             pools: HashMap::new(),
             stats: HashMap::new(),
@@ -126,7 +141,7 @@ impl Compiler {
         }
     }
 
-    pub(super) fn compile(&mut self, snapshot: &Snapshot) -> (Routing, PoolChanges) {
+    pub(super) fn compile(&mut self, snapshot: &Snapshot) -> (Routing, PoolChanges, Vec<Wanted>) {
         let changed_certificates = self.certificates(snapshot);
         let mut listeners = HashMap::with_capacity(snapshot.listeners.len());
         let mut kept = HashMap::with_capacity(snapshot.listeners.len());
@@ -163,13 +178,15 @@ impl Compiler {
             self.hosts = hosts;
             self.listeners = kept;
             self.forget_stats();
+            self.find_checked();
         }
         let streams = snapshot.streams.iter().map(|stream| {
-            let (source, pool) = (Arc::clone(stream), self.ids.of(&stream.pool, None));
+            let (source, pool) = (Arc::clone(stream), self.ways.of(&stream.pool, None, None));
             (SocketAddr::new(stream.vip, stream.port), Arc::new(CompiledStream { source, pool }))
         });
         let streams = streams.collect();
-        (Routing { generation: snapshot.generation, listeners, streams }, self.pool_changes(snapshot))
+        let changes = self.pool_changes(snapshot);
+        (Routing { generation: snapshot.generation, listeners, streams }, changes, self.checks())
     }
 
     /// Statistics of the routes of this generation.
@@ -211,8 +228,8 @@ impl Compiler {
         let stats =
             self.stats.entry(name).or_insert_with_key(|name| Arc::new(RouteStats::new(Arc::clone(name), workers)));
         let stats = Arc::clone(stats);
-        let ids = &mut self.ids;
-        Arc::new(CompiledRoute::new(route, stats, |name, upstream| ids.of(name, upstream)))
+        let ways = &mut self.ways;
+        Arc::new(CompiledRoute::new(route, stats, |name, upstream, care| ways.of(name, upstream, care)))
     }
 
     /// A route that left takes its statistics with it, once nobody uses them.
@@ -222,17 +239,44 @@ impl Compiler {
         self.stats.retain(|_, stats| used.contains(&Arc::as_ptr(stats)));
     }
 
+    /// A pool stays known after the last route to it has gone, since a request may be on its way; its endpoints are left alone.
+    fn find_checked(&mut self) {
+        self.checked.clear();
+        if !self.ways.any_checked() {
+            return;
+        }
+        let known: HashSet<PoolId> = self.ways.checked().map(|(_, way)| way.id).collect();
+        for route in self.hosts.iter().flat_map(|h| h.all()).flat_map(|h| h.routes()) {
+            let pools = route.pools.iter().map(|(id, _)| *id);
+            let all = pools.chain(route.canaries.iter().map(|canary| canary.pool));
+            self.checked.extend(all.filter(|id| known.contains(id)));
+        }
+    }
+
+    /// Whose endpoints are to be checked.
+    fn checks(&self) -> Vec<Wanted> {
+        let ways = self.ways.checked().filter(|(_, way)| self.checked.contains(&way.id));
+        let wanted = ways.filter_map(|(name, way)| {
+            let check = Arc::new(way.care.as_ref()?.health.clone()?);
+            let pool = Arc::clone(self.pools.get(name)?);
+            Some(Wanted { id: way.id, pool, upstream: way.upstream.clone(), check })
+        });
+        wanted.collect()
+    }
+
     fn pool_changes(&mut self, snapshot: &Snapshot) -> PoolChanges {
         let mut changes = Vec::new();
         for (name, pool) in &snapshot.pools {
             let same = self.pools.get(name).is_some_and(|known| Arc::ptr_eq(known, pool));
             if !same {
-                self.ids.of(name, None);
+                self.ways.of(name, None, None);
                 self.pools.insert(name.clone(), Arc::clone(pool));
             }
-            for (id, upstream) in self.ids.all(name) {
-                if self.sent.insert(*id) || !same {
-                    changes.push((*id, Some((Arc::clone(pool), upstream.clone()))));
+            for way in self.ways.all(name) {
+                if self.sent.insert(way.id) || !same {
+                    let (source, upstream) = (Arc::clone(pool), way.upstream.clone());
+                    let slow_start = way.care.as_ref().and_then(|care| care.slow_start);
+                    changes.push((way.id, Some(Given { source, upstream, slow_start })));
                 }
             }
         }
@@ -240,9 +284,9 @@ impl Compiler {
             let gone: Vec<PoolName> = self.pools.keys().filter(|n| !snapshot.pools.contains_key(*n)).cloned().collect();
             for name in gone {
                 self.pools.remove(&name);
-                for (id, _) in self.ids.all(&name) {
-                    self.sent.remove(id);
-                    changes.push((*id, None));
+                for way in self.ways.all(&name) {
+                    self.sent.remove(&way.id);
+                    changes.push((way.id, None));
                 }
             }
         }
@@ -320,34 +364,4 @@ fn asking(hosts: &HostTable) -> Vec<String> {
     let mut names: Vec<String> = exact.chain(wildcard).collect();
     names.sort();
     names
-}
-
-type Way = (PoolId, Option<Arc<CompiledUpstream>>);
-
-/// Pools have a number for each way in which their backends are spoken to.
-#[derive(Default)]
-struct Ids {
-    by_name: HashMap<PoolName, Vec<Way>>,
-    count: u32,
-}
-
-impl Ids {
-    fn of(&mut self, name: &PoolName, upstream: Option<&Arc<Upstream>>) -> PoolId {
-        if !self.by_name.contains_key(name) {
-            self.by_name.insert(name.clone(), Vec::new());
-        }
-        let Some(ways) = self.by_name.get_mut(name) else { return PoolId(self.count) };
-        let source = |way: &Option<Arc<CompiledUpstream>>| way.as_ref().map(|w| Arc::clone(&w.source));
-        if let Some((id, _)) = ways.iter().find(|(_, way)| source(way).as_ref() == upstream) {
-            return *id;
-        }
-        let id = PoolId(self.count);
-        self.count += 1;
-        ways.push((id, upstream.map(|u| Arc::new(CompiledUpstream::new(u)))));
-        id
-    }
-
-    fn all(&self, name: &PoolName) -> &[(PoolId, Option<Arc<CompiledUpstream>>)] {
-        self.by_name.get(name).map_or(&[], Vec::as_slice)
-    }
 }

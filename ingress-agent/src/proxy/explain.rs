@@ -10,6 +10,7 @@ use super::compile::Compiler;
 use super::hosts::Question;
 use super::path::normalise;
 use super::target;
+use crate::model::policy::HealthCheck;
 use crate::model::route::{Action, HostTable, PathMatch, Route};
 use crate::model::snapshot::{BackendState, ObjectName, Snapshot};
 
@@ -25,6 +26,8 @@ pub struct HttpExplanation {
     pub location: Option<String>,
     /// Backends that may get it.
     pub backends: Vec<SocketAddr>,
+    /// Which check keeps requests from those of them that fail it.
+    pub check: Option<HealthCheck>,
 }
 
 pub fn explain(
@@ -49,6 +52,7 @@ pub fn explain(
         rule: None,
         location: None,
         backends: Vec::new(),
+        check: None,
     };
     let Some(listener) = snapshot.listeners.iter().find(|l| l.port == port && l.tls.is_some() == secure) else {
         let kind = if secure { "HTTPS" } else { "HTTP" };
@@ -75,7 +79,7 @@ pub fn explain(
         listeners: vec![Arc::new(crate::model::route::Listener { hosts: Arc::new(table), ..(**listener).clone() })],
         ..Snapshot::default()
     };
-    let (routing, _) = Compiler::without_tls(0).compile(&one);
+    let (routing, ..) = Compiler::without_tls(0).compile(&one);
     let hosts = routing.listeners.into_values().next().context("the listener did not compile")?.hosts.clone();
     let Some(host) = hosts.host(&name) else {
         told.steps.push(format!("No host matches `{name}` and there is no catch-all: 404."));
@@ -99,6 +103,7 @@ pub fn explain(
     let location = location(route, &path);
     told.steps.push(format!("In ingress-nginx: {location}."));
     told.location = Some(location);
+    told.check = route.policy.as_ref().and_then(|p| p.care.as_ref()?.health.clone());
     action(snapshot, route, &mut told);
     Ok(told)
 }

@@ -12,7 +12,7 @@ use super::expressions::Expressions;
 use super::metrics::RouteStats;
 use super::policy::{CompiledCanary, CompiledSnippet, Mutual};
 use super::pools::PoolId;
-use crate::model::policy::Upstream;
+use crate::model::policy::{Care, Upstream};
 use crate::model::route::{Action, Filter, HostTable, PathMatch, Route, ValueMatch, VirtualHost};
 use crate::model::snapshot::PoolName;
 
@@ -212,7 +212,7 @@ impl CompiledRoute {
     pub(super) fn new(
         route: &Arc<Route>,
         stats: Arc<RouteStats>,
-        mut pool: impl FnMut(&PoolName, Option<&Arc<Upstream>>) -> PoolId,
+        mut pool: impl FnMut(&PoolName, Option<&Arc<Upstream>>, Option<&Arc<Care>>) -> PoolId,
     ) -> Self {
         let matches = &route.matches;
         let weighted = match &route.action {
@@ -221,6 +221,7 @@ impl CompiledRoute {
         };
         let policy = route.policy.as_deref();
         let upstream = policy.and_then(|p| p.upstream.as_ref());
+        let care = policy.and_then(|p| p.care.as_ref());
         let canaries = policy.and_then(|p| p.canary.as_deref()).into_iter().flatten();
         let filters = || route.filters.iter().chain(weighted.iter().flat_map(|w| &w.filters));
         let mirror = |f: &Filter| match f {
@@ -229,15 +230,15 @@ impl CompiledRoute {
         };
         Self {
             stats,
-            pools: weighted.iter().map(|w| (pool(&w.pool, upstream), w.weight)).collect(),
+            pools: weighted.iter().map(|w| (pool(&w.pool, upstream, care), w.weight)).collect(),
             total_weight: weighted.iter().map(|w| u64::from(w.weight)).sum(),
             edits_request: filters()
                 .any(|f| matches!(f, Filter::RequestHeaders(_) | Filter::RewritePath(_) | Filter::RewriteHost(_))),
             edits_response: filters().any(|f| matches!(f, Filter::ResponseHeaders(_))),
-            mirrors: filters().filter_map(mirror).map(|(name, parts)| (pool(&name, None), parts)).collect(),
+            mirrors: filters().filter_map(mirror).map(|(name, parts)| (pool(&name, None, None), parts)).collect(),
             rewrite: policy.and_then(|p| p.rewrite.as_ref()).and_then(|r| byte_expression(&r.pattern)),
-            canaries: canaries.map(|c| CompiledCanary::new(c, pool(&c.pool, upstream))).collect(),
-            error_pool: policy.and_then(|p| p.errors.as_ref()?.pool.as_ref()).map(|name| pool(name, None)),
+            canaries: canaries.map(|c| CompiledCanary::new(c, pool(&c.pool, upstream, care))).collect(),
+            error_pool: policy.and_then(|p| p.errors.as_ref()?.pool.as_ref()).map(|name| pool(name, None, None)),
             snippet: policy.and_then(|p| p.snippet.as_ref()).map(|s| Box::new(CompiledSnippet::new(s))),
             unless: matches.unless.as_ref().and_then(|pattern| byte_expression(&format!("^(?:{pattern})"))),
             headers: matches.headers.iter().map(|h| Compare::new(&h.value)).collect(),

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::model::snapshot::ObjectName;
+use crate::model::traffic::EndpointHealth;
 
 /// Upper bounds of the latency histogram in microseconds; a last bucket takes the rest.
 pub const LATENCY_BOUNDS: [u64; 14] = [
@@ -47,6 +48,7 @@ pub(super) struct WorkerCounters {
     pub(super) errors: [Counter; UpstreamError::ALL.len()],
     pub(super) retries: Counter,
     pub(super) ejections: Counter,
+    pub(super) over_budget: Counter,
     pub(super) log_lines_lost: Counter,
 }
 
@@ -127,9 +129,12 @@ pub struct HttpTraffic {
     pub upstream_errors: [u64; UpstreamError::ALL.len()],
     pub retries: u64,
     pub ejections: u64,
+    /// Tries that there would have been, but for the budget.
+    pub over_budget: u64,
     pub log_lines_lost: u64,
     /// Routes of the snapshot that have seen a request.
     pub routes: Vec<RouteTraffic>,
+    pub health: Vec<EndpointHealth>,
 }
 
 #[derive(Clone, Debug)]
@@ -211,6 +216,7 @@ impl HttpTraffic {
             add_all(&mut sum.upstream_errors, &w.errors);
             sum.retries += w.retries.value();
             sum.ejections += w.ejections.value();
+            sum.over_budget += w.over_budget.value();
             sum.log_lines_lost += w.log_lines_lost.value();
         }
         sum

@@ -31,6 +31,12 @@ mod upstream;
 
 mod pools;
 
+mod condition;
+
+mod budget;
+
+mod health;
+
 mod ewma;
 
 mod body;
@@ -94,8 +100,10 @@ pub use access_log::{AccessLog, AccessLogFormat};
 pub use explain::{HttpExplanation, explain};
 
 use crate::model::snapshot::Snapshot;
+use crate::model::traffic::EndpointHealth;
 use access_log::LogWriter;
 use compile::{Compiler, Routing};
+use health::Health;
 use metrics::{HttpTraffic, WorkerCounters};
 use worker::{Birth, Command};
 
@@ -147,6 +155,7 @@ pub struct Proxy {
     /// In force. Held here so that the generation before is freed by whoever applies the next, never by a worker between two requests.
     routing: Mutex<Arc<Routing>>,
     counters: Vec<Arc<WorkerCounters>>,
+    health: Health,
     log: Option<LogWriter>,
     generation: AtomicU64,
 }
@@ -165,8 +174,11 @@ impl Proxy {
         let limiter = Arc::new(policy::Limiter::default());
         let mut workers = Vec::with_capacity(count);
         let mut all_counters = Vec::with_capacity(count);
-        for index in 0..count {
-            let (sender, commands) = mpsc::unbounded_channel();
+        let channels: Vec<_> = (0..count).map(|_| mpsc::unbounded_channel()).collect();
+        let senders: Vec<_> = channels.iter().map(|(sender, _)| sender.clone()).collect();
+        for (index, (sender, commands)) in channels.into_iter().enumerate() {
+            let others = senders.iter().enumerate().filter(|(other, _)| *other != index);
+            let peers = others.map(|(_, peer)| peer.downgrade()).collect();
             let counters = Arc::new(WorkerCounters::default());
             let birth = Birth {
                 index,
@@ -176,6 +188,7 @@ impl Proxy {
                 commands,
                 seed: seed(),
                 limiter: Arc::clone(&limiter),
+                peers,
             };
             let thread = std::thread::Builder::new()
                 .name(format!("proxy-{index}"))
@@ -192,6 +205,7 @@ impl Proxy {
             compiler: Mutex::new(compiler),
             routing: Mutex::default(),
             counters: all_counters,
+            health: Health::new(senders),
             log,
             generation: AtomicU64::new(0),
         })
@@ -200,7 +214,7 @@ impl Proxy {
     /// Returns when every worker serves this snapshot and has bound what it can: a sentence for each listener that it
     /// could not bind. Those are tried again every second; [`Self::metrics`] shows which are left.
     pub async fn apply(&self, snapshot: Arc<Snapshot>) -> anyhow::Result<Vec<String>> {
-        let (routing, pools) = {
+        let (routing, pools, checks) = {
             let mut compiler = self.compiler.lock().unwrap_or_else(PoisonError::into_inner);
             compiler.compile(&snapshot)
         };
@@ -213,6 +227,7 @@ impl Proxy {
             waiting.push(result);
         }
         let problems = collect(waiting).await?;
+        self.health.apply(checks);
         *self.routing.lock().unwrap_or_else(PoisonError::into_inner) = routing;
         self.generation.store(snapshot.generation, Ordering::Release);
         Ok(problems)
@@ -235,6 +250,7 @@ impl Proxy {
         let compiler = self.compiler.lock().unwrap_or_else(PoisonError::into_inner);
         traffic.routes = compiler.stats().filter_map(|stats| stats.read()).collect();
         drop(compiler);
+        traffic.health = self.health.read();
         traffic.routes.sort_by(|a, b| (&a.owner, &a.rule).cmp(&(&b.owner, &b.rule)));
         traffic
     }
@@ -253,6 +269,11 @@ impl Proxy {
             // One that has ended has no connections.
             let _ = worker.commands.send(Command::Away(away.clone()));
         }
+    }
+
+    /// Endpoints whose health is checked, and what was found.
+    pub fn health(&self) -> Vec<EndpointHealth> {
+        self.health.read()
     }
 
     /// Connections that are open, tunnels included.

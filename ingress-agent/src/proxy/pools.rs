@@ -1,7 +1,9 @@
 //! The backends as one worker sees them: whose turn it is, who is ejected, and the idle connections to each. Belongs to
 //! a worker alone; a new snapshot replaces only the pools that changed, and backends that stay keep their connections.
 
-use std::cell::{Cell, RefCell};
+mod backend;
+
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,15 +12,15 @@ use std::time::{Duration, Instant};
 use crate::model::route::Balance;
 use crate::model::snapshot::{AppProtocol, BackendState, Pool, PoolName};
 
-use super::ewma::Average;
-use super::policy::{digest, spread};
-use super::upstream::h1::Connection;
-use super::upstream::h2::Shared;
+use super::budget::Budget;
+use super::condition::{Condition, share};
+use super::policy::spread;
 use super::upstream::io::CompiledUpstream;
+pub(super) use backend::{Backend, Lease};
 
 /// A pool's number for the life of the process. Never given to another pool, so that a request that is under way with
 /// an old route cannot reach a stranger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PoolId(pub(super) u32);
 
 /// This many connect failures in a row eject a backend.
@@ -27,15 +29,17 @@ const FAILURES: u32 = 3;
 const EJECTED: Duration = Duration::from_secs(10);
 const EJECTED_MOST: Duration = Duration::from_mins(5);
 
-/// Connections kept to one backend, for so long, for so many requests: ingress-nginx's `upstream-keepalive-*`.
-pub(super) const IDLE_MOST: usize = 320;
-pub(super) const IDLE_FOR: Duration = Duration::from_mins(1);
-pub(super) const REQUESTS_MOST: u32 = 10_000;
+/// Of an illness that has no end in sight.
+const FOR_GOOD: Duration = Duration::from_hours(24 * 365);
+/// What the whole share is in smooth weights while some have less.
+const RAMP: i64 = 1000;
 
 /// Up to this many backends, least-request looks at all of them; beyond, at two chosen at random.
 const LOOK_AT_ALL: usize = 8;
 
 pub(super) struct WorkerPool {
+    /// `None`: of no snapshot.
+    pub(super) id: Option<PoolId>,
     pub(super) name: PoolName,
     pub(super) protocol: AppProtocol,
     pub(super) upstream: Option<Arc<CompiledUpstream>>,
@@ -44,7 +48,9 @@ pub(super) struct WorkerPool {
     /// All weights alike: the turn is an index, and no weight need be summed.
     even: bool,
     turn: Cell<usize>,
-    /// Until when some backend may be ejected; before, the fast way is closed.
+    pub(super) budget: Rc<Budget>,
+    slow_start: Option<Duration>,
+    /// Until when some backend may be left out or have less than its share; before, the fast way is closed.
     uneven_until: Cell<Option<Instant>>,
 }
 
@@ -55,45 +61,13 @@ pub(super) enum Prefer {
     Hash(u64),
 }
 
-pub(super) struct Backend {
-    pub(super) address: SocketAddr,
-    digest: u64,
-    weight: Cell<u32>,
-    current: Cell<i64>,
-    under_way: Cell<u32>,
-    /// How fast it answers, where somebody chooses by that.
-    pub(super) average: Average,
-    failures: Cell<u32>,
-    ejections: Cell<u32>,
-    ejected_until: Cell<Option<Instant>>,
-    #[expect(clippy::vec_box, reason = "a connection moves between here and each exchange: a pointer, not its bytes")]
-    idle: RefCell<Vec<Box<Connection>>>,
-    pub(super) h2: RefCell<Option<Shared>>,
-    /// No longer in any snapshot, or draining: finished connections are not kept.
-    retired: Cell<bool>,
-}
-
-/// One request under way at a backend.
-pub(super) struct Lease(pub(super) Rc<Backend>);
-
-impl Lease {
-    pub(super) fn new(backend: Rc<Backend>) -> Self {
-        backend.under_way.set(backend.under_way.get() + 1);
-        Self(backend)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.0.under_way.set(self.0.under_way.get().saturating_sub(1));
-    }
-}
-
 impl WorkerPool {
     /// `start` makes workers begin at different backends.
     pub(super) fn new(
+        id: Option<PoolId>,
         pool: &Pool,
         upstream: Option<&Arc<CompiledUpstream>>,
+        condition: &Condition,
         last: Option<&Self>,
         start: usize,
     ) -> Self {
@@ -109,6 +83,10 @@ impl WorkerPool {
             let kept = known.binary_search_by_key(&backend.address, |b| b.address).ok().map(|at| Rc::clone(&known[at]));
             let entry = kept.unwrap_or_else(|| Rc::new(Backend::new(backend.address)));
             entry.weight.set(backend.weight);
+            entry.ill.set(condition.is_ill(&backend.address));
+            if let Some(since) = condition.since(&backend.address) {
+                entry.since.set(Some(since));
+            }
             ready.push(entry);
         }
         let even = ready.windows(2).all(|pair| pair[0].weight.get() == pair[1].weight.get());
@@ -116,7 +94,7 @@ impl WorkerPool {
             // The same sequence, begun elsewhere: advance the smooth weights by `start` turns at most once round.
             let total: u64 = ready.iter().map(|b| u64::from(b.weight.get())).sum();
             for _ in 0..(start as u64 % total.clamp(1, 1024)) {
-                smooth(&ready, |_| true);
+                smooth(&ready, |b| i64::from(b.weight.get()), |_| true);
             }
         }
         if let Some(last) = last {
@@ -128,14 +106,67 @@ impl WorkerPool {
                 }
             }
         }
-        Self {
+        let made = Self {
+            id,
             name: pool.name.clone(),
             protocol,
             upstream: upstream.cloned(),
             even,
             turn: Cell::new(last.map_or(start, |last| last.turn.get())),
-            uneven_until: Cell::new(last.and_then(|last| last.uneven_until.get())),
+            budget: last.map_or_else(Rc::default, |last| Rc::clone(&last.budget)),
+            slow_start: condition.slow_start,
+            uneven_until: Cell::new(None),
             ready,
+        };
+        made.settle(Instant::now());
+        made
+    }
+
+    /// Finds out until when the fast way is closed.
+    fn settle(&self, now: Instant) {
+        let until = |b: &Backend| {
+            let ill = b.ill.get().then_some(now + FOR_GOOD);
+            let ramp = self.slow_start.and_then(|window| Some(b.since.get()? + window));
+            ill.max(b.ejected_until.get()).max(ramp)
+        };
+        self.uneven_until.set(self.ready.iter().filter_map(|b| until(b)).max().filter(|until| *until > now));
+    }
+
+    /// What a health check found.
+    pub(super) fn found(&self, endpoint: SocketAddr, well: bool, now: Instant) {
+        let Ok(at) = self.ready.binary_search_by_key(&endpoint, |b| b.address) else { return };
+        let backend = &self.ready[at];
+        if backend.ill.replace(!well) && well && self.slow_start.is_some() {
+            backend.since.set(Some(now));
+        }
+        self.settle(now);
+    }
+
+    /// Another worker ejected it.
+    pub(super) fn ejected(&self, endpoint: SocketAddr, until: Instant) {
+        if let Ok(at) = self.ready.binary_search_by_key(&endpoint, |b| b.address) {
+            self.eject(&self.ready[at], until);
+        }
+    }
+
+    fn eject(&self, backend: &Backend, until: Instant) {
+        backend.ejections.set(backend.ejections.get().saturating_add(1));
+        // One more failure after the time is over ejects again.
+        backend.failures.set(FAILURES - 1);
+        backend.ejected_until.set(Some(until));
+        let mut uneven = until;
+        if let Some(window) = self.slow_start {
+            backend.since.set(Some(until));
+            uneven += window;
+        }
+        self.uneven_until.set(self.uneven_until.get().max(Some(uneven)));
+    }
+
+    /// Which part of what others get.
+    fn share(&self, backend: &Backend, now: Instant) -> f64 {
+        match (self.slow_start, backend.since.get()) {
+            (Some(window), Some(since)) => share(since, window, now),
+            _ => 1.0,
         }
     }
 
@@ -152,23 +183,44 @@ impl WorkerPool {
         if self.uneven_until.get().is_some_and(|until| until <= now) {
             self.uneven_until.set(None);
         }
-        let healthy = |b: &Backend| !not.contains(&b.address) && b.ejected_until.get().is_none_or(|until| until <= now);
+        let well = |b: &Backend| {
+            !not.contains(&b.address) && !b.ill.get() && b.ejected_until.get().is_none_or(|until| until <= now)
+        };
         let untried = |b: &Backend| !not.contains(&b.address);
-        // Never all: where every backend is ejected or was tried, the rule gives way.
-        self.choose(balance, &random, healthy)
-            .or_else(|| self.choose(balance, &random, untried))
-            .or_else(|| self.choose(balance, &random, |_| true))
+        let ramping = self.slow_start.is_some() && self.ready.iter().any(|b| self.share(b, now) < 1.0);
+        let ramp = ramping.then_some(now);
+        if ramping && balance != Balance::RoundRobin {
+            // A newcomer is asked about as often as its share says, and then stands beside the others as it is: by load alone one that
+            // is idle would get everything, and by load over a small weight nothing until others are busy.
+            let draw = random();
+            let admitted = |b: &Backend| {
+                let part = self.share(b, now);
+                well(b) && (part >= 1.0 || (spread(draw ^ b.digest) >> 11) as f64 / (1_u64 << 53) as f64 <= part)
+            };
+            if let Some(chosen) = self.choose(balance, &random, ramp, admitted) {
+                return Some(chosen);
+            }
+        }
+        // Never all: where every backend is ill, ejected or was tried, the rule gives way.
+        self.choose(balance, &random, ramp, well)
+            .or_else(|| self.choose(balance, &random, ramp, untried))
+            .or_else(|| self.choose(balance, &random, ramp, |_| true))
     }
 
     /// The backend that a cookie or a hash leads to, unless it was tried or is ejected.
     pub(super) fn preferred(&self, prefer: Prefer, not: &[SocketAddr]) -> Option<Rc<Backend>> {
         let now = self.uneven_until.get().map(|_| Instant::now());
-        let usable = |b: &&Rc<Backend>| {
-            !not.contains(&b.address) && b.ejected_until.get().is_none_or(|until| now.is_some_and(|now| until <= now))
+        let usable = |b: &Backend| {
+            !not.contains(&b.address)
+                && !b.ill.get()
+                && b.ejected_until.get().is_none_or(|until| now.is_some_and(|now| until <= now))
         };
+        // Where nobody is well, everybody is asked, and a client stays with his.
+        let any = now.is_some() && !self.ready.iter().any(|b| usable(b));
+        let fit = |b: &&Rc<Backend>| usable(b) || any && !not.contains(&b.address);
         let chosen = match prefer {
-            Prefer::Backend(digest) => self.ready.iter().filter(usable).find(|b| b.digest == digest),
-            Prefer::Hash(hash) => self.ready.iter().filter(usable).max_by_key(|b| spread(hash ^ b.digest)),
+            Prefer::Backend(digest) => self.ready.iter().filter(fit).find(|b| b.digest == digest),
+            Prefer::Hash(hash) => self.ready.iter().filter(fit).max_by_key(|b| spread(hash ^ b.digest)),
         };
         chosen.cloned()
     }
@@ -212,11 +264,22 @@ impl WorkerPool {
         &self,
         balance: Balance,
         random: &impl Fn() -> u64,
+        ramp: Option<Instant>,
         usable: impl Fn(&Backend) -> bool,
     ) -> Option<Rc<Backend>> {
         match balance {
-            Balance::RoundRobin if self.even => self.rotate(usable),
-            Balance::RoundRobin => smooth(&self.ready, usable).cloned(),
+            Balance::RoundRobin if self.even && ramp.is_none() => self.rotate(usable),
+            Balance::RoundRobin => {
+                let part = |b: &Backend| ramp.map_or(RAMP, |now| (self.share(b, now) * RAMP as f64) as i64);
+                let scaled = |b: &Backend| i64::from(b.weight.get()) * part(b);
+                let plain = |b: &Backend| i64::from(b.weight.get());
+                // One scale for all of a pool's life: what was gained before a slow start is in it.
+                if self.slow_start.is_some() {
+                    smooth(&self.ready, scaled, usable).cloned()
+                } else {
+                    smooth(&self.ready, plain, usable).cloned()
+                }
+            }
             Balance::Ewma => self.fastest(random(), usable),
             Balance::LeastRequest => {
                 let load = |b: &Backend| u64::from(b.under_way.get()) * 1_000_000 / u64::from(b.weight.get().max(1));
@@ -238,21 +301,17 @@ impl WorkerPool {
         }
     }
 
-    /// A connect failure. True if it ejected the backend.
-    pub(super) fn failed(&self, backend: &Backend) -> bool {
+    /// A connect failure. Until when it ejected the backend, if it did.
+    pub(super) fn failed(&self, backend: &Backend) -> Option<Instant> {
         let failures = backend.failures.get() + 1;
         backend.failures.set(failures);
         if failures < FAILURES || self.ready.len() < 2 {
-            return false;
+            return None;
         }
         let times = backend.ejections.get();
-        backend.ejections.set(times.saturating_add(1));
-        // One more failure after the time is over ejects again.
-        backend.failures.set(FAILURES - 1);
         let until = Instant::now() + EJECTED.saturating_mul(1 << times.min(10)).min(EJECTED_MOST);
-        backend.ejected_until.set(Some(until));
-        self.uneven_until.set(self.uneven_until.get().max(Some(until)));
-        true
+        self.eject(backend, until);
+        Some(until)
     }
 
     pub(super) fn backends(&self) -> &[Rc<Backend>] {
@@ -267,11 +326,15 @@ impl WorkerPool {
 }
 
 /// nginx's smooth weighted round robin: everybody gains its weight, the richest is chosen and pays the total.
-fn smooth(ready: &[Rc<Backend>], usable: impl Fn(&Backend) -> bool) -> Option<&Rc<Backend>> {
+fn smooth(
+    ready: &[Rc<Backend>],
+    weight: impl Fn(&Backend) -> i64,
+    usable: impl Fn(&Backend) -> bool,
+) -> Option<&Rc<Backend>> {
     let mut total = 0;
     let mut best: Option<&Rc<Backend>> = None;
     for backend in ready.iter().filter(|b| usable(b)) {
-        let weight = i64::from(backend.weight.get());
+        let weight = weight(backend);
         total += weight;
         backend.current.set(backend.current.get() + weight);
         if best.is_none_or(|b| backend.current.get() > b.current.get()) {
@@ -281,54 +344,4 @@ fn smooth(ready: &[Rc<Backend>], usable: impl Fn(&Backend) -> bool) -> Option<&R
     let best = best?;
     best.current.set(best.current.get() - total);
     Some(best)
-}
-
-impl Backend {
-    fn new(address: SocketAddr) -> Self {
-        Self {
-            address,
-            digest: digest(address),
-            weight: Cell::new(1),
-            current: Cell::new(0),
-            under_way: Cell::new(0),
-            average: Average::default(),
-            failures: Cell::new(0),
-            ejections: Cell::new(0),
-            ejected_until: Cell::new(None),
-            idle: RefCell::default(),
-            h2: RefCell::default(),
-            retired: Cell::new(false),
-        }
-    }
-
-    pub(super) fn connected(&self) {
-        if self.failures.get() > 0 {
-            self.failures.set(0);
-            self.ejections.set(0);
-            self.ejected_until.set(None);
-        }
-    }
-
-    /// The connection used last is the one most likely still open.
-    pub(super) fn take_idle(&self) -> Option<Box<Connection>> {
-        self.idle.borrow_mut().pop()
-    }
-
-    pub(super) fn keep_idle(&self, connection: Box<Connection>) {
-        let mut idle = self.idle.borrow_mut();
-        if !self.retired.get() && idle.len() < IDLE_MOST && connection.requests < REQUESTS_MOST {
-            idle.push(connection);
-        }
-    }
-
-    /// Closes connections that are idle for too long or that the backend closed.
-    pub(super) fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain_mut(|c| now.duration_since(c.idle_since) < IDLE_FOR && !c.looks_closed());
-    }
-
-    fn retire(&self) {
-        self.retired.set(true);
-        self.idle.borrow_mut().clear();
-        self.h2.borrow_mut().take();
-    }
 }

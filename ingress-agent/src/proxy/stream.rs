@@ -149,9 +149,8 @@ async fn connect(worker: &Rc<Worker>, told: &CompiledStream) -> Option<(TcpStrea
             Ok(Err(_)) => UpstreamError::Connect,
             Err(_) => UpstreamError::ConnectTimeout,
         };
-        if pool.failed(&backend) {
-            worker.counters.ejections.add(1);
-            tracing::info!(pool = %pool.name, backend = %backend.address, "backend ejected: it refuses connections");
+        if let Some(until) = pool.failed(&backend) {
+            worker.ejected(&pool, &backend, until);
         }
         tried.push(backend.address);
         if tried.len() >= TRIES || tried.len() >= pool.backends().len() {

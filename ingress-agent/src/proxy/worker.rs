@@ -1,6 +1,10 @@
 //! One worker: a thread with a runtime of its own, listening sockets of its own, backends' connections of its own. It
 //! shares with the others only what never changes, so that no request waits for another core.
 
+mod questions;
+
+mod fitness;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -15,15 +19,18 @@ use tokio::task::JoinHandle;
 use super::Limits;
 use super::access_log::{Line, LogBuffer};
 use super::client::{Client, Order};
-use super::compile::{PoolChanges, Routing};
+use super::compile::{Given, PoolChanges, Routing};
+use super::condition::Condition;
 use super::deadline::{Deadlines, ROUND};
+use super::health::Finding;
 use super::listen;
 use super::metrics::WorkerCounters;
-use super::policy::{Limiter, NAMES_HOLD, Passwords, Verdicts};
+use super::policy::{Limiter, Passwords, Verdicts};
 use super::pools::{PoolId, WorkerPool};
 use super::serve;
 use super::upstream::io::CompiledUpstream;
-use crate::model::snapshot::{AppProtocol, Backend, BackendState, Forwarding, ObjectName, Pool, PoolName, Protocol};
+use crate::model::snapshot::Pool;
+use questions::Asked;
 
 pub(super) struct Worker {
     pub(super) index: usize,
@@ -42,6 +49,8 @@ pub(super) struct Worker {
     listeners: RefCell<BTreeMap<SocketAddr, Listening>>,
     draining: Cell<bool>,
     away: RefCell<Away>,
+    /// The other workers, who hear of ejections.
+    peers: Vec<mpsc::WeakUnboundedSender<Command>>,
     pub(super) limiter: Arc<Limiter>,
     pub(super) passwords: Passwords,
     pub(super) verdicts: Verdicts,
@@ -55,14 +64,8 @@ pub(super) struct Worker {
 struct Known {
     source: Arc<Pool>,
     upstream: Option<Arc<CompiledUpstream>>,
+    condition: Condition,
     made: Option<Rc<WorkerPool>>,
-}
-
-/// A server that is asked about requests.
-struct Asked {
-    addresses: Vec<SocketAddr>,
-    pool: Rc<WorkerPool>,
-    since: Instant,
 }
 
 enum Listening {
@@ -81,6 +84,10 @@ pub(super) enum Command {
         done: oneshot::Sender<Vec<String>>,
     },
     Problems(oneshot::Sender<Vec<String>>),
+    /// What health checks found.
+    Health(Arc<[Finding]>),
+    /// Another worker has ejected it, until then.
+    Ejected(PoolId, SocketAddr, Instant),
     /// Other nodes have these addresses now; connections to each may go on until then.
     Away(Away),
     /// Stop accepting, finish what is under way within the time, then end.
@@ -108,6 +115,8 @@ pub(super) struct Birth {
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) seed: u64,
     pub(super) limiter: Arc<Limiter>,
+    /// Weak, or workers would keep each other alive.
+    pub(super) peers: Vec<mpsc::WeakUnboundedSender<Command>>,
 }
 
 /// The worker's life.
@@ -128,6 +137,7 @@ pub(super) async fn run(birth: Birth) {
         listeners: RefCell::default(),
         draining: Cell::new(false),
         away: RefCell::default(),
+        peers: birth.peers,
         limiter: birth.limiter,
         passwords: Passwords::new(birth.seed),
         verdicts: Verdicts::default(),
@@ -145,6 +155,12 @@ pub(super) async fn run(birth: Birth) {
             }
             Command::Problems(done) => {
                 let _ = done.send(worker.problems());
+            }
+            Command::Health(findings) => worker.found(&findings),
+            Command::Ejected(pool, endpoint, until) => {
+                if let Some(pool) = worker.made(pool) {
+                    pool.ejected(endpoint, until);
+                }
             }
             Command::Away(away) => worker.move_away(away),
             Command::Drain(timeout, done) => {
@@ -192,20 +208,29 @@ async fn rounds(worker: Rc<Worker>) {
 
 impl Worker {
     fn apply(self: &Rc<Self>, routing: Arc<Routing>, changes: &PoolChanges) {
+        let now = Instant::now();
         let mut pools = self.pools.borrow_mut();
         for (id, pool) in changes {
             let at = id.0 as usize;
             if pools.len() <= at {
                 pools.resize_with(at + 1, || None);
             }
-            let last = pools[at].take().and_then(|known| known.made);
+            let last = pools[at].take();
             match pool {
-                Some((source, upstream)) => {
-                    let made = last.map(|last| Rc::new(WorkerPool::new(source, upstream.as_ref(), Some(&last), 0)));
-                    pools[at] = Some(Known { source: Arc::clone(source), upstream: upstream.clone(), made });
+                Some(Given { source, upstream, slow_start }) => {
+                    let (mut condition, mut made) = (Condition::default(), None);
+                    if let Some(last) = last {
+                        condition = last.condition;
+                        condition.changed(&last.source, source, now);
+                        let new =
+                            |last| WorkerPool::new(Some(*id), source, upstream.as_ref(), &condition, Some(last), 0);
+                        made = last.made.as_deref().map(|last| Rc::new(new(last)));
+                    }
+                    condition.slow_start = *slow_start;
+                    pools[at] = Some(Known { source: Arc::clone(source), upstream: upstream.clone(), condition, made });
                 }
                 None => {
-                    if let Some(last) = last {
+                    if let Some(last) = last.and_then(|known| known.made) {
                         last.retire();
                     }
                 }
@@ -323,51 +348,10 @@ impl Worker {
         let mut pools = self.pools.borrow_mut();
         let known = pools.get_mut(id.0 as usize)?.as_mut()?;
         // Workers begin at different backends, or all first requests would meet at one.
-        let Known { source, upstream, made } = known;
-        let made =
-            made.get_or_insert_with(|| Rc::new(WorkerPool::new(source, upstream.as_ref(), None, self.index * 7919)));
-        Some(Rc::clone(made))
-    }
-
-    /// The addresses of a server that is asked about requests, while they are fresh.
-    pub(super) fn known_addresses(&self, host: &str, port: u16, secure: bool) -> Option<Vec<SocketAddr>> {
-        let questions = self.questions.borrow();
-        let known = questions.get(&(host.to_owned(), port, secure))?;
-        (known.since.elapsed() < NAMES_HOLD).then(|| known.addresses.clone())
-    }
-
-    /// The pool of such a server, with its connections.
-    pub(super) fn question_pool(
-        &self,
-        host: &str,
-        port: u16,
-        secure: bool,
-        addresses: Vec<SocketAddr>,
-    ) -> Rc<WorkerPool> {
-        let mut questions = self.questions.borrow_mut();
-        let key = (host.to_owned(), port, secure);
-        let old = questions.get(&key);
-        if let Some(known) = old.filter(|known| known.addresses == addresses) {
-            return Rc::clone(&known.pool);
-        }
-        let mut backends: Vec<Backend> = addresses
-            .iter()
-            .map(|&address| Backend {
-                address,
-                weight: 1,
-                state: BackendState::Ready,
-                forwarding: Forwarding::Nat,
-                node: None,
-            })
-            .collect();
-        backends.sort_by_key(|b| b.address);
-        backends.dedup_by_key(|b| b.address);
-        let name = PoolName { service: ObjectName::new("", host), port, protocol: Protocol::Tcp, local: false };
-        let app_protocol = if secure { AppProtocol::Https } else { AppProtocol::Http1 };
-        let pool = Pool { name, backends, table_size: 251, app_protocol };
-        let pool = Rc::new(WorkerPool::new(&pool, None, old.map(|known| &*known.pool), 0));
-        questions.insert(key, Asked { addresses, pool: Rc::clone(&pool), since: Instant::now() });
-        pool
+        let Known { source, upstream, condition, made } = known;
+        let start = self.index * 7919;
+        let new = || Rc::new(WorkerPool::new(Some(id), source, upstream.as_ref(), condition, None, start));
+        Some(Rc::clone(made.get_or_insert_with(new)))
     }
 
     pub(super) fn logs(&self) -> bool {

@@ -180,6 +180,8 @@ fn only(rival: &IngressFacts, claims: &Contested<'_>) -> IngressFacts {
         rules,
         tls: Vec::new(),
         balance: None,
+        care: None,
+        retry_budget: None,
         annotations: rival.annotations.clone(),
         secrets: Vec::new(),
         unheeded: Vec::new(),

@@ -1,5 +1,6 @@
 //! What the proxy counted, as metrics.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::encoding::DescriptorEncoder;
@@ -24,6 +25,7 @@ pub(super) fn encode(e: &mut DescriptorEncoder, t: &L7Traffic) -> fmt::Result {
         ("sluicegate_http_sent_bytes", "Bytes to clients.", t.bytes_out),
         ("sluicegate_http_retries", "Tries on another backend.", t.retries),
         ("sluicegate_http_ejections", "Backends left alone for a while after repeated failures.", t.ejections),
+        ("sluicegate_http_retries_over_budget", "Tries that were not made: the budget was used up.", t.over_budget),
         ("sluicegate_access_log_lost_lines", "Access log lines that could not be written in time.", t.log_lines_lost),
     ] {
         counters(e, name, help)?.count(&[], value)?;
@@ -38,7 +40,45 @@ pub(super) fn encode(e: &mut DescriptorEncoder, t: &L7Traffic) -> fmt::Result {
     for (reason, n) in &t.upstream_errors {
         errors.count(&[("reason", reason)], *n)?;
     }
-    routes(e, t)
+    routes(e, t)?;
+    health(e, t)
+}
+
+fn named([namespace, service, port, backend, check]: &[String; 5]) -> [(&'static str, &str); 5] {
+    [("namespace", namespace), ("service", service), ("port", port), ("backend", backend), ("check", check)]
+}
+
+/// Checks that differ only in what has no label are one sample: it is well where each of them says so.
+fn health(e: &mut DescriptorEncoder, t: &L7Traffic) -> fmt::Result {
+    if t.health.is_empty() {
+        return Ok(());
+    }
+    let mut samples = BTreeMap::<[String; 5], (bool, u64, u64)>::new();
+    for h in &t.health {
+        let service = &h.pool.service;
+        let labels = [
+            service.namespace.clone(),
+            service.name.clone(),
+            h.pool.port.to_string(),
+            h.endpoint.to_string(),
+            h.check.to_string(),
+        ];
+        let sample = samples.entry(labels).or_insert((true, 0, 0));
+        *sample = (sample.0 && h.well, sample.1 + h.passed, sample.2 + h.failed);
+    }
+    let help = "1 if an endpoint passes its health check, or was not checked yet.";
+    let mut up = gauges(e, "sluicegate_health_check_up", help)?;
+    for (labels, (well, ..)) in &samples {
+        up.gauge(&named(labels), f64::from(u8::from(*well)))?;
+    }
+    let mut checks = counters(e, "sluicegate_health_checks", "Health checks by result.")?;
+    for (labels, (_, passed, failed)) in &samples {
+        let [namespace, service, port, backend, check] = named(labels);
+        for (result, n) in [("passed", *passed), ("failed", *failed)] {
+            checks.count(&[namespace, service, port, backend, check, ("result", result)], n)?;
+        }
+    }
+    Ok(())
 }
 
 fn routes(e: &mut DescriptorEncoder, t: &L7Traffic) -> fmt::Result {

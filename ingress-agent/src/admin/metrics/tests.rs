@@ -7,10 +7,33 @@ use super::*;
 use crate::admin::query::Room;
 use crate::model::election::ElectionReport;
 use crate::model::holding::{HeldAddress, Holding, LinkState};
+use crate::model::policy::{HealthCheck, Probe};
 use crate::model::snapshot::{FrontendKey, ObjectName, PoolName, Protocol, Snapshot};
 use crate::model::source::SourceState;
 use crate::model::sync::{PeerReading, SyncReading};
-use crate::model::traffic::{Attachment, L4Traffic, L7Traffic, RouteTraffic};
+use crate::model::traffic::{Attachment, EndpointHealth, L4Traffic, L7Traffic, RouteTraffic};
+
+/// Two checks that only their thresholds tell apart.
+fn checked(well: bool) -> EndpointHealth {
+    let second = std::time::Duration::from_secs(1);
+    let healthy = 1 + u32::from(well);
+    EndpointHealth {
+        pool: PoolName { service: ObjectName::new("shop", "web"), port: 443, protocol: Protocol::Tcp, local: false },
+        endpoint: "10.0.0.9:8443".parse().unwrap(),
+        check: HealthCheck {
+            probe: Probe::Tcp,
+            port: None,
+            interval: second * 5,
+            timeout: second,
+            healthy,
+            unhealthy: 3,
+        },
+        well,
+        passed: 2,
+        failed: 1,
+        reason: None,
+    }
+}
 
 fn readings() -> Box<Readings> {
     let vip = "203.0.113.1".parse().unwrap();
@@ -68,6 +91,7 @@ fn readings() -> Box<Readings> {
                 latency_sum_seconds: 1.5,
                 bytes_out: 10,
             }],
+            health: vec![checked(true), checked(false)],
             ..L7Traffic::default()
         },
     })
@@ -86,6 +110,8 @@ fn samples_are_there() {
         "sluicegate_xdp_packets_total{verdict=\"forward_nat\"} 9",
         "sluicegate_frontend_rx_bytes_total{vip=\"203.0.113.1\",protocol=\"tcp\",port=\"443\",namespace=\"\",service=\"\"} 500",
         "sluicegate_backend_tx_packets_total{namespace=\"shop\",service=\"web\",port=\"443\",protocol=\"tcp\",backend=\"10.0.0.1:8443\"} 4",
+        "sluicegate_health_check_up{namespace=\"shop\",service=\"web\",port=\"443\",backend=\"10.0.0.9:8443\",check=\"tcp every 5s\"} 0.0",
+        "sluicegate_health_checks_total{namespace=\"shop\",service=\"web\",port=\"443\",backend=\"10.0.0.9:8443\",check=\"tcp every 5s\",result=\"passed\"} 4",
         "sluicegate_sync_settled 1.0",
         "sluicegate_sync_flows 12.0",
         "sluicegate_sync_rejected_total{reason=\"forged\"} 3",

@@ -114,6 +114,8 @@ impl Asked {
         policy.upstream = upstream::protocol(reader, found).map(Arc::new);
         let (retry, retry_on) = upstream::retry(reader, settings);
         policy.retry_on = retry_on;
+        policy.retry_budget = ingress.retry_budget.unwrap_or_default();
+        policy.care.clone_from(&ingress.care);
         policy.answers = answers::edits(reader, settings).map(Arc::new);
         policy.send_rate = answers::send_rate(reader, settings);
         policy.mirror = answers::mirror(reader).map(Arc::new);

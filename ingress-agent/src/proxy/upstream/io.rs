@@ -23,14 +23,14 @@ pub(in crate::proxy) enum UpstreamIo {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-pub(super) async fn tcp(address: SocketAddr) -> io::Result<UpstreamIo> {
+pub(in crate::proxy) async fn tcp(address: SocketAddr) -> io::Result<UpstreamIo> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(UpstreamIo::Tcp(stream))
 }
 
 /// As nginx does by default: no SNI, no verification.
-pub(super) async fn tls(address: SocketAddr, upstream: Option<&CompiledUpstream>) -> io::Result<UpstreamIo> {
+pub(in crate::proxy) async fn tls(address: SocketAddr, upstream: Option<&CompiledUpstream>) -> io::Result<UpstreamIo> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     let (config, name) = match upstream {
         None => (CONFIG.get_or_init(|| Arc::new(unverified())), None),

@@ -24,7 +24,7 @@ use super::metrics::UpstreamError;
 use super::pools::{Backend, Lease, WorkerPool};
 use super::request::Outgoing;
 use super::worker::Worker;
-use crate::model::policy::RetryOn;
+use crate::model::policy::{RetryBudget, RetryOn};
 use crate::model::route::{Balance, Route};
 use crate::model::snapshot::AppProtocol;
 use h1::{Connection, Exchange, Failed};
@@ -117,7 +117,9 @@ async fn attempts(
 ) -> Result<Answer, Failure> {
     let mut deadline = Deadline::new(&worker.deadlines);
     deadline.limit(route.timeouts.request);
-    let mut tries = Tries { worker, pool, route, tried: SmallVec::new(), began: None };
+    let budget = route.policy.as_ref().map_or_else(RetryBudget::default, |policy| policy.retry_budget);
+    pool.budget.add(budget);
+    let mut tries = Tries { worker, pool, route, budget, tried: SmallVec::new(), began: None };
     // RFC 9110 §9.2.2: only these may be sent again without knowing what became of the first.
     let idempotent = idempotent(outgoing.method());
     let repeatable = idempotent && body.is_empty();
@@ -168,7 +170,8 @@ async fn attempts(
                         let whole = kept.as_ref().and_then(RequestBody::again);
                         whole.or_else(|| repeatable.then(RequestBody::empty))
                     };
-                    let Some(next) = unwanted.then(next).flatten().filter(|_| tries.another(&backend)) else {
+                    let Some(next) = unwanted.then(next).flatten().filter(|_| tries.another(&backend, Cost::Budget))
+                    else {
                         return Ok(answer);
                     };
                     body = next;
@@ -185,7 +188,9 @@ async fn attempts(
                 }
                 Err(Failed { failure, body: mut b, .. }) => {
                     let wanted = again && on.is_some_and(|on| retries(on, failure)) && b.begin_again();
-                    if !wanted || !tries.another(&backend) {
+                    // A connection that was closed while it was idle is no backend's answer to load.
+                    let cost = if reused && failure == Failure::Reset { Cost::Free } else { Cost::Budget };
+                    if !wanted || !tries.another(&backend, cost) {
                         return Err(failure);
                     }
                     body = b;
@@ -216,11 +221,19 @@ fn retries(on: RetryOn, failure: Failure) -> bool {
     }
 }
 
+/// Whether a try is one of those that may double a load. What never reached a backend is not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cost {
+    Free,
+    Budget,
+}
+
 /// What was tried for one request.
 struct Tries<'a> {
     worker: &'a Worker,
     pool: &'a WorkerPool,
     route: &'a Route,
+    budget: RetryBudget,
     tried: SmallVec<[SocketAddr; 4]>,
     /// When the first of them ended.
     began: Option<Instant>,
@@ -232,16 +245,15 @@ impl Tries<'_> {
         if failure == Failure::RequestTimeout {
             return Err(failure);
         }
-        if self.pool.failed(backend) {
-            self.worker.counters.ejections.add(1);
-            tracing::info!(pool = %self.pool.name, backend = %backend.address, "backend ejected: it refuses connections");
+        if let Some(until) = self.pool.failed(backend) {
+            self.worker.ejected(self.pool, backend, until);
         }
         // Nothing has reached a backend, so any request may try again.
         let wanted = self.route.policy.as_ref().is_none_or(|policy| retries(policy.retry_on, failure));
-        if wanted && self.another(backend) { Ok(()) } else { Err(failure) }
+        if wanted && self.another(backend, Cost::Free) { Ok(()) } else { Err(failure) }
     }
 
-    fn another(&mut self, backend: &Backend) -> bool {
+    fn another(&mut self, backend: &Backend, cost: Cost) -> bool {
         let began = *self.began.get_or_insert_with(Instant::now);
         self.tried.push(backend.address);
         let policy = self.route.policy.as_ref();
@@ -249,10 +261,15 @@ impl Tries<'_> {
         let others = policy.is_some() || self.tried.len() < self.pool.backends().len();
         let in_time = policy.and_then(|p| p.retry_on.within).is_none_or(|within| began.elapsed() < within);
         let more = (self.tried.len() as u32) < self.route.retry.tries.max(1) && others && in_time;
-        if more {
-            self.worker.counters.retries.add(1);
+        if !more {
+            return false;
         }
-        more
+        if cost == Cost::Budget && !self.pool.budget.take(self.budget, Instant::now()) {
+            self.worker.counters.over_budget.add(1);
+            return false;
+        }
+        self.worker.counters.retries.add(1);
+        true
     }
 }
 

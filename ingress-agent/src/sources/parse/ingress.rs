@@ -1,7 +1,10 @@
 //! Ingress v1 → [`IngressFacts`]. A bad path, host or TLS entry is left out; the rest of the Ingress is served.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressTLS};
 
+use super::care::{self, care, retry_budget};
 use super::{BALANCE, Notes, annotation, annotations, balance, port_number, sibling};
 use crate::model::facts::{
     BackendRef, ClassChoice, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, Remark, RuleFacts, TlsFacts,
@@ -9,6 +12,22 @@ use crate::model::facts::{
 use crate::model::rejection::Rejection;
 
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+/// Of our prefix.
+const KNOWN: &[&str] = &[
+    BALANCE,
+    care::HEALTH_CHECK,
+    care::HEALTH_CHECK_PATH,
+    care::HEALTH_CHECK_HOST,
+    care::HEALTH_CHECK_STATUS,
+    care::HEALTH_CHECK_SERVICE,
+    care::HEALTH_CHECK_PORT,
+    care::HEALTH_CHECK_INTERVAL,
+    care::HEALTH_CHECK_TIMEOUT,
+    care::HEALTH_CHECK_HEALTHY,
+    care::HEALTH_CHECK_UNHEALTHY,
+    care::SLOW_START,
+    care::RETRY_BUDGET,
+];
 
 pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Rejection> {
     let Some(spec) = &object.spec else {
@@ -55,6 +74,8 @@ pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Reject
         rules,
         tls,
         balance: balance(&object.metadata, notes),
+        care: care(&object.metadata, notes).map(Arc::new),
+        retry_budget: retry_budget(&object.metadata, notes),
         annotations,
         secrets: annotations::secrets(&object.metadata, &notes.origin.name.namespace),
         unheeded: unheeded(object),
@@ -77,7 +98,7 @@ fn class(object: &Ingress) -> ClassChoice {
 
 /// Only the plan knows whether it is ours; another controller may well honour these.
 fn unheeded(object: &Ingress) -> Vec<Remark> {
-    let unknown = annotations::unknown(&object.metadata, "an Ingress", &[BALANCE]);
+    let unknown = annotations::unknown(&object.metadata, "an Ingress", KNOWN);
     unknown.into_iter().chain(annotations::unheeded(&object.metadata)).collect()
 }
 

@@ -4,6 +4,7 @@
 //! No clock is read and no other object is looked at.
 
 mod annotations;
+mod care;
 pub mod config_map;
 pub mod ingress;
 pub mod ingress_class;

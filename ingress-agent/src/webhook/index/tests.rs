@@ -26,6 +26,8 @@ fn ingress(name: &str, created: i64, paths: &[(&str, &str)]) -> Arc<IngressFacts
         rules: paths.iter().map(rule).collect(),
         tls: Vec::new(),
         balance: None,
+        care: None,
+        retry_budget: None,
         annotations: BTreeMap::new(),
         secrets: Vec::new(),
         unheeded: Vec::new(),

@@ -159,6 +159,17 @@ fn a_new_object_is_told_what_is_wrong_with_it() {
             &[],
         ),
         (
+            "a health check that cannot be",
+            with(
+                good.clone(),
+                "/metadata/annotations",
+                json!({"sluicegate.io/health-check": "http", "sluicegate.io/health-check-interval": "1us",
+                "sluicegate.io/health-check-service": "x"}),
+            ),
+            &["metadata.annotations[sluicegate.io/health-check-interval]: `1us` is not a time"],
+            &["metadata.annotations[sluicegate.io/health-check-service]: changes nothing: the check is http"],
+        ),
+        (
             "a Service's bad ranges and its port of SCTP",
             with(
                 with(lb.clone(), "/spec/loadBalancerSourceRanges", json!(["10.0.0.0/8", "x"])),

@@ -1,0 +1,140 @@
+//! Our annotations of an Ingress about health, slow start and retries: what they mean, and that one which cannot be read is rejected with
+//! its reason and costs nothing else.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ingress_agent::model::policy::{HealthCheck, Policy, Probe, RetryBudget};
+use ingress_agent::plan::{PlanOptions, plan};
+use ingress_agent::sources::SourceOptions;
+use ingress_agent::sources::store::Store;
+use serde_json::json;
+
+/// The policy of `shop.example/`, and what was said.
+fn served(annotations: &[(&str, &str)]) -> (Arc<Policy>, String) {
+    let annotations: serde_json::Map<String, serde_json::Value> =
+        annotations.iter().map(|(k, v)| (format!("sluicegate.io/{k}"), (*v).into())).collect();
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "edge"},
+            "spec": {"controller": "sluicegate.io/ingress-controller"}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"ports": [{"port": 80}]}},
+        {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {"name": "web", "namespace": "shop", "annotations": annotations},
+            "spec": {"ingressClassName": "edge", "rules": [{"host": "shop.example",
+                "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]}},
+    ]});
+    let mut store = Store::new(SourceOptions::default());
+    store.put("a.json", Ok(&list.to_string()));
+    let facts = store.publish(SystemTime::now(), &[]).expect("the first facts");
+    let vips = vec!["192.0.2.1".parse().expect("an address")];
+    let snapshot = plan(&facts, &PlanOptions { ingress_vips: vips, ..PlanOptions::default() }, None).snapshot;
+    let mut said = String::new();
+    for rejection in &snapshot.rejections {
+        writeln!(said, "{rejection}").expect("a String takes all");
+    }
+    let route = &snapshot.listeners[0].hosts.exact["shop.example"].routes[0];
+    (route.policy.clone().expect("a policy"), said)
+}
+
+fn health(policy: &Policy) -> Option<HealthCheck> {
+    policy.care.as_ref()?.health.clone()
+}
+
+#[test]
+fn an_ingress_without_them_has_nothing_of_it() {
+    let (policy, said) = served(&[]);
+    assert_eq!((policy.care.as_ref(), policy.retry_budget, said.as_str()), (None, RetryBudget::Percent(20), ""));
+}
+
+#[test]
+fn all_of_them_are_understood() {
+    let (policy, said) = served(&[
+        ("health-check", "http"),
+        ("health-check-path", "/healthz?deep=1"),
+        ("health-check-host", "shop.example:8080"),
+        ("health-check-status", "200-299, 404"),
+        ("health-check-port", "8081"),
+        ("health-check-interval", "500ms"),
+        ("health-check-timeout", "1s"),
+        ("health-check-healthy", "1"),
+        ("health-check-unhealthy", "5"),
+        ("slow-start", "2m"),
+        ("retry-budget", "50%"),
+    ]);
+    assert_eq!(said, "");
+    let probe = Probe::Http {
+        path: "/healthz?deep=1".to_owned(),
+        host: Some("shop.example:8080".to_owned()),
+        statuses: vec![(200, 299), (404, 404)],
+    };
+    let (interval, timeout) = (Duration::from_millis(500), Duration::from_secs(1));
+    let expected = HealthCheck { probe, port: Some(8081), interval, timeout, healthy: 1, unhealthy: 5 };
+    assert_eq!(health(&policy), Some(expected));
+    assert_eq!(policy.care.as_ref().expect("care").slow_start, Some(Duration::from_mins(2)));
+    assert_eq!(policy.retry_budget, RetryBudget::Percent(50));
+    let (policy, said) =
+        served(&[("health-check", "grpc"), ("health-check-service", "shop.v1.Cart"), ("retry-budget", "off")]);
+    let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
+    let probe = Probe::Grpc { service: "shop.v1.Cart".to_owned() };
+    let expected = HealthCheck { probe, port: None, interval, timeout, healthy: 2, unhealthy: 3 };
+    assert_eq!((health(&policy), policy.retry_budget, said.as_str()), (Some(expected), RetryBudget::Unlimited, ""));
+}
+
+#[test]
+fn one_that_cannot_be_read_is_rejected_alone() {
+    let (plain, _) = served(&[("health-check", "http"), ("slow-start", "30s")]);
+    for (name, value, said) in [
+        ("health-check-path", "healthz", "is not a path"),
+        ("health-check-path", "/a b", "is not a path"),
+        ("health-check-path", "/a\r\nHost: x", "is not a path"),
+        ("health-check-path", "/\u{e4}", "is not a path"),
+        ("health-check-host", "a b", "is not a host"),
+        ("health-check-host", "user@host", "is not a host"),
+        ("health-check-host", "a\nb", "is not a host"),
+        ("health-check-status", "abc", "is not a list"),
+        ("health-check-status", "299-200", "is not a list"),
+        ("health-check-status", "100", "is not a list"),
+        ("health-check-status", "200-", "is not a list"),
+        ("health-check-status", "", "is not a list"),
+        ("health-check-port", "0", "is not between 1 and 65535"),
+        ("health-check-port", "http", "is not a port number"),
+        ("health-check-interval", "0", "is not a time"),
+        ("health-check-interval", "1ms", "is not a time"),
+        ("health-check-interval", "2h", "is not a time"),
+        ("health-check-interval", "99999999999999999999s", "is not a time"),
+        ("health-check-timeout", "-1s", "is not a time"),
+        ("health-check-timeout", "s", "is not a time"),
+        ("health-check-healthy", "0", "is not a number from 1 to 100"),
+        ("health-check-unhealthy", "1000", "is not a number from 1 to 100"),
+        ("retry-budget", "120%", "is neither `off` nor a percentage"),
+        ("retry-budget", "0.2", "is neither `off` nor a percentage"),
+        ("retry-budget", "+5%", "is neither `off` nor a percentage"),
+        ("health-check-service", "shop", "changes nothing: the check is http"),
+    ] {
+        let (policy, told) = served(&[("health-check", "http"), ("slow-start", "30s"), (name, value)]);
+        assert!(told.contains(&format!("Ingress shop/web, metadata.annotations[sluicegate.io/{name}]: ")), "{told}");
+        assert!(told.contains(said) && told.lines().count() == 1, "{name}: {value:?}: {told}");
+        assert_eq!(policy, plain, "{name}: {value:?}");
+    }
+    for (annotations, said) in [
+        (
+            [("health-check", "ping"), ("slow-start", "30s")],
+            "`ping` is none of `http`, `tcp` and `grpc`; health is not checked",
+        ),
+        (
+            [("health-check-path", "/x"), ("slow-start", "30s")],
+            "changes nothing: there is no sluicegate.io/health-check",
+        ),
+        (
+            [("health-check", "tcp"), ("slow-start", "soon")],
+            "is not a time from 100ms to 60m, such as 500ms, 5s or 2m; there is no slow start",
+        ),
+    ] {
+        let (policy, told) = served(&annotations);
+        assert!(told.contains(said) && told.lines().count() == 1, "{annotations:?}: {told}");
+        let care = policy.care.as_ref().expect("the other one stands");
+        assert!(care.health.is_some() != care.slow_start.is_some(), "{annotations:?}");
+    }
+}
