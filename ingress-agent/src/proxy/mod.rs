@@ -59,6 +59,8 @@ mod proxy_header;
 
 mod stream;
 
+mod hello;
+
 mod worker;
 
 mod listen;
