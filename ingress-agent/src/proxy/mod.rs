@@ -59,6 +59,8 @@ mod proxy_header;
 
 mod stream;
 
+mod splice;
+
 mod hello;
 
 mod worker;

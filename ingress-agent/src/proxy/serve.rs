@@ -93,7 +93,7 @@ async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, 
     let Some(tls) = compiled.tls.clone() else { return };
     let stream = match tokio::time::timeout(worker.limits.header, secured(&compiled, &tls, stream)).await {
         Ok(Ok(Secured::Here(stream))) => stream,
-        Ok(Ok(Secured::There(to, stream, early))) => return stream::pass(worker, &to, stream, &early).await,
+        Ok(Ok(Secured::There(to, stream, early))) => return stream::pass(worker, &to, stream, early).await,
         Ok(Err(_)) | Err(_) => {
             worker.counters.handshake_failures.add(1);
             return;

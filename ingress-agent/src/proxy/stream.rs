@@ -16,7 +16,7 @@ use super::deadline::Deadline;
 use super::metrics::UpstreamError;
 use super::pools::{Lease, PoolId};
 use super::proxy_header::{self, Ends, Header};
-use super::tunnel::{Way, copy};
+use super::splice;
 use super::worker::Worker;
 use crate::model::route::Balance;
 use crate::model::snapshot::PoolName;
@@ -73,11 +73,11 @@ pub(super) async fn serve(worker: Rc<Worker>, told: Arc<CompiledStream>, mut cli
             return;
         }
     }
-    carry(&worker, client, backend, &early).await;
+    carry(&worker, client, backend, early).await;
 }
 
 /// A connection for whose TLS another is meant; `early` is what the client has said so far.
-pub(super) async fn pass(worker: Rc<Worker>, told: &CompiledPassthrough, client: TcpStream, early: &[u8]) {
+pub(super) async fn pass(worker: Rc<Worker>, told: &CompiledPassthrough, client: TcpStream, early: Vec<u8>) {
     worker.stream_began();
     worker.counters.passed_through.add(1);
     let _presence = Presence(Rc::clone(&worker));
@@ -86,13 +86,12 @@ pub(super) async fn pass(worker: Rc<Worker>, told: &CompiledPassthrough, client:
     carry(&worker, client, backend, early).await;
 }
 
-async fn carry(worker: &Rc<Worker>, mut client: TcpStream, mut backend: TcpStream, early: &[u8]) {
-    let (mut up, mut down) = (Way::new(early), Way::new(&[]));
+/// Nothing can be said in band, so it lasts until the drain's time is over, when the worker ends.
+async fn carry(worker: &Rc<Worker>, client: TcpStream, backend: TcpStream, early: Vec<u8>) {
     let deadline = Deadline::new(&worker.deadlines);
-    // Nothing can be said in band, so it lasts until the drain's time is over, when the worker ends.
-    copy((&mut client, &mut up), (&mut backend, &mut down), (&deadline, Some(IDLE)), |_| false).await;
-    worker.counters.bytes_in.add(up.moved());
-    worker.counters.bytes_out.add(down.moved());
+    let (up, down) = splice::carry(&client, &backend, early, (&deadline, IDLE)).await;
+    worker.counters.bytes_in.add(up);
+    worker.counters.bytes_out.add(down);
 }
 
 /// What the header says; `early` is then what came after it.
