@@ -218,6 +218,10 @@ pub struct RulesArgs {
     /// Do not resolve Services of type `ExternalName`: no Ingress can then send requests outside of the cluster by a name.
     #[arg(long, env = "SLUICEGATE_DISABLE_SVC_EXTERNAL_NAME", value_parser = clap::builder::BoolishValueParser::new())]
     pub disable_svc_external_name: bool,
+    /// Hosts whose Ingress has the annotation `ssl-passthrough` keep their TLS: by the name that clients ask for, connections go to the
+    /// Service of the path `/` as they come.
+    #[arg(long, env = "SLUICEGATE_ENABLE_SSL_PASSTHROUGH", value_parser = clap::builder::BoolishValueParser::new())]
+    pub enable_ssl_passthrough: bool,
     /// ConfigMap of TCP ports on the ingress addresses: `"9000": "namespace/service:port[:PROXY[:PROXY]]"`.
     #[arg(long, env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
     pub tcp_services_configmap: Option<String>,

@@ -3,7 +3,7 @@
 
 use std::io;
 
-/// For a process of one thread, or with 0 the calling thread: SCHED_FIFO at the lowest priority (sched(7)).
+/// For a process of one thread, or with 0 the calling thread: `SCHED_FIFO` at the lowest priority (sched(7)).
 pub fn before_others(id: u32) -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 1 };
     // SAFETY: `parameters` is valid for the call.

@@ -39,13 +39,17 @@ data: { '9100': 'demo/echo:9000:PROXY:PROXY', '9101': 'demo/echo:9000::PROXY' }
 
 /// What the client reads from `to` when it says this and closes its side; empty if there was no connection.
 fn talk(world: &World, to: &str, say: &str) -> String {
+    String::from_utf8_lossy(&talk_bytes(world, to, say.as_bytes())).into_owned()
+}
+
+fn talk_bytes(world: &World, to: &str, say: &[u8]) -> Vec<u8> {
     world.client.inside(|| {
-        let Ok(mut stream) = TcpStream::connect(to) else { return String::new() };
+        let Ok(mut stream) = TcpStream::connect(to) else { return Vec::new() };
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
-        let mut answer = String::new();
+        let mut answer = Vec::new();
         // A refused connection may be gone already.
-        let _ = stream.write_all(say.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
-        let _ = stream.read_to_string(&mut answer);
+        let _ = stream.write_all(say).and_then(|()| stream.shutdown(Shutdown::Write));
+        let _ = stream.read_to_end(&mut answer);
         answer
     })
 }
@@ -80,6 +84,39 @@ fn an_address_from_a_pool_and_ports_with_the_proxy_protocol_are_served_shown_and
     assert!(out.starts_with("passed up to the proxy") && out.contains("demo/echo:9000"), "{out}");
     let metrics = agent.get("/metrics").expect("metrics").1;
     assert!(metrics.lines().any(|l| l == "sluicegate_proxy_header_failures_total 1"), "{metrics}");
+}
+
+/// `--enable-ssl-passthrough` on the command line: the backend gets a client's first TLS message as it is, and without the flag does not.
+#[test]
+fn tls_is_passed_through_where_the_command_line_allows_it() {
+    let world = World::empty("passrun");
+    let ingress = "---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: { name: pass, namespace: demo, annotations: { nginx.ingress.kubernetes.io/ssl-passthrough: 'true' } }
+spec: { rules: [{ host: pass.example, http: { paths: [{ path: /, pathType: Prefix, backend: { service: { name: echo, port: { number: 9000 } } } }] } }] }
+";
+    world.place.manifest("all.yaml", &[MANIFESTS, ingress].concat()).expect("write");
+    let name = rustls::pki_types::ServerName::try_from("pass.example").expect("a name");
+    let mut hello = Vec::new();
+    let mut tls = rustls::ClientConnection::new(ingress_tests::http::tls::client_config(&[]), name).expect("a client");
+    tls.write_tls(&mut hello).expect("a hello");
+    for flag in [Some("--enable-ssl-passthrough"), None] {
+        let flags = ["--ingress-vip=10.1.0.100", "--watch-ingress-without-class", "--workers=1", "--max-flows=10000"];
+        let flags: Vec<&str> = flags.into_iter().chain(flag).collect();
+        let agent = Agent::start(&world.edge, &world.place.directory, &world.place.pins, &flags).expect("it is ready");
+        let answer = talk_bytes(&world, "10.1.0.100:443", &hello);
+        let (_, out, _) = world.sluicegate(&["explain", "https://pass.example/x"]);
+        let passed = [b"backend here\n".as_slice(), &hello].concat();
+        assert_eq!(answer == passed, flag.is_some(), "{}", String::from_utf8_lossy(&answer));
+        let said = "TLS of host `pass.example` is passed through to the Service demo/echo";
+        assert_eq!(out.contains(said), flag.is_some(), "{out}");
+        let counted = format!("sluicegate_tls_passed_through_total {}", u8::from(flag.is_some()));
+        let metrics = agent.get("/metrics").expect("metrics").1;
+        assert!(metrics.lines().any(|l| l == counted), "{metrics}");
+        let status = agent.status().expect("status");
+        assert_eq!(status.contains("needs `--enable-ssl-passthrough`"), flag.is_none(), "{status}");
+    }
 }
 
 /// Objects of ingress-nginx, taken over with its own flags: by the class's controller, by its name, by the annotation's value.

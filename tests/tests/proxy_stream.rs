@@ -177,3 +177,41 @@ fn a_connection_outlives_changes_and_the_end_of_its_stream_and_a_drain_waits_for
     assert_eq!(old.read.recv_timeout(PATIENCE).expect("read"), "still here");
     draining.join().expect("drained");
 }
+
+/// More than sockets and pipes hold, with neither side waiting for the other.
+#[test]
+fn a_great_deal_passes_both_ways_at_once_and_whole() {
+    const MUCH: usize = 24 << 20;
+    let bytes = |seed: u32| -> Arc<Vec<u8>> {
+        Arc::new((0..MUCH as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 24) as u8).collect())
+    };
+    let (up, down) = (bytes(1), bytes(2));
+    let both = |stream: TcpStream, sent: Arc<Vec<u8>>| -> Vec<u8> {
+        let mut writer = stream.try_clone().expect("a second handle");
+        let writing = std::thread::spawn(move || {
+            writer.write_all(&sent).expect("write");
+            writer.shutdown(Shutdown::Write).expect("close one way");
+        });
+        let (mut stream, mut read) = (stream, Vec::new());
+        stream.read_to_end(&mut read).expect("read");
+        writing.join().expect("written");
+        read
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let served = serve(IN, &[listener.local_addr().expect("an address")]);
+    let sent = Arc::clone(&down);
+    let backend = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("accept");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        both(stream, sent)
+    });
+    let mut client = connect(served.http());
+    client.write_all(LINE.as_bytes()).expect("write");
+    assert!(both(client, Arc::clone(&up)) == *down, "the client has all of it, in order");
+    assert!(backend.join().expect("read") == *up, "and so has the backend");
+    let counted = || {
+        let metrics = served.proxy().metrics();
+        (metrics.bytes_in == MUCH as u64 && metrics.bytes_out == MUCH as u64).then_some(())
+    };
+    until("the bytes are counted", counted);
+}

@@ -66,6 +66,7 @@ fn l7(t: HttpTraffic) -> L7Traffic {
         open_connections: t.open_connections,
         tls_handshakes: t.tls_handshakes,
         tls_handshake_failures: t.tls_handshake_failures,
+        passed_through: t.passed_through,
         proxy_header_failures: t.proxy_header_failures,
         bytes_in: t.bytes_in,
         bytes_out: t.bytes_out,

@@ -48,12 +48,7 @@ pub(super) const FLAGS: &[(&str, FlagFate)] = &[
     ("enable-annotation-validation", Other(Needless("annotations are always validated"))),
     ("enable-metrics", Other(Needless("metrics are always on, at `--admin-address`"))),
     ("enable-ssl-chain-completion", Other(Unsupported("put the whole chain into the Secret"))),
-    (
-        "enable-ssl-passthrough",
-        Other(Unsupported(
-            "a port of its own in `--tcp-services-configmap`, or a Service of type LoadBalancer: TLS then ends in the backend",
-        )),
-    ),
+    ("enable-ssl-passthrough", Same("--enable-ssl-passthrough")),
     ("enable-topology-aware-routing", Other(Unsupported("weights of EndpointSlices (`sluicegate.io/weight`)"))),
     ("exclude-socket-metrics", METRICS),
     ("health-check-path", PROBES),

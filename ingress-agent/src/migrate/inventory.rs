@@ -84,6 +84,7 @@ pub(super) fn options(controller: Option<&Controller>, said: &Said) -> PlanOptio
         ingress_vips: vec![std::net::IpAddr::from([192, 0, 2, 1])],
         watch_services_without_class: false,
         external_names: !is("disable-svc-external-name"),
+        ssl_passthrough: is("enable-ssl-passthrough"),
         http_port: port("http-port", 80),
         https_port: port("https-port", 443),
         config_map: Some(said.config_map.clone().or_else(|| name("configmap")).unwrap_or_else(usual)),

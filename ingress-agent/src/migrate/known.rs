@@ -60,12 +60,6 @@ pub(super) const ANNOTATIONS: &[(&str, Fate)] = &[
         ),
     ),
     ("ssl-ciphers", Unsupported("`ssl-ciphers` of the ConfigMap, for all hosts")),
-    (
-        "ssl-passthrough",
-        Unsupported(
-            "a port of its own in `--tcp-services-configmap`, or a Service of type LoadBalancer: TLS then ends in the backend",
-        ),
-    ),
     ("ssl-prefer-server-ciphers", Needless(SUITES)),
     ("stream-snippet", Unsupported(NO_SNIPPET)),
     ("upstream-hash-by-subset", Unsupported("`upstream-hash-by` alone: one endpoint a key")),

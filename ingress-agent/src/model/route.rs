@@ -14,6 +14,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::policy::{ClientCertificates, ListenerSettings, Policy};
 use super::snapshot::{ObjectName, PoolName};
+use super::stream::Passthrough;
 
 /// One (address, port) on which HTTP is served. The hosts are usually shared by several listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct HostTable {
     pub patterns: Vec<(String, Arc<VirtualHost>)>,
     /// For any other host. Without it, and without a match in the chosen host, the answer is 404.
     pub any: Option<Arc<VirtualHost>>,
+    /// By exact host, lower case: TLS for it is passed on as it comes. What the other fields say of it holds for clear text.
+    pub passed: BTreeMap<String, Passthrough>,
 }
 
 /// A wildcard host.

@@ -1,11 +1,11 @@
-//! TCP that goes through the proxy byte by byte, because one of its ends speaks the PROXY protocol.
+//! TCP that goes through the proxy byte by byte: because one of its ends speaks the PROXY protocol, or because TLS ends in the backend.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use super::route::Balance;
-use super::snapshot::PoolName;
+use super::snapshot::{ObjectName, PoolName};
 
 /// One (address, port), and whom its connections go to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,15 @@ pub struct Stream {
     pub pool: PoolName,
     pub balance: Balance,
     pub proxy_protocol: ProxyProtocol,
+}
+
+/// Whom the TLS connections of a host go to, which are not ended here (ingress-nginx's `ssl-passthrough`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passthrough {
+    /// The Ingress that asks for it.
+    pub owner: ObjectName,
+    pub pool: PoolName,
+    pub balance: Balance,
 }
 
 /// Who says in front of the bytes whose connection it is (haproxy, proxy-protocol.txt).

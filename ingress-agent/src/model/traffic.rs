@@ -69,6 +69,8 @@ pub struct L7Traffic {
     pub open_connections: u64,
     pub tls_handshakes: u64,
     pub tls_handshake_failures: u64,
+    /// Connections whose TLS was not ended here.
+    pub passed_through: u64,
     /// Connections to ports with the PROXY protocol that did not begin with its header.
     pub proxy_header_failures: u64,
     /// Bytes on the wire from and to clients.

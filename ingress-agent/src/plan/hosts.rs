@@ -16,6 +16,9 @@ use crate::model::policy::ClientCertificates;
 use crate::model::rejection::Rejection;
 use crate::model::route::{Action, Balance, HostTable, PathMatch, Route, VirtualHost, Wildcard};
 use crate::model::snapshot::ObjectName;
+use crate::model::stream::Passthrough;
+
+const PASSTHROUGH: &str = "metadata.annotations[nginx.ingress.kubernetes.io/ssl-passthrough]";
 
 /// One host while it is being filled.
 #[derive(Default)]
@@ -94,7 +97,7 @@ pub(super) fn table(
     hosts.entry(&HostFacts::Any).or_default();
 
     let health = healthz();
-    let mut table = HostTable::default();
+    let mut table = HostTable { passed: passed(ingresses, &hosts, rejections), ..HostTable::default() };
     for (name, host) in hosts {
         let built_in = if *name == HostFacts::Any { [everywhere, Some(&health)] } else { [everywhere, None] };
         match name {
@@ -119,6 +122,45 @@ pub(super) fn table(
         more_names(compiled, &mut named, &mut table, settings, rejections, last);
     }
     keep(table, last)
+}
+
+/// Hosts whose TLS goes to the Service of their path `/`. As in ingress-nginx, the oldest Ingress of a host decides, and a wildcard is not
+/// looked for: its proxy compares whole names.
+fn passed(
+    ingresses: &[&Arc<Compiled>],
+    hosts: &BTreeMap<&HostFacts, Host<'_>>,
+    rejections: &mut Vec<Rejection>,
+) -> BTreeMap<String, Passthrough> {
+    let mut passed = BTreeMap::new();
+    for compiled in ingresses.iter().filter(|c| c.asked.passed) {
+        let origin = &compiled.ingress.origin;
+        for rule in &compiled.ingress.rules {
+            let Some(host) = hosts.get(&rule.host) else { continue };
+            let reason = match (&rule.host, host.first) {
+                (_, Some(first)) if first.ingress.origin.name != origin.name => {
+                    let older = &first.ingress.origin;
+                    (!first.asked.passed).then(|| {
+                        format!("does not ask for it: Ingress {} decides, {}", older.name, older.why_before(origin))
+                    })
+                }
+                (HostFacts::Exact(name), _) => match host.whole(&origin.name) {
+                    Some(to) => {
+                        passed.insert(name.clone(), to);
+                        None
+                    }
+                    None => Some("has no path `/` with a Service that could get its connections".to_owned()),
+                },
+                _ => {
+                    Some("is not a whole name, which the one that a client asks for would be compared with".to_owned())
+                }
+            };
+            if let Some(reason) = reason {
+                let reason = format!("{} {reason}; its TLS is ended here", host_text(&rule.host));
+                rejections.push(origin.warn("Ingress", PASSTHROUGH, reason));
+            }
+        }
+    }
+    passed
 }
 
 /// Hands the requests that an Ingress wants of others' to their routes.
@@ -189,6 +231,15 @@ fn more_names(
 }
 
 impl Host<'_> {
+    /// Where all of it goes, as far as it goes to one Service.
+    fn whole(&self, owner: &ObjectName) -> Option<Passthrough> {
+        let root = self.rules.values().find(|winner| winner.claim.path == "/").or(self.fallback.as_ref())?;
+        // Without its canaries.
+        let Action::Forward(pools) = &root.claim.route.action else { return None };
+        let (pool, balance) = (pools.first()?.pool.clone(), root.claim.route.balance);
+        Some(Passthrough { owner: owner.clone(), pool, balance })
+    }
+
     fn routes(self, name: &HostFacts, built_in: [Option<&Arc<Route>>; 2]) -> VirtualHost {
         let rest = self.rest(name, built_in[0]);
         let (secured, client) = (self.secured, self.client.map(Arc::clone));

@@ -21,7 +21,7 @@ use super::upstream::io::CompiledUpstream;
 use crate::model::policy::{ListenerSettings, TlsSettings};
 use crate::model::route::{HostTable, Listener, Route, Tls, VirtualHost};
 use crate::model::snapshot::{Certificate, ObjectName, Pool, PoolName, Snapshot};
-use crate::model::stream::Stream;
+use crate::model::stream::{Passthrough, Stream};
 use ways::Ways;
 
 /// What one generation serves.
@@ -48,6 +48,12 @@ pub(super) struct CompiledStream {
     pub(super) pool: PoolId,
 }
 
+/// TLS that is passed on.
+pub(super) struct CompiledPassthrough {
+    pub(super) source: Passthrough,
+    pub(super) pool: PoolId,
+}
+
 pub(super) struct CompiledListener {
     pub(super) hosts: Arc<Hosts>,
     pub(super) settings: Arc<ListenerSettings>,
@@ -57,6 +63,8 @@ pub(super) struct CompiledListener {
     /// TLS is wanted; without `tls` the connection is refused, never served in clear.
     pub(super) secure: bool,
     pub(super) tls: Option<Arc<CompiledTls>>,
+    /// By host; of a listener without TLS none.
+    pub(super) passed: HashMap<Box<str>, Arc<CompiledPassthrough>>,
 }
 
 pub(super) struct CompiledTls {
@@ -169,7 +177,12 @@ impl Compiler {
                 let settings = Arc::clone(&listener.settings);
                 let blocked = Blocked::new(&settings.block);
                 let (unlogged, secure) = (Patterns::new(&settings.log.skip), listener.tls.is_some());
-                Arc::new(CompiledListener { hosts: table, settings, blocked, unlogged, secure, tls })
+                let passed = listener.hosts.passed.iter().filter(|_| secure).map(|(name, source)| {
+                    let pool = self.ways.of(&source.pool, None, None);
+                    (name.as_str().into(), Arc::new(CompiledPassthrough { source: source.clone(), pool }))
+                });
+                let passed = passed.collect();
+                Arc::new(CompiledListener { hosts: table, settings, blocked, unlogged, secure, tls, passed })
             };
             kept.insert(key, (Arc::clone(listener), Arc::clone(&compiled)));
             listeners.insert(key, compiled);

@@ -12,7 +12,7 @@ use super::path::normalise;
 use super::target;
 use crate::model::policy::HealthCheck;
 use crate::model::route::{Action, HostTable, PathMatch, Route};
-use crate::model::snapshot::{BackendState, ObjectName, Snapshot};
+use crate::model::snapshot::{BackendState, ObjectName, PoolName, Snapshot};
 
 /// The outcome for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,16 @@ pub fn explain(
             n => format!(" (and {n} more addresses with the same hosts)"),
         }
     ));
+    if let Some(passed) = listener.hosts.passed.get(&*name).filter(|_| secure) {
+        told.owner = Some(passed.owner.clone());
+        told.steps.push(format!(
+            "TLS of host `{name}` is passed through to the Service {} and ends there (ssl-passthrough of Ingress {}): no path or other \
+             annotation plays a part.",
+            passed.pool.service, passed.owner
+        ));
+        pool(snapshot, &passed.pool, "", &mut told);
+        return Ok(told);
+    }
     if let Some(tls) = &listener.tls {
         told.steps.push(certificate(tls, &name));
     }
@@ -131,6 +141,7 @@ fn only(table: &HostTable, name: &str) -> HostTable {
             .collect(),
         patterns: table.patterns.clone(),
         any: table.any.clone(),
+        passed: std::collections::BTreeMap::new(),
     }
 }
 
@@ -192,21 +203,24 @@ fn action(snapshot: &Snapshot, route: &Route, told: &mut HttpExplanation) {
         return told.steps.push("It names no backend with a weight: 500.".to_owned());
     }
     for weighted in pools.iter().filter(|p| p.weight > 0) {
-        let ready: Vec<SocketAddr> = snapshot.pools.get(&weighted.pool).map_or(Vec::new(), |pool| {
-            let ready = pool.backends.iter().filter(|b| b.state == BackendState::Ready && b.weight > 0);
-            ready.map(|b| b.address).collect()
-        });
         let share = match pools.len() {
             1 => String::new(),
             _ => format!(" ({} of {total} requests)", weighted.weight),
         };
-        told.steps.push(match ready.as_slice() {
-            [] => format!("Pool {}{share} has no ready backend: 503.", weighted.pool),
-            [one] => format!("Pool {}{share}, backend {one}.", weighted.pool),
-            [first, ..] => {
-                format!("Pool {}{share}: one of {} ready backends, {first} among them.", weighted.pool, ready.len())
-            }
-        });
-        told.backends.extend(ready);
+        pool(snapshot, &weighted.pool, &share, told);
     }
+}
+
+fn pool(snapshot: &Snapshot, name: &PoolName, share: &str, told: &mut HttpExplanation) {
+    let ready: Vec<SocketAddr> = snapshot.pools.get(name).map_or(Vec::new(), |pool| {
+        let ready = pool.backends.iter().filter(|b| b.state == BackendState::Ready && b.weight > 0);
+        ready.map(|b| b.address).collect()
+    });
+    told.steps.push(match ready.as_slice() {
+        [] if told.rule.is_none() => format!("Pool {name} has no ready backend: the connection is closed."),
+        [] => format!("Pool {name}{share} has no ready backend: 503."),
+        [one] => format!("Pool {name}{share}, backend {one}."),
+        [first, ..] => format!("Pool {name}{share}: one of {} ready backends, {first} among them.", ready.len()),
+    });
+    told.backends.extend(ready);
 }

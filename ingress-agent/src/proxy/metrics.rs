@@ -41,6 +41,7 @@ pub(super) struct WorkerCounters {
     pub(super) open: Counter,
     pub(super) handshakes: Counter,
     pub(super) handshake_failures: Counter,
+    pub(super) passed_through: Counter,
     pub(super) proxy_header_failures: Counter,
     pub(super) bytes_in: Counter,
     pub(super) bytes_out: Counter,
@@ -119,6 +120,7 @@ pub struct HttpTraffic {
     pub open_connections: u64,
     pub tls_handshakes: u64,
     pub tls_handshake_failures: u64,
+    pub passed_through: u64,
     pub proxy_header_failures: u64,
     /// Bytes on the wire from and to clients.
     pub bytes_in: u64,
@@ -209,6 +211,7 @@ impl HttpTraffic {
             sum.open_connections += w.open.value();
             sum.tls_handshakes += w.handshakes.value();
             sum.tls_handshake_failures += w.handshake_failures.value();
+            sum.passed_through += w.passed_through.value();
             sum.proxy_header_failures += w.proxy_header_failures.value();
             sum.bytes_in += w.bytes_in.value();
             sum.bytes_out += w.bytes_out.value();

@@ -65,6 +65,10 @@ mod proxy_header;
 
 mod stream;
 
+mod splice;
+
+mod hello;
+
 mod worker;
 
 mod listen;

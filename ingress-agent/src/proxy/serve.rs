@@ -16,11 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 
 use super::client::{Client, ClientIo, Order};
-use super::compile::CompiledTls;
+use super::compile::{CompiledListener, CompiledPassthrough, CompiledTls};
 use super::forward;
+use super::hello::{self, Hello};
 use super::stream;
 use super::tunnel;
 use super::worker::{LocalTasks, Worker};
@@ -90,9 +91,13 @@ async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, 
         return plain(Rc::new(client), stream).await;
     }
     let Some(tls) = compiled.tls.clone() else { return };
-    let Ok(Ok(stream)) = tokio::time::timeout(worker.limits.header, shaken(&tls, stream)).await else {
-        worker.counters.handshake_failures.add(1);
-        return;
+    let stream = match tokio::time::timeout(worker.limits.header, secured(&compiled, &tls, stream)).await {
+        Ok(Ok(Secured::Here(stream))) => stream,
+        Ok(Ok(Secured::There(to, stream, early))) => return stream::pass(worker, &to, stream, early).await,
+        Ok(Err(_)) | Err(_) => {
+            worker.counters.handshake_failures.add(1);
+            return;
+        }
     };
     worker.counters.handshakes.add(1);
     let session = stream.get_ref().1;
@@ -100,17 +105,41 @@ async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, 
     let name = session.server_name().map(Box::from);
     let shown = session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
     let client = Rc::new(Client::new(Rc::clone(&worker), ip, address, (generation, compiled), name, shown));
-    if http2 { serve_http2(client, stream).await } else { serve_http1(client, stream).await }
+    if http2 { serve_http2(client, *stream).await } else { serve_http1(client, *stream).await }
+}
+
+/// Where TLS ends.
+enum Secured {
+    Here(Box<TlsStream<TcpStream>>),
+    /// In the backend, which gets what the client has said so far, and the rest.
+    There(Arc<CompiledPassthrough>, TcpStream, Vec<u8>),
+}
+
+async fn secured(listener: &CompiledListener, tls: &CompiledTls, mut stream: TcpStream) -> std::io::Result<Secured> {
+    if listener.passed.is_empty() {
+        return Ok(Secured::Here(Box::new(shaken(tls, stream).await?)));
+    }
+    let Hello { accepted, bytes } = hello::read(&mut stream).await?;
+    let to = accepted.client_hello().server_name().and_then(|name| listener.passed.get(name)).map(Arc::clone);
+    if let (Some(to), Some(bytes)) = (to, bytes) {
+        return Ok(Secured::There(to, stream, bytes));
+    }
+    let stream = finish(tls, StartHandshake::from_parts(accepted, stream)).await?;
+    Ok(Secured::Here(Box::new(stream)))
+}
+
+async fn shaken(tls: &CompiledTls, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+    if tls.mutual.is_none() {
+        return TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await;
+    }
+    finish(tls, LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?).await
 }
 
 /// Only clients of hosts that want certificates are asked for one: a browser would ask its user.
-async fn shaken(tls: &CompiledTls, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
-    let Some(mutual) = &tls.mutual else {
-        return TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await;
-    };
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-    let asks = start.client_hello().server_name().is_some_and(|name| mutual.asks(name));
-    start.into_stream(Arc::clone(if asks { &mutual.config } else { &tls.config })).await
+async fn finish(tls: &CompiledTls, start: StartHandshake<TcpStream>) -> std::io::Result<TlsStream<TcpStream>> {
+    let asks = |name: &str| tls.mutual.as_ref().filter(|mutual| mutual.asks(name));
+    let mutual = start.client_hello().server_name().and_then(asks);
+    start.into_stream(Arc::clone(mutual.map_or(&tls.config, |mutual| &mutual.config))).await
 }
 
 /// Clear text: HTTP/2 with prior knowledge begins with a preface that no HTTP/1 request begins with (RFC 9113 §3.3).

@@ -1,5 +1,5 @@
-//! TCP through the proxy, for ports whose clients or backends speak the PROXY protocol: reads the header, connects to a
-//! backend as requests do, says who the client is, and copies bytes. Knows nothing of what is spoken behind the header.
+//! TCP through the proxy, for ports whose clients or backends speak the PROXY protocol, and for TLS that a backend ends: reads the header,
+//! connects to a backend as requests do, says who the client is, and copies bytes. Knows nothing of what is spoken behind the header.
 
 use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
@@ -11,13 +11,15 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::compile::CompiledStream;
+use super::compile::{CompiledPassthrough, CompiledStream};
 use super::deadline::Deadline;
 use super::metrics::UpstreamError;
-use super::pools::Lease;
+use super::pools::{Lease, PoolId};
 use super::proxy_header::{self, Ends, Header};
-use super::tunnel::{Way, copy};
+use super::splice;
 use super::worker::Worker;
+use crate::model::route::Balance;
+use crate::model::snapshot::PoolName;
 
 /// For the header from the moment of connecting: nginx's `proxy_protocol_timeout`.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -61,7 +63,8 @@ pub(super) async fn serve(worker: Rc<Worker>, told: Arc<CompiledStream>, mut cli
             }
         }
     }
-    let Some((mut backend, _lease)) = connect(&worker, &told).await else { return };
+    let to = Target { pool: told.pool, name: &stream.pool, balance: stream.balance };
+    let Some((mut backend, _lease)) = connect(&worker, &to).await else { return };
     if stream.proxy_protocol.sent {
         // A fresh connection has room for so little.
         if let Err(error) = backend.write_all(&proxy_header::write(&ends)).await {
@@ -70,12 +73,25 @@ pub(super) async fn serve(worker: Rc<Worker>, told: Arc<CompiledStream>, mut cli
             return;
         }
     }
-    let (mut up, mut down) = (Way::new(&early), Way::new(&[]));
+    carry(&worker, client, backend, early).await;
+}
+
+/// A connection for whose TLS another is meant; `early` is what the client has said so far.
+pub(super) async fn pass(worker: Rc<Worker>, told: &CompiledPassthrough, client: TcpStream, early: Vec<u8>) {
+    worker.stream_began();
+    worker.counters.passed_through.add(1);
+    let _presence = Presence(Rc::clone(&worker));
+    let to = Target { pool: told.pool, name: &told.source.pool, balance: told.source.balance };
+    let Some((backend, _lease)) = connect(&worker, &to).await else { return };
+    carry(&worker, client, backend, early).await;
+}
+
+/// Nothing can be said in band, so it lasts until the drain's time is over, when the worker ends.
+async fn carry(worker: &Rc<Worker>, client: TcpStream, backend: TcpStream, early: Vec<u8>) {
     let deadline = Deadline::new(&worker.deadlines);
-    // Nothing can be said in band, so it lasts until the drain's time is over, when the worker ends.
-    copy((&mut client, &mut up), (&mut backend, &mut down), (&deadline, Some(IDLE)), |_| false).await;
-    worker.counters.bytes_in.add(up.moved());
-    worker.counters.bytes_out.add(down.moved());
+    let (up, down) = splice::carry(&client, &backend, early, (&deadline, IDLE)).await;
+    worker.counters.bytes_in.add(up);
+    worker.counters.bytes_out.add(down);
 }
 
 /// What the header says; `early` is then what came after it.
@@ -124,16 +140,23 @@ pub(super) async fn before(stream: &TcpStream) -> std::io::Result<Option<Ends>> 
     }
 }
 
+/// Whom a connection is for.
+struct Target<'a> {
+    pool: PoolId,
+    name: &'a PoolName,
+    balance: Balance,
+}
+
 /// A connection to a backend of the pool, whose turn it is; to another where that one refuses.
-async fn connect(worker: &Rc<Worker>, told: &CompiledStream) -> Option<(TcpStream, Lease)> {
+async fn connect(worker: &Rc<Worker>, to: &Target<'_>) -> Option<(TcpStream, Lease)> {
     let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
     let failed = |kind: UpstreamError| {
         worker.counters.errors[kind as usize].add(1);
-        tracing::debug!(pool = %told.source.pool, ?kind, "no backend for a connection");
+        tracing::debug!(pool = %to.name, ?kind, "no backend for a connection");
     };
     loop {
-        let pool = worker.pool(told.pool);
-        let picked = pool.as_ref().and_then(|pool| pool.pick(told.source.balance, &tried, || worker.random()));
+        let pool = worker.pool(to.pool);
+        let picked = pool.as_ref().and_then(|pool| pool.pick(to.balance, &tried, || worker.random()));
         let (Some(pool), Some(backend)) = (pool, picked) else {
             failed(UpstreamError::NoBackend);
             return None;

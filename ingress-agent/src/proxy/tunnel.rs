@@ -18,7 +18,7 @@ use super::upstream::h1::Connection;
 const BUFFER: usize = 16 * 1024;
 
 /// One direction.
-pub(super) struct Way {
+struct Way {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
@@ -48,7 +48,7 @@ pub(super) async fn run<T: AsyncRead + AsyncWrite + Unpin>(
 
 /// Copies both ways until both sides have closed, one is broken, nothing has passed for the time, or `aborted`. Each side
 /// comes with the way that begins at it.
-pub(super) async fn copy<A, B>(
+async fn copy<A, B>(
     (downstream, up): (&mut A, &mut Way),
     (upstream, down): (&mut B, &mut Way),
     (deadline, idle): (&Deadline, Option<Duration>),
@@ -82,12 +82,8 @@ pub(super) async fn copy<A, B>(
 }
 
 impl Way {
-    pub(super) fn moved(&self) -> u64 {
-        self.moved
-    }
-
     /// `early` was read before the tunnel began.
-    pub(super) fn new(early: &[u8]) -> Self {
+    fn new(early: &[u8]) -> Self {
         let mut buffer = vec![0; BUFFER.max(early.len())].into_boxed_slice();
         buffer[..early.len()].copy_from_slice(early);
         Self { buffer, start: 0, end: early.len(), read_closed: false, over: false, unflushed: false, moved: 0 }

@@ -16,6 +16,7 @@ pub(super) fn encode(e: &mut DescriptorEncoder, t: &L7Traffic) -> fmt::Result {
         ("sluicegate_http_connections", "Client connections accepted.", t.connections),
         ("sluicegate_tls_handshakes", "TLS handshakes that succeeded.", t.tls_handshakes),
         ("sluicegate_tls_handshake_failures", "TLS handshakes that failed.", t.tls_handshake_failures),
+        ("sluicegate_tls_passed_through", "Connections passed to a backend with their TLS.", t.passed_through),
         (
             "sluicegate_proxy_header_failures",
             "Connections refused for lack of a PROXY header.",

@@ -74,6 +74,8 @@ pub(super) struct Asked {
     pub(super) client: Option<Arc<ClientCertificates>>,
     /// Redirects to the same host say only the path.
     pub(super) relative: bool,
+    /// TLS of its hosts is not ended here.
+    pub(super) passed: bool,
     /// More paths of its hosts, from snippets.
     pub(super) locations: Vec<snippet::Location>,
     rewrite: rewrite::Wanted,
@@ -136,6 +138,7 @@ impl Asked {
             retry,
             balance: upstream::balance(reader, settings),
             relative: answers::relative(reader, settings),
+            passed: redirect::passed(reader, settings),
             locations: snippets.locations,
             max_body: upstream::body(reader, settings),
             filters,

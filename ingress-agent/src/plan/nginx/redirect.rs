@@ -1,10 +1,19 @@
-//! `ssl-redirect` and its kin, `permanent-redirect`, `temporal-redirect`, `app-root`, HSTS.
+//! `ssl-redirect` and its kin, `ssl-passthrough`, `permanent-redirect`, `temporal-redirect`, `app-root`, HSTS.
 
 use http::StatusCode;
 
 use super::read::{Reader, Spoilt};
 use super::settings::Settings;
 use crate::model::policy::{FixedRedirect, Https, HttpsWhen, Part, Policy, Template, Variable};
+
+/// `ssl-passthrough`, which its hosts have from their oldest Ingress.
+pub(super) fn passed(reader: &mut Reader<'_>, settings: &Settings) -> bool {
+    let asked = reader.flag("ssl-passthrough", false);
+    if asked && !settings.passthrough {
+        reader.ignore("ssl-passthrough", "needs `--enable-ssl-passthrough`");
+    }
+    asked && settings.passthrough
+}
 
 pub(super) fn fill(reader: &mut Reader<'_>, settings: &Settings, policy: &mut Policy) {
     let wanted = reader.flag("ssl-redirect", settings.ssl_redirect);

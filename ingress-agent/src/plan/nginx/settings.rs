@@ -54,6 +54,8 @@ pub(in crate::plan) struct Settings {
     pub(super) global_auth: std::collections::BTreeMap<String, String>,
     pub(super) default_backend: Option<ObjectName>,
     pub(super) snippets: bool,
+    /// `--enable-ssl-passthrough`.
+    pub(super) passthrough: bool,
     pub(super) risk: Risk,
     /// That must not stand in an annotation's value.
     pub(super) words: Vec<String>,
@@ -232,6 +234,7 @@ impl Settings {
             strict_paths: v.flag("strict-validate-path-type", true),
             global_auth,
             default_backend: options.default_backend.clone(),
+            passthrough: options.ssl_passthrough,
             snippets: v.flag("allow-snippet-annotations", false) && risk == Risk::Critical,
             risk,
             words: v.list("annotation-value-word-blocklist"),
