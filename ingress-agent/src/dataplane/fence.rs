@@ -50,8 +50,10 @@ impl Fence {
         let now = nanoseconds();
         self.heartbeat.word(0, AT).store(now, Ordering::Release);
         let hand_over = self.heartbeat.word(0, HAND_OVER_UNTIL);
-        if (1..=now).contains(&hand_over.load(Ordering::Relaxed)) {
-            hand_over.store(0, Ordering::Release);
+        let until = hand_over.load(Ordering::Relaxed);
+        if (1..=now).contains(&until) {
+            // Unless another begins in this moment.
+            let _ = hand_over.compare_exchange(until, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
