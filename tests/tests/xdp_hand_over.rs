@@ -225,9 +225,10 @@ fn a_syn_cookie_of_a_listener_here_stays() {
             shown.trim().is_empty().then_some(())
         });
         h.w.passes("a cookie of this listener", &frame, PassL7);
-        // One that it did not give: the acknowledged number is another.
+        // One that it did not give: the acknowledged number is another. Its first bit is of the cookie's time, while the last ones are of the
+        // MSS, where its neighbour may be as good.
         let mut other = frame;
-        other[14 + if vip.is_ipv4() { 20 } else { 40 } + 11] ^= 1;
+        other[14 + if vip.is_ipv4() { 20 } else { 40 } + 8] ^= 0x80;
         let (run, rose) = h.w.ingress(&other).expect("a run");
         assert_eq!((run.action, rose), (TX, vec![HandOver]), "another cookie");
     }
