@@ -2,7 +2,6 @@
 //! something is in it and no buffer, so a connection that is idle costs two sockets and nothing else.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io::{Error, ErrorKind, Result};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -15,6 +14,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::deadline::Deadline;
+use super::tunnel::both_ways;
 
 /// What a pipe holds (pipe(7)); the kernel takes less of a larger wish.
 const PIPE: usize = 64 * 1024;
@@ -73,22 +73,10 @@ pub(super) async fn carry(
     (deadline, idle): (&Deadline, Duration),
 ) -> (u64, u64) {
     let (mut up, mut down) = (Way { early, ..Way::default() }, Way::default());
-    deadline.arm(Some(idle));
-    let mut moved = (0, 0);
-    poll_fn(|cx| {
+    both_ways((deadline, Some(idle)), |cx| {
         let sent = up.poll(cx, client, backend);
         let received = down.poll(cx, backend, client);
-        match (sent, received) {
-            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
-                return Poll::Ready(());
-            }
-            _ => {}
-        }
-        if (up.moved, down.moved) != moved {
-            moved = (up.moved, down.moved);
-            deadline.arm(Some(idle));
-        }
-        if deadline.over(cx) { Poll::Ready(()) } else { Poll::Pending }
+        Some((sent, received, (up.moved, down.moved)))
     })
     .await;
     (up.moved, down.moved)

@@ -2,6 +2,7 @@
 //! the route's read limit. Knows nothing of what is spoken.
 
 use std::future::poll_fn;
+use std::io::Result;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -40,31 +41,29 @@ pub(super) async fn run<T: AsyncRead + AsyncWrite + Unpin>(
     let mut up = Way::new(early);
     let mut down = Way::new(&upstream.read.split());
     // HTTP is over, so "finish" cannot be said in band: a tunnel lasts until the drain's time is over.
-    let aborted = |cx: &mut Context<'_>| client.order(cx) == Order::Abort;
-    copy((&mut downstream, &mut up), (&mut upstream.io, &mut down), (&deadline, idle), aborted).await;
+    both_ways((&deadline, idle), |cx| {
+        if client.order(cx) == Order::Abort {
+            return None;
+        }
+        let sent = up.poll(cx, &mut downstream, &mut upstream.io);
+        let received = down.poll(cx, &mut upstream.io, &mut downstream);
+        Some((sent, received, (up.moved, down.moved)))
+    })
+    .await;
     client.worker.counters.bytes_in.add(up.moved);
     client.worker.counters.bytes_out.add(down.moved);
 }
 
-/// Copies both ways until both sides have closed, one is broken, nothing has passed for the time, or `aborted`. Each side
-/// comes with the way that begins at it.
-async fn copy<A, B>(
-    (downstream, up): (&mut A, &mut Way),
-    (upstream, down): (&mut B, &mut Way),
+/// Polls both ways until both are over, one is broken, nothing has moved for `idle`, or `poll` gives `None`. It tells how far each way is, and
+/// how many bytes each has moved.
+pub(super) async fn both_ways(
     (deadline, idle): (&Deadline, Option<Duration>),
-    mut aborted: impl FnMut(&mut Context<'_>) -> bool,
-) where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
-{
+    mut poll: impl FnMut(&mut Context<'_>) -> Option<(Poll<Result<()>>, Poll<Result<()>>, (u64, u64))>,
+) {
     deadline.arm(idle);
-    let mut moved = (0, 0);
+    let mut before = (0, 0);
     poll_fn(|cx| {
-        if aborted(cx) {
-            return Poll::Ready(());
-        }
-        let sent = up.poll(cx, &mut *downstream, &mut *upstream);
-        let received = down.poll(cx, &mut *upstream, &mut *downstream);
+        let Some((sent, received, moved)) = poll(cx) else { return Poll::Ready(()) };
         match (sent, received) {
             // Broken one way, or over both ways.
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
@@ -72,8 +71,8 @@ async fn copy<A, B>(
             }
             _ => {}
         }
-        if (up.moved, down.moved) != moved {
-            moved = (up.moved, down.moved);
+        if moved != before {
+            before = moved;
             deadline.arm(idle);
         }
         if deadline.over(cx) { Poll::Ready(()) } else { Poll::Pending }
@@ -94,7 +93,7 @@ impl Way {
         cx: &mut Context<'_>,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<std::io::Result<()>> {
+    ) -> Poll<Result<()>> {
         if self.over {
             return Poll::Ready(Ok(()));
         }
