@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use xdp_ebpf::{Addr, Port, backend_state, forwarding, hash, maglev};
 
-use crate::model::snapshot::{self, BackendState, Forwarding, PoolName};
+use crate::model::snapshot::{self, Forwarding, PoolName};
 
 /// A pool of the snapshot has two of the data plane when frontends of both families use it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,11 +96,8 @@ fn wanted(backend: &snapshot::Backend) -> Slot {
             Forwarding::Nat => forwarding::NAT,
             Forwarding::Local => forwarding::LOCAL,
         },
-        state: match backend.state {
-            BackendState::Ready if backend.weight > 0 => backend_state::READY,
-            // Weight 0 takes no new flow either, not even of a client that had one there.
-            BackendState::Ready | BackendState::Draining => backend_state::DRAINING,
-        },
+        // Weight 0 takes no new flow either, not even of a client that had one there.
+        state: if backend.takes_new() { backend_state::READY } else { backend_state::DRAINING },
         weight: backend.weight,
     }
 }
@@ -150,7 +147,7 @@ pub(super) fn ip(addr: &Addr) -> std::net::IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::snapshot::{AppProtocol, Backend, ObjectName, Pool, Protocol};
+    use crate::model::snapshot::{AppProtocol, Backend, BackendState, ObjectName, Pool, Protocol};
 
     fn pool(backends: &[(&str, BackendState, Forwarding, u32)]) -> Pool {
         Pool {

@@ -218,6 +218,13 @@ pub struct Backend {
     pub node: Option<Arc<str>>,
 }
 
+impl Backend {
+    /// Whether it gets new flows, connections and requests.
+    pub fn takes_new(&self) -> bool {
+        self.state == BackendState::Ready && self.weight > 0
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendState {
     /// Takes new flows.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::model::snapshot::{BackendState, Pool};
+use crate::model::snapshot::Pool;
 
 /// The least part of its share that an endpoint in slow start gets (Envoy's `min_weight_percent`).
 const FLOOR: f64 = 0.1;
@@ -23,7 +23,7 @@ impl Condition {
     pub(super) fn changed(&mut self, old: &Pool, new: &Pool, now: Instant) {
         let Some(window) = self.slow_start else { return };
         let takers = |pool: &Pool| -> BTreeSet<SocketAddr> {
-            let ready = pool.backends.iter().filter(|b| b.state == BackendState::Ready && b.weight > 0);
+            let ready = pool.backends.iter().filter(|b| b.takes_new());
             ready.map(|b| b.address).collect()
         };
         let (before, after) = (takers(old), takers(new));

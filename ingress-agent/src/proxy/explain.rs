@@ -12,7 +12,7 @@ use super::path::normalise;
 use super::target;
 use crate::model::policy::HealthCheck;
 use crate::model::route::{Action, HostTable, PathMatch, Route};
-use crate::model::snapshot::{BackendState, ObjectName, PoolName, Snapshot};
+use crate::model::snapshot::{ObjectName, PoolName, Snapshot};
 
 /// The outcome for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,7 +213,7 @@ fn action(snapshot: &Snapshot, route: &Route, told: &mut HttpExplanation) {
 
 fn pool(snapshot: &Snapshot, name: &PoolName, share: &str, told: &mut HttpExplanation) {
     let ready: Vec<SocketAddr> = snapshot.pools.get(name).map_or(Vec::new(), |pool| {
-        let ready = pool.backends.iter().filter(|b| b.state == BackendState::Ready && b.weight > 0);
+        let ready = pool.backends.iter().filter(|b| b.takes_new());
         ready.map(|b| b.address).collect()
     });
     told.steps.push(match ready.as_slice() {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::route::Balance;
-use crate::model::snapshot::{AppProtocol, BackendState, Pool, PoolName};
+use crate::model::snapshot::{AppProtocol, Pool, PoolName};
 
 use super::budget::Budget;
 use super::condition::{Condition, share};
@@ -77,7 +77,7 @@ impl WorkerPool {
         known.sort_by_key(|b| b.address);
         let mut ready = Vec::with_capacity(pool.backends.len());
         for backend in &pool.backends {
-            if backend.state != BackendState::Ready || backend.weight == 0 {
+            if !backend.takes_new() {
                 continue;
             }
             let kept = known.binary_search_by_key(&backend.address, |b| b.address).ok().map(|at| Rc::clone(&known[at]));

@@ -21,7 +21,7 @@ use super::pools::PoolId;
 use super::upstream::io::CompiledUpstream;
 use super::worker::Command;
 use crate::model::policy::{HealthCheck, Upstream};
-use crate::model::snapshot::{AppProtocol, BackendState, Pool, PoolName};
+use crate::model::snapshot::{AppProtocol, Pool, PoolName};
 use crate::model::traffic::EndpointHealth;
 use probe::{Speech, probe};
 use verdict::Verdict;
@@ -225,7 +225,7 @@ impl Desk {
 fn keys_of(wanted: &Wanted) -> HashMap<SocketAddr, Key> {
     let upstream = wanted.upstream.as_ref().map(|u| Arc::clone(&u.source));
     let protocol = upstream.as_ref().map_or(wanted.pool.app_protocol, |u| u.protocol);
-    let takers = wanted.pool.backends.iter().filter(|b| b.state == BackendState::Ready && b.weight > 0);
+    let takers = wanted.pool.backends.iter().filter(|b| b.takes_new());
     let key = |address: SocketAddr| {
         let target = SocketAddr::new(address.ip(), wanted.check.port.unwrap_or(address.port()));
         Key { target, protocol, upstream: upstream.clone(), check: Arc::clone(&wanted.check) }
