@@ -351,15 +351,19 @@ fn grpc_servers_are_asked_in_their_own_protocol() {
 
 #[test]
 fn an_ejection_is_known_to_every_worker() {
-    let refused = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
+    let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listeners = [free(), free()];
+    let refused = listeners.map(|l| l.local_addr().expect("an address"));
     let good = Backend::named("good");
-    let site = Site::default().pool(pool("web", &[good.address, refused])).any(vec![route(prefix(""), "web")]);
+    let endpoints = [refused.as_slice(), &[good.address]].concat();
+    let site = Site::default().pool(pool("web", &endpoints)).any(vec![route(prefix(""), "web")]);
     let served = Served::new(&site);
     for _ in 0..200 {
         assert_eq!(get(served.http(), "a", "/").text(), "good");
     }
+    // Two workers that told each other nothing would eject both each, after three retries. One that has not yet read what the
+    // other told may do so now and then.
     let metrics = served.proxy().metrics();
-    assert_eq!(metrics.ejections, 1, "by one of two workers");
-    // The other may have met it twice by then.
-    assert!((3..=5).contains(&metrics.retries), "{}", metrics.retries);
+    assert!((2..4).contains(&metrics.ejections), "{}", metrics.ejections);
+    assert!((6..12).contains(&metrics.retries), "{}", metrics.retries);
 }

@@ -137,6 +137,8 @@ fn sockets(h: &HandOver, client: SocketAddr, vip: SocketAddr) -> (Socket, Socket
             IpAddr::V6(v6) => (format!("{v6}/128"), &["nodad"]),
         };
         h.w.rig.ns.ip(&[&["addr", "add", &text, "dev", "lo"], nodad].concat()).expect("add an address");
+        // The kernel makes an IPv6 address's route a moment later, in a work of its own.
+        until("the address has its route", || h.w.rig.ns.ip(&["route", "get", &ip.to_string()]).ok());
     }
     let open = |at: SocketAddr| {
         let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP)).expect("a socket");
