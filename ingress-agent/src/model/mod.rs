@@ -35,4 +35,6 @@ pub mod pool_state;
 
 pub mod selector;
 
+pub mod measure;
+
 pub mod objects;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::measure::Series;
 use super::snapshot::{Forwarding, FrontendKey, ObjectName, PoolName};
 
 /// A reading of all L4 counters. Totals since the maps were made (they outlive the agent).
@@ -83,6 +84,9 @@ pub struct L7Traffic {
     pub ejections: u64,
     /// Lines that the access log's writer could not keep up with.
     pub log_lines_lost: u64,
+    /// Where requests are measured (`--nginx-metrics`): those under way, and all that ended.
+    pub metering: u64,
+    pub metered: u64,
     /// Routes that have seen a request.
     pub routes: Vec<RouteTraffic>,
 }
@@ -99,4 +103,6 @@ pub struct RouteTraffic {
     pub latency: Vec<(f64, u64)>,
     pub latency_sum_seconds: f64,
     pub bytes_out: u64,
+    /// Where requests are measured.
+    pub series: Vec<Series>,
 }

@@ -43,6 +43,8 @@ mod pace;
 
 mod record;
 
+mod meter;
+
 mod reply;
 
 mod mirror;
@@ -58,6 +60,8 @@ mod tunnel;
 mod proxy_header;
 
 mod stream;
+
+mod local_tasks;
 
 mod worker;
 
@@ -106,6 +110,8 @@ pub struct ProxyOptions {
     pub access_log: AccessLog,
     pub access_log_format: AccessLogFormat,
     pub limits: Limits,
+    /// Requests are measured as ingress-nginx does, too.
+    pub meters: bool,
 }
 
 impl Default for ProxyOptions {
@@ -115,6 +121,7 @@ impl Default for ProxyOptions {
             access_log: AccessLog::Off,
             access_log_format: AccessLogFormat::default(),
             limits: Limits::default(),
+            meters: false,
         }
     }
 }
@@ -171,6 +178,7 @@ impl Proxy {
             let birth = Birth {
                 index,
                 limits: options.limits,
+                meters: options.meters,
                 counters: Arc::clone(&counters),
                 log: log.as_ref().map(|log| log.buffer(options.access_log_format)),
                 commands,

@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +27,7 @@ use crate::model::snapshot::{AppProtocol, Backend, BackendState, Forwarding, Obj
 pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) limits: Limits,
+    pub(super) meters: bool,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) routing: RefCell<Arc<Routing>>,
     pub(super) generation: Cell<u64>,
@@ -87,22 +87,10 @@ pub(super) enum Command {
     Drain(Duration, oneshot::Sender<()>),
 }
 
-/// hyper's HTTP/2 spawns its parts here.
-#[derive(Clone, Copy)]
-pub(super) struct LocalTasks;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks
-where
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
-
 pub(super) struct Birth {
     pub(super) index: usize,
     pub(super) limits: Limits,
+    pub(super) meters: bool,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) log: Option<LogBuffer>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
@@ -115,6 +103,7 @@ pub(super) async fn run(birth: Birth) {
     let worker = Rc::new(Worker {
         index: birth.index,
         limits: birth.limits,
+        meters: birth.meters,
         counters: birth.counters,
         routing: RefCell::default(),
         generation: Cell::new(0),

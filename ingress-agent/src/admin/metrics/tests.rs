@@ -67,9 +67,11 @@ fn readings() -> Box<Readings> {
                 latency: vec![(0.001, 3), (f64::MAX, 1)],
                 latency_sum_seconds: 1.5,
                 bytes_out: 10,
+                series: Vec::new(),
             }],
             ..L7Traffic::default()
         },
+        nginx: None,
     })
 }
 
