@@ -101,16 +101,7 @@ fn annotations(ingress: &IngressFacts, manifests: bool) -> Vec<Found> {
             }
             continue;
         }
-        found.push(match known::annotation(name) {
-            Some(Fate::Needless(_)) if name == "proxy-http-version" && value == "1.0" => Found {
-                verdict: Verdict::Unsupported,
-                field,
-                reason: format!("`{value}` is not spoken to backends"),
-                instead: Some("HTTP/1.1, which every server of HTTP/1.0 answers (RFC 9110 §2.5)".to_owned()),
-                difference: None,
-            },
-            fate => unheeded(field, fate),
-        });
+        found.push(unheeded(field, known::annotation(name)));
     }
     found
 }

@@ -99,7 +99,10 @@ pub(super) async fn answered(
     let sticky = policy.and_then(|p| p.affinity.as_deref()).map(|affinity| (affinity, Sticky::read(affinity, view)));
     let prefer = match (&sticky, policy.and_then(|p| p.hash_by.as_ref())) {
         (Some((_, sticky)), _) => sticky.had.map(Prefer::Backend),
-        (None, Some(by)) => Some(Prefer::Hash(policy::hash(view.fill(&by.0).as_bytes()))),
+        (None, Some(wanted)) => {
+            let hash = policy::hash(view.fill(&wanted.by).as_bytes());
+            Some(wanted.subset.map_or(Prefer::Hash(hash), |size| Prefer::Subset { hash, size }))
+        }
         (None, None) => None,
     };
     let id = request_id.again();

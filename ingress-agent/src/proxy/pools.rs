@@ -7,6 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
+use crate::model::policy::UpstreamKeep;
 use crate::model::route::Balance;
 use crate::model::snapshot::{AppProtocol, BackendState, Pool, PoolName};
 
@@ -26,11 +29,6 @@ const FAILURES: u32 = 3;
 /// For so long at first, twice as long each further time, up to [`EJECTED_MOST`].
 const EJECTED: Duration = Duration::from_secs(10);
 const EJECTED_MOST: Duration = Duration::from_mins(5);
-
-/// Connections kept to one backend, for so long, for so many requests: ingress-nginx's `upstream-keepalive-*`.
-pub(super) const IDLE_MOST: usize = 320;
-pub(super) const IDLE_FOR: Duration = Duration::from_mins(1);
-pub(super) const REQUESTS_MOST: u32 = 10_000;
 
 /// Up to this many backends, least-request looks at all of them; beyond, at two chosen at random.
 const LOOK_AT_ALL: usize = 8;
@@ -53,6 +51,11 @@ pub(super) struct WorkerPool {
 pub(super) enum Prefer {
     Backend(u64),
     Hash(u64),
+    /// Any of a set of so many, of which the hash chooses one.
+    Subset {
+        hash: u64,
+        size: u32,
+    },
 }
 
 pub(super) struct Backend {
@@ -69,9 +72,14 @@ pub(super) struct Backend {
     #[expect(clippy::vec_box, reason = "a connection moves between here and each exchange: a pointer, not its bytes")]
     idle: RefCell<Vec<Box<Connection>>>,
     pub(super) h2: RefCell<Option<Shared>>,
+    /// The worker's.
+    keep: Keep,
     /// No longer in any snapshot, or draining: finished connections are not kept.
     retired: Cell<bool>,
 }
+
+/// How connections are kept, which settings may change under them.
+pub(super) type Keep = Rc<Cell<UpstreamKeep>>;
 
 /// One request under way at a backend.
 pub(super) struct Lease(pub(super) Rc<Backend>);
@@ -96,6 +104,7 @@ impl WorkerPool {
         upstream: Option<&Arc<CompiledUpstream>>,
         last: Option<&Self>,
         start: usize,
+        keep: &Keep,
     ) -> Self {
         let protocol = upstream.map_or(pool.app_protocol, |u| u.source.protocol);
         let same_protocol = last.filter(|last| last.protocol == protocol);
@@ -107,7 +116,7 @@ impl WorkerPool {
                 continue;
             }
             let kept = known.binary_search_by_key(&backend.address, |b| b.address).ok().map(|at| Rc::clone(&known[at]));
-            let entry = kept.unwrap_or_else(|| Rc::new(Backend::new(backend.address)));
+            let entry = kept.unwrap_or_else(|| Rc::new(Backend::new(backend.address, keep)));
             entry.weight.set(backend.weight);
             ready.push(entry);
         }
@@ -161,7 +170,12 @@ impl WorkerPool {
     }
 
     /// The backend that a cookie or a hash leads to, unless it was tried or is ejected.
-    pub(super) fn preferred(&self, prefer: Prefer, not: &[SocketAddr]) -> Option<Rc<Backend>> {
+    pub(super) fn preferred(
+        &self,
+        prefer: Prefer,
+        not: &[SocketAddr],
+        random: impl Fn() -> u64,
+    ) -> Option<Rc<Backend>> {
         let now = self.uneven_until.get().map(|_| Instant::now());
         let usable = |b: &&Rc<Backend>| {
             !not.contains(&b.address) && b.ejected_until.get().is_none_or(|until| now.is_some_and(|now| until <= now))
@@ -169,8 +183,22 @@ impl WorkerPool {
         let chosen = match prefer {
             Prefer::Backend(digest) => self.ready.iter().filter(usable).find(|b| b.digest == digest),
             Prefer::Hash(hash) => self.ready.iter().filter(usable).max_by_key(|b| spread(hash ^ b.digest)),
+            Prefer::Subset { hash, size } => {
+                let of: SmallVec<[_; 8]> = self.subset(hash, size as usize).filter(usable).collect();
+                let draw = if of.len() > 1 { random() as usize % of.len() } else { 0 };
+                of.get(draw).copied()
+            }
         };
         chosen.cloned()
+    }
+
+    /// The set of a hash, as ingress-nginx makes them: `size` after `size`, and the last one filled up from the beginning.
+    fn subset(&self, hash: u64, size: usize) -> impl Iterator<Item = &Rc<Backend>> {
+        let count = self.ready.len();
+        let sets = count.div_ceil(size.max(1));
+        let set = (0..sets).max_by_key(|set| spread(hash ^ spread(*set as u64 + 1))).unwrap_or(0);
+        // A set that is larger than all there are has each of them once.
+        (0..size.min(count)).map(move |at| &self.ready[(set * size + at) % count])
     }
 
     /// The next in turn: a second try takes its turn as the first one does (golden case 161).
@@ -284,7 +312,7 @@ fn smooth(ready: &[Rc<Backend>], usable: impl Fn(&Backend) -> bool) -> Option<&R
 }
 
 impl Backend {
-    fn new(address: SocketAddr) -> Self {
+    fn new(address: SocketAddr, keep: &Keep) -> Self {
         Self {
             address,
             digest: digest(address),
@@ -297,6 +325,7 @@ impl Backend {
             ejected_until: Cell::new(None),
             idle: RefCell::default(),
             h2: RefCell::default(),
+            keep: Rc::clone(keep),
             retired: Cell::new(false),
         }
     }
@@ -315,15 +344,18 @@ impl Backend {
     }
 
     pub(super) fn keep_idle(&self, connection: Box<Connection>) {
-        let mut idle = self.idle.borrow_mut();
-        if !self.retired.get() && idle.len() < IDLE_MOST && connection.requests < REQUESTS_MOST {
+        let (mut idle, keep) = (self.idle.borrow_mut(), self.keep.get());
+        let room = idle.len() < keep.connections as usize && !keep.idle.is_zero();
+        let young = connection.idle_since.saturating_duration_since(connection.since) < keep.life;
+        if !self.retired.get() && room && young && connection.requests < keep.requests {
             idle.push(connection);
         }
     }
 
     /// Closes connections that are idle for too long or that the backend closed.
     pub(super) fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain_mut(|c| now.duration_since(c.idle_since) < IDLE_FOR && !c.looks_closed());
+        let keep = self.keep.get();
+        self.idle.borrow_mut().retain_mut(|c| now.duration_since(c.idle_since) < keep.idle && !c.looks_closed());
     }
 
     fn retire(&self) {

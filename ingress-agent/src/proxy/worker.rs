@@ -19,7 +19,7 @@ use super::deadline::{Deadlines, ROUND};
 use super::listen;
 use super::metrics::WorkerCounters;
 use super::policy::{Limiter, NAMES_HOLD, Passwords, Verdicts};
-use super::pools::{PoolId, WorkerPool};
+use super::pools::{Keep, PoolId, WorkerPool};
 use super::serve;
 use super::upstream::io::CompiledUpstream;
 use crate::model::snapshot::{AppProtocol, Backend, BackendState, Forwarding, ObjectName, Pool, PoolName, Protocol};
@@ -32,6 +32,7 @@ pub(super) struct Worker {
     pub(super) routing: RefCell<Arc<Routing>>,
     pub(super) generation: Cell<u64>,
     pools: RefCell<Vec<Option<Known>>>,
+    keep: Keep,
     pub(super) deadlines: Rc<Deadlines>,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
@@ -108,6 +109,7 @@ pub(super) async fn run(birth: Birth) {
         routing: RefCell::default(),
         generation: Cell::new(0),
         pools: RefCell::default(),
+        keep: Keep::default(),
         deadlines: Rc::new(Deadlines::new()),
         clients: RefCell::default(),
         next_client: Cell::new(0),
@@ -181,6 +183,7 @@ async fn rounds(worker: Rc<Worker>) {
 
 impl Worker {
     fn apply(self: &Rc<Self>, routing: Arc<Routing>, changes: &PoolChanges) {
+        self.keep.set(routing.keep());
         let mut pools = self.pools.borrow_mut();
         for (id, pool) in changes {
             let at = id.0 as usize;
@@ -190,7 +193,8 @@ impl Worker {
             let last = pools[at].take().and_then(|known| known.made);
             match pool {
                 Some((source, upstream)) => {
-                    let made = last.map(|last| Rc::new(WorkerPool::new(source, upstream.as_ref(), Some(&last), 0)));
+                    let made = last
+                        .map(|last| Rc::new(WorkerPool::new(source, upstream.as_ref(), Some(&last), 0, &self.keep)));
                     pools[at] = Some(Known { source: Arc::clone(source), upstream: upstream.clone(), made });
                 }
                 None => {
@@ -313,8 +317,9 @@ impl Worker {
         let known = pools.get_mut(id.0 as usize)?.as_mut()?;
         // Workers begin at different backends, or all first requests would meet at one.
         let Known { source, upstream, made } = known;
-        let made =
-            made.get_or_insert_with(|| Rc::new(WorkerPool::new(source, upstream.as_ref(), None, self.index * 7919)));
+        let made = made.get_or_insert_with(|| {
+            Rc::new(WorkerPool::new(source, upstream.as_ref(), None, self.index * 7919, &self.keep))
+        });
         Some(Rc::clone(made))
     }
 
@@ -351,10 +356,16 @@ impl Worker {
             .collect();
         backends.sort_by_key(|b| b.address);
         backends.dedup_by_key(|b| b.address);
-        let name = PoolName { service: ObjectName::new("", host), port, protocol: Protocol::Tcp, local: false };
+        let name = PoolName {
+            service: ObjectName::new("", host),
+            port,
+            protocol: Protocol::Tcp,
+            local: false,
+            by_cluster_ip: false,
+        };
         let app_protocol = if secure { AppProtocol::Https } else { AppProtocol::Http1 };
         let pool = Pool { name, backends, table_size: 251, app_protocol };
-        let pool = Rc::new(WorkerPool::new(&pool, None, old.map(|known| &*known.pool), 0));
+        let pool = Rc::new(WorkerPool::new(&pool, None, old.map(|known| &*known.pool), 0, &self.keep));
         questions.insert(key, Asked { addresses, pool: Rc::clone(&pool), since: Instant::now() });
         pool
     }

@@ -16,7 +16,8 @@ fn readings() -> Box<Readings> {
     let vip = "203.0.113.1".parse().unwrap();
     let key = FrontendKey { vip, protocol: Protocol::Tcp, port: 443 };
     let service = ObjectName::new("shop", "web");
-    let pool = PoolName { service: service.clone(), port: 443, protocol: Protocol::Tcp, local: false };
+    let pool =
+        PoolName { service: service.clone(), port: 443, protocol: Protocol::Tcp, local: false, by_cluster_ip: false };
     let counts = Counts { rx_packets: 5, rx_bytes: 500, tx_packets: 4, tx_bytes: 400, new_flows: 1 };
     Box::new(Readings {
         node: "n".into(),

@@ -62,7 +62,7 @@ pub(in crate::plan) struct Settings {
 }
 
 /// Keys that are annotations as well, and mean the same.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 11] = [
     "proxy-buffering",
     "proxy-redirect-from",
     "proxy-redirect-to",
@@ -72,6 +72,8 @@ const SHARED: [&str; 9] = [
     "limit-rate",
     "limit-rate-after",
     "load-balance",
+    "service-upstream",
+    "use-port-in-redirects",
 ];
 
 struct Values<'a> {
@@ -280,6 +282,7 @@ fn listener(v: &mut Values<'_>, facts: &Facts) -> ListenerSettings {
         ProxyHeader { from, timeout }
     });
     settings.client = client::limits(v);
+    settings.keep = client::keep(v);
     settings.compression = compression::read(v);
     settings.log = log::read(v);
     settings.block.addresses = v.ranges("block-cidrs");

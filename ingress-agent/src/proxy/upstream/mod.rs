@@ -129,7 +129,7 @@ async fn attempts(
     let again = on.is_some_and(|on| idempotent || on.non_idempotent);
     let kept = if again { body.kept().cloned() } else { None };
     loop {
-        let preferred = outgoing.prefer.and_then(|prefer| pool.preferred(prefer, &tries.tried));
+        let preferred = outgoing.prefer.and_then(|prefer| pool.preferred(prefer, &tries.tried, || worker.random()));
         let picked = preferred.or_else(|| pool.pick(route.balance, &tries.tried, || worker.random()));
         let backend = picked.ok_or(Failure::NoBackend)?;
         trace.backend = Some(backend.address);

@@ -44,6 +44,7 @@ fn service(name: &str, address: &str, key: &str) -> Arc<ServiceFacts> {
         labels: BTreeMap::new(),
         exposure: Exposure::LoadBalancer(Box::new(asks)),
         external_ips: Vec::new(),
+        cluster_ip: None,
         bound_elsewhere: Vec::new(),
         selector: BTreeMap::new(),
         ports: Vec::new(),
