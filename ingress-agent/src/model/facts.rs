@@ -194,6 +194,9 @@ pub struct IngressFacts {
     pub annotations: BTreeMap<String, String>,
     /// Secrets that those name.
     pub secrets: Vec<ObjectName>,
+    /// ConfigMaps that those name.
+    #[serde(default)]
+    pub config_maps: Vec<ObjectName>,
     /// Of annotations that change nothing although their prefix says that they should.
     pub unheeded: Vec<Remark>,
 }

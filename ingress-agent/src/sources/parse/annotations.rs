@@ -179,10 +179,19 @@ pub(super) fn unheeded(metadata: &ObjectMeta) -> Option<Remark> {
 
 /// Secrets that ingress-nginx's annotations name, `name` or `namespace/name`.
 pub(super) fn secrets(metadata: &ObjectMeta, namespace: &str) -> Vec<ObjectName> {
-    let named = ["auth-secret", "auth-tls-secret", "proxy-ssl-secret"].into_iter().filter_map(|key| {
+    named(metadata, namespace, &["auth-secret", "auth-tls-secret", "proxy-ssl-secret"])
+}
+
+/// ConfigMaps, in the same way.
+pub(super) fn config_maps(metadata: &ObjectMeta, namespace: &str) -> Vec<ObjectName> {
+    named(metadata, namespace, &["auth-proxy-set-headers", "custom-headers"])
+}
+
+fn named(metadata: &ObjectMeta, namespace: &str, keys: &[&str]) -> Vec<ObjectName> {
+    let named = keys.iter().filter_map(|key| {
         let value = metadata.annotations.as_ref()?.get(&format!("{NGINX}{key}"))?.trim();
         let (namespace, name) = value.split_once('/').unwrap_or((namespace, value));
-        (!name.is_empty()).then(|| ObjectName::new(namespace, name))
+        (!namespace.is_empty() && !name.is_empty()).then(|| ObjectName::new(namespace, name))
     });
     named.collect()
 }

@@ -28,6 +28,7 @@ fn ingress(name: &str, created: i64, paths: &[(&str, &str)]) -> Arc<IngressFacts
         balance: None,
         annotations: BTreeMap::new(),
         secrets: Vec::new(),
+        config_maps: Vec::new(),
         unheeded: Vec::new(),
     })
 }
