@@ -22,9 +22,10 @@ use super::client::{Client, ClientIo, Order};
 use super::compile::{CompiledListener, CompiledPassthrough, CompiledTls};
 use super::forward;
 use super::hello::{self, Hello};
+use super::local_tasks::LocalTasks;
 use super::stream;
 use super::tunnel;
-use super::worker::{LocalTasks, Worker};
+use super::worker::Worker;
 
 /// hyper's buffers a connection; requests' heads are held to less by the framing judge, which settings may let take more.
 const BUFFER_MOST: usize = 128 * 1024;
