@@ -218,7 +218,7 @@ fn change(maps: &mut Maps, dice: &mut Dice) {
             }
         }
         // The second one is whom random packets come from.
-        3 => maps.previous = *dice.pick(&[None, Some([2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee]), Some(packet::CLIENT_MAC)]),
+        3 => maps.other = *dice.pick(&[None, Some([2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee]), Some(packet::CLIENT_MAC)]),
         _ => {
             let whole = world();
             let keys: Vec<_> = whole.frontends.keys().copied().collect();

@@ -133,12 +133,8 @@ fn an_advert_while_the_agent_is_silent_keeps_requests_from_the_kernel() {
     f.w.passes("the next one", &advert, PassNotOurs);
     let router = &f.routers[router(VRID, false) as usize];
     let sender = mac_word(own_advert(false).macs.1);
-    assert_eq!(
-        (router.previous, router.previous_until),
-        (sender, router.elsewhere_until),
-        "whose connections these are"
-    );
-    assert_eq!(f.heartbeat[0].hand_over_until, router.previous_until);
+    assert_eq!((router.other, router.other_until), (sender, router.elsewhere_until), "whose connections these are");
+    assert_eq!(f.heartbeat[0].hand_over_until, router.other_until);
     f.drops("a request", &request);
     let tagged = [&request[..12], &[0x88, 0xa8, 0, 1, 0x81, 0, 0, 2], &request[12..]].concat();
     f.drops("a request in two vlans", &tagged);

@@ -1,8 +1,8 @@
-//! Packet tables of a hand-over: which packets for the proxy go on to the node that held the VIP before. The sockets are real, in the
+//! Packet tables of a hand-over: which packets go on to the node with which a VIP changes hands. The sockets are real, in the
 //! namespace of the programs; the two nodes are in `netns_hand_over.rs`.
 
 use std::io::Read;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use xdp_ebpf::{Heartbeat, IPPROTO_TCP, Router, Vip, frontend_flags, mac_word, ma
 
 const VRID: u8 = 51;
 const PROXY6: &str = "[2001:db8:1::10]:80";
-const PREVIOUS: [u8; 6] = [2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee];
+const OTHER: [u8; 6] = [2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee];
 const LONG: u64 = 3600 * 1_000_000_000;
 
 struct HandOver {
@@ -50,9 +50,9 @@ fn site_of(label: &str) -> HandOver {
     h
 }
 
-/// What leaves for the previous node.
+/// What leaves for the other node.
 fn passed_on(mut packet: Packet) -> Vec<u8> {
-    packet.macs = (PREVIOUS, EDGE_MAC);
+    packet.macs = (OTHER, EDGE_MAC);
     packet.ttl(63).bytes()
 }
 
@@ -61,7 +61,7 @@ impl HandOver {
         let until = now() + LONG;
         for v6 in [false, true] {
             let router = &mut self.routers[router(VRID, v6) as usize];
-            (router.previous, router.previous_until) = (mac_word(PREVIOUS), until);
+            (router.other, router.other_until) = (mac_word(OTHER), until);
         }
         self.heartbeat[0].hand_over_until = until;
     }
@@ -78,7 +78,7 @@ impl HandOver {
 }
 
 #[test]
-fn what_no_socket_here_knows_goes_to_the_previous_node() {
+fn what_no_socket_here_knows_goes_to_the_other_node() {
     let mut h = site_of("handover");
     for (client, vip) in [(CLIENT, PROXY), (CLIENT6, PROXY6)] {
         let (client, vip) = (at(client), at(vip));
@@ -92,12 +92,12 @@ fn what_no_socket_here_knows_goes_to_the_previous_node() {
         h.stays("what answers an opening", &tcp(client, vip, SYN | ACK));
         h.stays("a hop limit of 1", &segment.clone().ttl(1));
         h.stays("a hop limit of 0", &segment.clone().ttl(0));
-        h.stays("from the previous node itself", &Packet { macs: (EDGE_MAC, PREVIOUS), ..segment.clone() });
+        h.stays("from the other node itself", &Packet { macs: (EDGE_MAC, OTHER), ..segment.clone() });
         // One byte less than a match, at either end.
         for i in [0, 3, 4, 5] {
-            let mut other = PREVIOUS;
-            other[i] ^= 4;
-            let packet = Packet { macs: (EDGE_MAC, other), ..segment.clone() };
+            let mut nearly = OTHER;
+            nearly[i] ^= 4;
+            let packet = Packet { macs: (EDGE_MAC, nearly), ..segment.clone() };
             h.goes_on("from a node with nearly its name", &packet);
         }
         let short = Packet { macs: (EDGE_MAC, CLIENT_MAC), ..segment.clone() }.bytes();
@@ -108,17 +108,16 @@ fn what_no_socket_here_knows_goes_to_the_previous_node() {
     let options = vec![0, 0, 1, 4, 0, 0, 0, 0];
     let extended = Packet { extensions: vec![(60, options)], ..tcp(at(CLIENT6), at(PROXY6), ACK) };
     h.goes_on("ipv6 options", &extended);
-    h.w.passes("udp to the same port", &udp(at(CLIENT), at(PROXY)).bytes(), PassNoFrontend);
-    // L4 has its own ways.
+    // A client's packet at L4 needs nobody's record.
     let (run, rose) = h.w.ingress(&tcp(at(CLIENT), at(WEB), ACK).bytes()).expect("a run");
     assert_eq!((run.action, rose), (TX, vec![ForwardNat, FlowNew, FlowMiss]));
 
     // It ends by its time, by the agent's word, and for each router apart.
     let (v4, v6) = (tcp(at(CLIENT), at(PROXY), ACK), tcp(at(CLIENT6), at(PROXY6), ACK));
-    h.routers[router(VRID, false) as usize].previous_until = now();
+    h.routers[router(VRID, false) as usize].other_until = now();
     h.stays("its time is over", &v4);
     h.goes_on("that of the other family is not", &v6);
-    h.routers[router(VRID, false) as usize].previous_until = 0;
+    h.routers[router(VRID, false) as usize].other_until = 0;
     h.stays("never begun", &v4);
     h.heartbeat[0].hand_over_until = 0;
     h.stays("none is under way", &v6);
@@ -127,6 +126,38 @@ fn what_no_socket_here_knows_goes_to_the_previous_node() {
     let alone = Vip { flags: vip_flags::ECHO, router: 0 };
     h.w.rig.set(map::VIPS, &addr(at(PROXY).ip()), &alone).expect("write VIPS");
     h.stays("no router's vip", &v4);
+}
+
+/// From a backend to the source address of a flow, which is the VIP. The client's side of it is not on the port of any frontend.
+#[test]
+fn answers_to_flows_that_the_other_node_forwarded_go_there() {
+    let h = site_of("handoverl4");
+    for (backend, vip) in [(WEB_BACKEND, "203.0.113.10:50001"), (WEB6_BACKEND, "[2001:db8:1::10]:50001")] {
+        let (backend, vip) = (at(backend), at(vip));
+        h.goes_on("what answers an opening", &tcp(backend, vip, SYN | ACK));
+        h.goes_on("data", &tcp(backend, vip, ACK));
+        h.goes_on("the end", &tcp(backend, vip, FIN | ACK));
+        h.goes_on("a refusal", &tcp(backend, vip, RST | ACK));
+        h.goes_on("a datagram", &udp(backend, vip));
+        let here = |name: &str, packet: &Packet| h.w.passes(name, &packet.bytes(), PassNoFrontend);
+        here("what opens a connection", &tcp(backend, vip, SYN));
+        here("a hop limit of 1", &udp(backend, vip).ttl(1));
+        here("from the other node itself", &Packet { macs: (EDGE_MAC, OTHER), ..udp(backend, vip) });
+        // The node's own.
+        let all: IpAddr = if vip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((all, vip.port())).expect("bind");
+        here("a datagram for a socket", &udp(backend, vip));
+        h.goes_on("not its port", &udp(backend, SocketAddr::new(vip.ip(), 50_002)));
+        drop(socket);
+    }
+    h.w.passes("no vip", &udp(at(WEB_BACKEND), at("198.51.100.1:50001")).bytes(), PassNotOurs);
+    // What this node forwards itself is known here.
+    h.w.ingress(&tcp(at(CLIENT), at(WEB), SYN).bytes()).expect("a run");
+    let source = source(IPPROTO_TCP, CLIENT, WEB, 0);
+    let (_, rose) = h.w.ingress(&tcp(at(WEB_BACKEND), source, SYN | ACK).bytes()).expect("a run");
+    assert_eq!(rose, [ReplyNat]);
+    h.heartbeat[0].hand_over_until = 0;
+    h.w.passes("none is under way", &udp(at(WEB_BACKEND), at("203.0.113.10:50001")).bytes(), PassNoFrontend);
 }
 
 /// A socket of the proxy at `vip`, and one of a client at `client`, in the namespace of this thread.
@@ -187,7 +218,8 @@ fn what_a_socket_here_has_stays() {
             let shown = h.w.rig.ns.run("ss", &["-tnaH", "state", "time-wait"]).ok()?;
             shown.contains(&vip.to_string()).then_some(())
         });
-        h.stays("a connection that is over", &segment);
+        // The client may use the port again meanwhile: there is nothing in a connection that is over for its packets.
+        h.goes_on("a connection that is over", &segment);
         drop(listener);
         h.goes_on("without a listener, another one's", &stranger);
     }

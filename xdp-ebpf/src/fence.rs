@@ -1,4 +1,4 @@
-//! The ABI's part about who answers for a VIP: virtual routers, who held their addresses before, and the sign of life of the agent's
+//! The ABI's part about who answers for a VIP: virtual routers, who held or takes their addresses, and the sign of life of the agent's
 //! election. By the conventions of the library's page; what the program makes of it is in `rules`.
 
 /// Entries of `ROUTERS`: one for each VRID, of IPv4 and of IPv6. A VRID is at least 1, so that index 0 is nobody's.
@@ -20,11 +20,11 @@ pub struct Router {
     /// `CLOCK_MONOTONIC`, nanoseconds: until then another node holds its addresses, as far as the program has seen while the agent
     /// was silent. 0: none was seen. The agent stores 0 when it takes the addresses.
     pub elsewhere_until: u64,
-    /// The link-layer address ([`mac_word`]) of the node that held the addresses before and gave them up alive, by the agent; while
+    /// The link-layer address ([`mac_word`]) of the node that gave the addresses to this one, or took them from it, by the agent; while
     /// the agent is silent, of the node that holds them now, by the program.
-    pub previous: u64,
-    /// `CLOCK_MONOTONIC`, nanoseconds: until then that node has connections that end in its proxy. Stored after `previous`; 0: none.
-    pub previous_until: u64,
+    pub other: u64,
+    /// `CLOCK_MONOTONIC`, nanoseconds: until then that node has connections that this one does not know. Stored after `other`; 0: none.
+    pub other_until: u64,
 }
 const _: () = assert!(size_of::<Router>() == 32);
 
@@ -50,7 +50,7 @@ pub struct Heartbeat {
     pub at: u64,
     /// For how many nanoseconds it counts.
     pub fresh_for: u64,
-    /// The latest `previous_until` of all routers, 0 when all are over: it spares every packet for the proxy the question.
+    /// The latest `other_until` of all routers, 0 when all are over: it spares every packet for the proxy the question.
     pub hand_over_until: u64,
 }
 const _: () = assert!(size_of::<Heartbeat>() == 24);

@@ -71,7 +71,7 @@
 //! # From a backend (XDP: the destination is not in `FRONTENDS`; TC egress: the source is in `ADDR_FILTER`)
 //! - The entry of `REPLY_INDEX` for `tuple(seed + REPLY_SEED, source, destination, source port, destination port, proto)`,
 //!   whose record is live, good and has the same source, port, backend address, backend port and protocol. None: at XDP
-//!   `PassNoFrontend` if the destination is in `VIPS`, else `PassNotOurs`; at TC nothing is counted.
+//!   `PassNoFrontend` if the destination is in `VIPS` (or `HandOver`, see below), else `PassNotOurs`; at TC nothing is counted.
 //! - XDP: TTL ≤ 1: `PassTtl`. Source becomes the frontend's address and port, destination the client's; then as above:
 //!   `ReplyNat`, `ReplyNatPass`, `PacketTooBig`. TC, for a flow in `local`: the same rewrite without TTL and next hop:
 //!   `ReplyLocal`.
@@ -107,25 +107,27 @@
 //!   one address, and as long as its count says; one of its first [`ADVERT_ADDRESSES`] addresses is in `VIPS` with this very
 //!   router. So another router of the same VRID, with other addresses, is nobody of ours. While the heartbeat is fresh and the role is not
 //!   `UNKNOWN` it is the agent's business. Else `elsewhere_until` becomes [`ADVERTS_MISSED`] of its intervals from now (note `Fenced`, unless it was
-//!   in the future), and so does `previous_until`, with the sender's MAC in `previous`, and `hand_over_until` if it is less. A priority of 0 says that the node leaves: at most one interval remains then, in which whoever follows will speak.
+//!   in the future), and so does `other_until`, with the sender's MAC in `other`, and `hand_over_until` if it is less. A priority of 0 says that the node leaves: at most one interval remains then, in which whoever follows will speak.
 //!   Checksums are not verified here either. Every advert passes, as `PassNotOurs` where it came to a group's address.
 //! - All else to a group: `PassNotOurs`.
 //!
 //! Packets *for* a VIP are forwarded all the same: they come from clients who have not yet heard of the move.
 //!
 //! # Whose connection it is
-//! Connections that end in a proxy stay where they are when their VIP moves from a living node to this one; and a node whose agent is
-//! silent must not reset those of the node that took over. A packet to an `L7` frontend is sent on to that node, by the LAN that both share for their adverts: out by the ingress interface, tags and all above
-//! Ethernet as it came but for the TTL, from the MAC that it came to and to `Router::previous`. `HandOver`, TX, where all of this holds:
-//! - `Heartbeat::hand_over_until` is not 0, and the `previous_until` of the VIP's router (not 0) is in the future;
-//! - TCP without SYN: what opens a connection opens it here;
-//! - it did not come from the MAC in `previous`: what that node does not know either is nobody's, and this kernel resets it;
+//! Connections that end in a proxy stay where they are when their VIP moves between living nodes; and a node whose agent is silent must
+//! not reset those of the node that took over. At L4 a backend may answer one node what the other forwarded: neighbours do not
+//! hear of a move all in the same moment, and young flows are not shared. So a packet that this node does not know is sent on to the other one, by the LAN that both share for their adverts: out by
+//! the ingress interface, tags and all above Ethernet as it came but for the TTL, from the MAC that it came to and to `Router::other`.
+//! `HandOver`, TX, where all of this holds:
+//! - `Heartbeat::hand_over_until` is not 0, and the `other_until` of the VIP's router (not 0) is in the future;
+//! - it is TCP for an `L7` frontend without SYN; or, for a VIP and no frontend, an answer without a record (above) that is no TCP with SYN and without ACK: what opens a connection opens it here;
+//! - it did not come from the MAC in `other`: what that node does not know either is nobody's, and goes to this kernel;
 //! - TTL or hop limit above 1. It is decremented, so that nodes that name each other in a ring come to an end;
-//! - no socket of this node has the connection. A request for one counts (`TCP_NEW_SYN_RECV`), and so does `TIME_WAIT`. A listener does not,
-//!   unless the packet brings a SYN cookie of it.
+//! - no socket of this node has the connection, or takes the datagram. A request for a connection counts (`TCP_NEW_SYN_RECV`). `TIME_WAIT`
+//!   does not: the client's port was free again when this node had ended the connection, and is in use for one to the other node as soon as not. Nor does a listener, unless the packet brings a SYN cookie of it.
 //!
-//! The other node needs no rule: its kernel has the socket, and answers the client itself. A node that gave the VIP up goes by
-//! the same rules for the one before it, so that a second move while the first is under way breaks nothing.
+//! The other node needs no rule of its own: its kernel has the socket, or it has the flow, and answers. The node that gave the VIP up goes by
+//! the same rules, so that what still comes to it is not lost, and a second move while the first is under way breaks nothing.
 
 use crate::{IPPROTO_UDP, flow_state, meta};
 

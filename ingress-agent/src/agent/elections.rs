@@ -25,7 +25,7 @@ const OUTLASTS: Duration = Duration::from_secs(2);
 /// What elections tell the data plane, and ask it. Called on their own thread.
 pub(super) fn hooks(dataplane: &Dataplane, vrrp: &VrrpOptions) -> Result<Hooks> {
     let fence = Arc::new(Mutex::new((dataplane.fence()?, BTreeSet::new())));
-    let (alive, inherits) = (Arc::clone(&fence), Arc::clone(&fence));
+    let (alive, hands_over) = (Arc::clone(&fence), Arc::clone(&fence));
     let fresh = vrrp.interval.mul_f64(FRESH);
     let drain = vrrp.drain;
     Ok(Hooks {
@@ -34,9 +34,9 @@ pub(super) fn hooks(dataplane: &Dataplane, vrrp: &VrrpOptions) -> Result<Hooks> 
             *here = standings.iter().filter(|(_, s)| **s == Standing::Here).map(|(key, _)| *key).collect();
             fence.set_standings(standings);
         }),
-        inherits: Box::new(move |key, mac| {
+        hands_over: Box::new(move |key, mac| {
             if !drain.is_zero() {
-                inherits.lock().unwrap_or_else(PoisonError::into_inner).0.inherit(key, mac, drain + OUTLASTS);
+                hands_over.lock().unwrap_or_else(PoisonError::into_inner).0.hand_over(key, mac, drain + OUTLASTS);
             }
         }),
         alive: Box::new(move || {

@@ -2,7 +2,7 @@
 //! word is one store into mapped memory, so that a thread with a deadline can afford it; no system call but for the clock.
 //!
 //! What the programs make of it: while the election is silent, another node's adverts fence this one, and the fence stays until it
-//! lapses or is lifted. A node without its agent that hears nobody goes on answering. It also says who held addresses before
+//! lapses or is lifted. A node without its agent that hears nobody goes on answering. It also says between whom addresses change hands
 //! (`xdp_ebpf::rules`, *whose connection it is*).
 
 use std::sync::atomic::Ordering;
@@ -27,8 +27,8 @@ const AT: usize = 0;
 const FRESH_FOR: usize = 1;
 const HAND_OVER_UNTIL: usize = 2;
 const UNTIL: usize = 1;
-const PREVIOUS: usize = 2;
-const PREVIOUS_UNTIL: usize = 3;
+const OTHER: usize = 2;
+const OTHER_UNTIL: usize = 3;
 
 impl Fence {
     pub(super) fn open(pins: &Pins) -> Result<Self> {
@@ -57,13 +57,13 @@ impl Fence {
         }
     }
 
-    /// The node at this link-layer address held the router's addresses before, and lives: for `lasts` from now on packets of
-    /// connections to proxies that no socket here has go to it. Said before the addresses are announced from here.
-    pub fn inherit(&self, key: RouterKey, mac: [u8; 6], lasts: Duration) {
+    /// The node at this link-layer address gives the router's addresses to this one, or takes them, and lives: for `lasts` from now on
+    /// packets of connections that nobody here knows go to it. Said before the addresses are announced from here.
+    pub fn hand_over(&self, key: RouterKey, mac: [u8; 6], lasts: Duration) {
         let index = router(key.vrid, key.v6) as usize;
         let until = nanoseconds().saturating_add(u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX));
-        self.routers.word(index, PREVIOUS).store(mac_word(mac), Ordering::Release);
-        self.routers.word(index, PREVIOUS_UNTIL).store(until, Ordering::Release);
+        self.routers.word(index, OTHER).store(mac_word(mac), Ordering::Release);
+        self.routers.word(index, OTHER_UNTIL).store(until, Ordering::Release);
         self.heartbeat.word(0, HAND_OVER_UNTIL).fetch_max(until, Ordering::AcqRel);
     }
 

@@ -30,9 +30,9 @@ pub(super) enum Order {
 pub struct Hooks {
     /// Whose the addresses of each router are, whenever that changes, before the kernel is told.
     pub standing: Box<dyn FnMut(&Standings) + Send>,
-    /// The node at this link-layer address lives, and gives or gave the router's addresses to this one. Said before `standing`, and
-    /// again while both are heard.
-    pub inherits: Box<dyn FnMut(RouterKey, [u8; 6]) + Send>,
+    /// The node at this link-layer address lives, and gives the router's addresses to this one or takes them. Said before `standing`,
+    /// and again while both are heard.
+    pub hands_over: Box<dyn FnMut(RouterKey, [u8; 6]) + Send>,
     /// The elections are alive: once a turn, and so at least once between two adverts of a router that is Active here.
     pub alive: Box<dyn FnMut() + Send>,
     /// Whether this node may take addresses from one that has them.
@@ -44,7 +44,7 @@ impl Default for Hooks {
     fn default() -> Self {
         Self {
             standing: Box::new(|_| ()),
-            inherits: Box::new(|_, _| ()),
+            hands_over: Box::new(|_, _| ()),
             alive: Box::new(|| ()),
             may_preempt: Box::new(|| true),
         }
@@ -176,7 +176,7 @@ impl Elector {
                     let _ = self.holder.send(Command::Hold { held, unsure, open });
                     changed = true;
                 }
-                Action::Inherit(key, mac) => (self.hooks.inherits)(key, mac),
+                Action::HandOver(key, mac) => (self.hooks.hands_over)(key, mac),
                 Action::Announce(addresses) => drop(self.holder.send(Command::Announce(addresses))),
                 Action::Say(line) => {
                     self.voice.say(line);

@@ -20,8 +20,8 @@ pub struct Maps {
     pub rings: BTreeMap<u32, (Vec<u32>, Vec<u32>)>,
     /// By backend id.
     pub backends: BTreeMap<u32, Backend>,
-    /// Who held the VIPs before, while they are being handed over.
-    pub previous: Option<[u8; 6]>,
+    /// Who gives the VIPs to this node or takes them, while they are being handed over.
+    pub other: Option<[u8; 6]>,
 }
 
 /// Where the kernel would send a packet for an address.

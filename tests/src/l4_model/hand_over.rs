@@ -1,20 +1,18 @@
 //! Section "Whose connection it is" of the rules. No socket of the model's host has any connection.
 
-use xdp_ebpf::IPPROTO_TCP;
 use xdp_ebpf::verdict::Verdict;
 
 use super::parse::Parsed;
 use super::{Action, Model, Outcome, Tuple, rewrite};
 
 impl Model {
-    /// A packet for the proxy that goes on to the node that held the VIP before.
-    pub(super) fn hand_over(&self, frame: &[u8], parsed: &Parsed, tuple: Tuple, flags: u8) -> Option<Outcome> {
-        let previous = self.maps.previous?;
-        let opens = tuple.proto != IPPROTO_TCP || flags & 2 != 0;
-        if opens || !self.maps.vips.contains_key(&tuple.dst) || parsed.ttl <= 1 || frame[6..12] == previous {
+    /// What opens nothing and is not known here goes on to the node with which the VIP changes hands.
+    pub(super) fn hand_over(&self, frame: &[u8], parsed: &Parsed, tuple: Tuple, opens: bool) -> Option<Outcome> {
+        let other = self.maps.other?;
+        if opens || !self.maps.vips.contains_key(&tuple.dst) || parsed.ttl <= 1 || frame[6..12] == other {
             return None;
         }
-        let mut frame = [&previous, &frame[..6], &frame[12..]].concat();
+        let mut frame = [&other, &frame[..6], &frame[12..]].concat();
         if parsed.v4 {
             let at = parsed.ip + 8;
             rewrite::patch(&mut frame, at, &[parsed.ttl - 1, parsed.proto], &[parsed.ip + 10]);

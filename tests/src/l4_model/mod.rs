@@ -167,7 +167,8 @@ impl Model {
         frontend: Frontend,
     ) -> Result<Outcome, Verdict> {
         if frontend.flags & frontend_flags::L7 != 0 {
-            return self.hand_over(frame, parsed, tuple, flags).ok_or(Verdict::PassL7);
+            let opens = tuple.proto != xdp_ebpf::IPPROTO_TCP || flags & 2 != 0;
+            return self.hand_over(frame, parsed, tuple, opens).ok_or(Verdict::PassL7);
         }
         if parsed.ttl <= 1 {
             return Err(Verdict::PassTtl);
@@ -339,7 +340,11 @@ impl Model {
     }
 
     fn backend_packet(&mut self, frame: &[u8], parsed: &Parsed, tuple: Tuple, flags: u8) -> Result<Outcome, Verdict> {
-        let at = self.reply(&tuple).ok_or_else(|| self.not_served(&tuple.dst, Verdict::PassNoFrontend))?;
+        let Some(at) = self.reply(&tuple) else {
+            let opens = tuple.proto == xdp_ebpf::IPPROTO_TCP && flags & 18 == 2;
+            let here = || self.not_served(&tuple.dst, Verdict::PassNoFrontend);
+            return self.hand_over(frame, parsed, tuple, opens).ok_or_else(here);
+        };
         if parsed.ttl <= 1 {
             return Err(Verdict::PassTtl);
         }

@@ -45,9 +45,9 @@ pub(crate) fn write(real: &mut World, maps: &Maps, before: Option<&Maps>) {
         real.frontend_port(u16::from_be_bytes(key.port));
         real.rig.set(map::FRONTENDS, key, frontend).expect("write a frontend");
     }
-    let until = if maps.previous.is_some() { u64::MAX } else { 0 };
+    let until = if maps.other.is_some() { u64::MAX } else { 0 };
     real.rig.array::<Heartbeat>(map::HEARTBEAT, 1).expect("HEARTBEAT")[0].hand_over_until = until;
     let routers = real.rig.array::<Router>(map::ROUTERS, xdp_ebpf::ROUTERS as usize).expect("ROUTERS");
     let router = &mut routers[ROUTER as usize];
-    (router.previous, router.previous_until) = (mac_word(maps.previous.unwrap_or_default()), until);
+    (router.other, router.other_until) = (mac_word(maps.other.unwrap_or_default()), until);
 }

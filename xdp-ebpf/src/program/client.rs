@@ -19,11 +19,7 @@ pub fn way<F: Family>(frame: Frame, seg: &Segment<F>, frontend: &FrontendView) -
         if opens || !hand_over::is_under_way() {
             return Err(verdict::pass(Verdict::PassL7));
         }
-        return Err(if F::V4 {
-            hand_over::sluicegate_hand_over_v4(frame.ctx())
-        } else {
-            hand_over::sluicegate_hand_over_v6(frame.ctx())
-        });
+        return Err(hand_over::send_on::<F>(frame).unwrap_or_else(|| verdict::pass(Verdict::PassL7)));
     }
     if F::ttl(seg.ip) <= 1 {
         return Err(verdict::pass(Verdict::PassTtl));

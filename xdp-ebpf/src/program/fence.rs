@@ -18,8 +18,8 @@ pub struct RouterView {
     pub role: Word,
     pad: u32,
     pub elsewhere_until: Entry,
-    pub previous: Entry,
-    pub previous_until: Entry,
+    pub other: Entry,
+    pub other_until: Entry,
 }
 const _: () = assert!(size_of::<RouterView>() == size_of::<xdp_ebpf::Router>());
 
@@ -196,8 +196,8 @@ fn note<F: Family>(frame: Frame, ip: F::Header, payload: &Payload) {
     if let Some(eth) = frame.window::<14>(frame.start())
         && let Some(heartbeat) = maps::heartbeat()
     {
-        router.previous.store(u64::from(eth.u32::<6>()) | u64::from(eth.u16::<10>()) << 32);
-        router.previous_until.store(until);
+        router.other.store(u64::from(eth.u32::<6>()) | u64::from(eth.u16::<10>()) << 32);
+        router.other_until.store(until);
         if heartbeat.hand_over_until.load() < until {
             heartbeat.hand_over_until.store(until);
         }

@@ -2,14 +2,14 @@
 
 use aya_ebpf::bindings::xdp_action;
 use xdp_ebpf::verdict::Verdict;
-use xdp_ebpf::{flow_state, forwarding};
+use xdp_ebpf::{IPPROTO_TCP, flow_state, forwarding};
 
 use crate::family::Family;
 use crate::flow::{self, Way};
 use crate::next_hop::{self, Hop, Question};
 use crate::packet::{Frame, Window};
-use crate::segment::Segment;
-use crate::{client, maps, rewrite, too_big, verdict};
+use crate::segment::{Segment, flag};
+use crate::{client, hand_over, maps, rewrite, too_big, verdict};
 
 #[inline(always)]
 pub fn segment<F: Family>(frame: Frame, eth: Window<14>, tags: u32, seg: &Segment<F>) -> u32 {
@@ -17,7 +17,7 @@ pub fn segment<F: Family>(frame: Frame, eth: Window<14>, tags: u32, seg: &Segmen
     let reply = frontend.is_none();
     let way = match frontend {
         Some(frontend) => client::way(frame, seg, frontend),
-        None => back(seg),
+        None => back(frame, seg),
     };
     let way = match way {
         Ok(way) => way,
@@ -64,13 +64,17 @@ pub fn segment<F: Family>(frame: Frame, eth: Window<14>, tags: u32, seg: &Segmen
 
 /// The way of a backend's answer to its client.
 #[inline(always)]
-fn back<F: Family>(seg: &Segment<F>) -> Result<Way, u32> {
+fn back<F: Family>(frame: Frame, seg: &Segment<F>) -> Result<Way, u32> {
     let Some(config) = maps::config() else { return Err(verdict::drop(Verdict::DropInternal)) };
     let found =
         flow::from_backend::<F>(config.seed, config.reply_mask, seg.src, seg.dst, seg.sport, seg.dport, seg.proto);
     let Some((place, way)) = found else {
-        let ours = maps::vip(seg.dst).is_some();
-        return Err(verdict::pass(if ours { Verdict::PassNoFrontend } else { Verdict::PassNotOurs }));
+        if maps::vip(seg.dst).is_none() {
+            return Err(verdict::pass(Verdict::PassNotOurs));
+        }
+        let opens = seg.proto == IPPROTO_TCP && seg.flags & (flag::SYN | flag::ACK) == flag::SYN;
+        let sent_on = if !opens && hand_over::is_under_way() { hand_over::send_on::<F>(frame) } else { None };
+        return Err(sent_on.unwrap_or_else(|| verdict::pass(Verdict::PassNoFrontend)));
     };
     if F::ttl(seg.ip) <= 1 {
         return Err(verdict::pass(Verdict::PassTtl));

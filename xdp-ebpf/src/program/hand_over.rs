@@ -1,14 +1,18 @@
-//! Whose connection it is: after a planned move of a VIP, what belongs to connections of the proxy that no socket here knows goes on to the
-//! node that held the VIP before. Only while that is going on, and never on the way of L4: global functions, as in `fence`.
+//! Whose connection it is: while a VIP moves between two nodes, what belongs to connections that this one does not know goes on to the
+//! other. Global functions, as in `fence`, off the way of packets that are known.
 
 use aya_ebpf::bindings::xdp_md;
+use xdp_ebpf::IPPROTO_TCP;
 use xdp_ebpf::verdict::Verdict;
 
 use crate::family::{Family, V4, V6};
 use crate::maps;
-use crate::packet::{Buffer, Frame, Window};
+use crate::packet::{Buffer, Cursor, Frame, Window};
 use crate::segment::Segment;
 use crate::{fence, verdict};
+
+/// What the global functions return where the packet stays. None is `XDP_ABORTED`.
+const STAYS: u32 = 0;
 
 /// Whether any VIP is being handed over to this node.
 #[inline(always)]
@@ -16,23 +20,30 @@ pub fn is_under_way() -> bool {
     maps::heartbeat().is_some_and(|heartbeat| heartbeat.hand_over_until.load() != 0)
 }
 
+/// The action that sent the packet to the other node, if it is that one's.
+#[inline(always)]
+pub fn send_on<F: Family>(frame: Frame) -> Option<u32> {
+    let action = if F::V4 { sluicegate_hand_over_v4(frame.ctx()) } else { sluicegate_hand_over_v6(frame.ctx()) };
+    (action != STAYS).then_some(action)
+}
+
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn sluicegate_hand_over_v4(ctx: *mut xdp_md) -> u32 {
-    let known = |frame: Frame, ip: Window<20>, tcp: Window<20>| {
-        frame.has_socket(&[ip.u32::<12>(), ip.u32::<16>(), tcp.u32::<0>()], ip, tcp)
+    let known = |frame: Frame, ip: Window<20>, l4: Window<8>, tcp: Option<Window<20>>| {
+        frame.has_socket(&[ip.u32::<12>(), ip.u32::<16>(), l4.u32::<0>()], ip, tcp)
     };
-    pass_on::<V4>(Frame::new(ctx), known).unwrap_or_else(verdict::pass)
+    to_other::<V4>(Frame::new(ctx), known).unwrap_or(STAYS)
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn sluicegate_hand_over_v6(ctx: *mut xdp_md) -> u32 {
-    let known = |frame: Frame, ip: Window<40>, tcp: Window<20>| {
+    let known = |frame: Frame, ip: Window<40>, l4: Window<8>, tcp: Option<Window<20>>| {
         let [a, b, c, d] = [ip.u64::<8>(), ip.u64::<16>(), ip.u64::<24>(), ip.u64::<32>()];
-        frame.has_socket(&Tuple6 { addresses: [a, b, c, d], ports: tcp.u32::<0>() }, ip, tcp)
+        frame.has_socket(&Tuple6 { addresses: [a, b, c, d], ports: l4.u32::<0>() }, ip, tcp)
     };
-    pass_on::<V6>(Frame::new(ctx), known).unwrap_or_else(verdict::pass)
+    to_other::<V6>(Frame::new(ctx), known).unwrap_or(STAYS)
 }
 
 /// The part of `struct bpf_sock_tuple` for IPv6: source, destination, ports.
@@ -42,31 +53,36 @@ struct Tuple6 {
     ports: u32,
 }
 
-/// `known`: whether a socket of this host has the connection.
+/// `known`: whether a socket of this host has the connection; the last argument is the header if it is TCP.
 #[inline(always)]
-fn pass_on<F: Family>(frame: Frame, known: impl Fn(Frame, F::Header, Window<20>) -> bool) -> Result<u32, Verdict> {
-    let ip = fence::header::<F>(frame)?;
-    let payload = F::payload(frame, ip)?;
-    let segment = Segment::<F>::parse(frame, ip, &payload)?.ok_or(Verdict::PassL7)?;
-    let eth = frame.window::<14>(frame.start()).ok_or(Verdict::PassMalformed)?;
+fn to_other<F: Family>(
+    frame: Frame,
+    known: impl Fn(Frame, F::Header, Window<8>, Option<Window<20>>) -> bool,
+) -> Option<u32> {
+    let ip = fence::header::<F>(frame).ok()?;
+    let payload = F::payload(frame, ip).ok()?;
+    let segment = Segment::<F>::parse(frame, ip, &payload).ok()??;
+    let eth = frame.window::<14>(frame.start())?;
     let id = maps::router_of(segment.dst);
-    let router = maps::router(id).filter(|_| id != 0).ok_or(Verdict::PassL7)?;
-    if maps::nanoseconds() >= router.previous_until.load() {
-        return Err(Verdict::PassL7);
+    let router = maps::router(id).filter(|_| id != 0)?;
+    if maps::nanoseconds() >= router.other_until.load() {
+        return None;
     }
-    let previous = router.previous.load();
-    let (first, last) = (previous as u32, (previous >> 32) as u16);
+    let other = router.other.load();
+    let (first, last) = (other as u32, (other >> 32) as u16);
     if eth.u32::<6>() == first && eth.u16::<10>() == last || F::ttl(ip) <= 1 {
-        return Err(Verdict::PassL7);
+        return None;
     }
-    // The socket look-up takes the header where its bounds are known.
-    let tcp = frame.window::<20>(payload.at).ok_or(Verdict::PassMalformed)?;
-    if known(frame, ip, tcp) {
-        return Err(Verdict::PassL7);
+    // The socket look-up takes headers where their bounds are known.
+    let at: Cursor = payload.at;
+    let l4 = frame.window::<8>(at)?;
+    let tcp = if payload.proto == IPPROTO_TCP { Some(frame.window::<20>(at)?) } else { None };
+    if known(frame, ip, l4, tcp) {
+        return None;
     }
     leave(eth, first, last);
     F::rewrite(ip, segment.src, segment.dst, Some(F::ttl(ip) - 1));
-    Ok(verdict::tx(Verdict::HandOver))
+    Some(verdict::tx(Verdict::HandOver))
 }
 
 /// From the address that it came to, to the given one, whose bytes lie in the words as in a frame.

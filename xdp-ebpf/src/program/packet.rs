@@ -5,9 +5,9 @@ use core::arch::asm;
 
 use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup as FibParams, xdp_md};
 use aya_ebpf::helpers::{
-    bpf_check_mtu, bpf_csum_diff, bpf_fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_sk_release,
-    bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie, bpf_xdp_adjust_head,
-    bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+    bpf_check_mtu, bpf_csum_diff, bpf_fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_sk_lookup_udp,
+    bpf_sk_release, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
+    bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
 };
 
 use crate::next_hop::Fib;
@@ -16,6 +16,8 @@ use crate::next_hop::Fib;
 const OWN_NETNS: u64 = u64::MAX;
 /// `BPF_TCP_LISTEN` of linux/bpf.h.
 const TCP_LISTEN: u32 = 10;
+/// `BPF_TCP_TIME_WAIT` of linux/bpf.h. So the kernel keeps orphans that wait for a FIN, too.
+const TCP_TIME_WAIT: u32 = 6;
 
 /// A place in the packet that nobody has checked yet.
 #[derive(Clone, Copy)]
@@ -80,20 +82,31 @@ impl Frame {
         mtu
     }
 
-    /// Whether a socket of this host has the connection of a TCP segment: source, destination and ports in `tuple`, as they lie in the
-    /// packet (`struct bpf_sock_tuple`). A listener has it only if the segment brings a SYN cookie of its (bpf-helpers(7)).
+    /// Whether a socket of this host has the connection of a TCP segment, or takes a datagram where `tcp` is `None`: source, destination
+    /// and ports in `tuple`, as they lie in the packet (`struct bpf_sock_tuple`). A listener has a connection only if the segment brings
+    /// a SYN cookie of its (bpf-helpers(7)), and one that is over (`TIME_WAIT`) counts for nothing: the client may have its port in use again.
     #[inline(always)]
-    pub fn has_socket<T, const HEADER: usize>(self, tuple: &T, ip: Window<HEADER>, tcp: Window<20>) -> bool {
+    pub fn has_socket<T, const HEADER: usize>(self, tuple: &T, ip: Window<HEADER>, tcp: Option<Window<20>>) -> bool {
         // SAFETY: the tuple has the length said, both windows were compared with the packet's end, and the socket's reference, which
         // keeps it alive, is given back before the return.
         unsafe {
             let tuple = core::ptr::from_ref(tuple).cast_mut().cast();
+            let Some(tcp) = tcp else {
+                let socket = bpf_sk_lookup_udp(self.ctx.cast(), tuple, size_of::<T>() as u32, OWN_NETNS, 0);
+                if !socket.is_null() {
+                    bpf_sk_release(socket.cast());
+                }
+                return !socket.is_null();
+            };
             let socket = bpf_skc_lookup_tcp(self.ctx.cast(), tuple, size_of::<T>() as u32, OWN_NETNS, 0);
             if socket.is_null() {
                 return false;
             }
-            let known = (&raw const (*socket).state).read_volatile() != TCP_LISTEN
-                || bpf_tcp_check_syncookie(socket.cast(), ip.0.cast(), HEADER as u32, tcp.0.cast(), 20) == 0;
+            let known = match (&raw const (*socket).state).read_volatile() {
+                TCP_TIME_WAIT => false,
+                TCP_LISTEN => bpf_tcp_check_syncookie(socket.cast(), ip.0.cast(), HEADER as u32, tcp.0.cast(), 20) == 0,
+                _ => true,
+            };
             bpf_sk_release(socket.cast());
             known
         }

@@ -256,10 +256,11 @@ impl Election {
                 report::list(&router.group.addresses)
             )));
         }
-        if after == "active"
-            && let Some(mac) = router.predecessor(now)
+        let handed_over = !lingered && router.machine.lingers();
+        if (after == "active" || handed_over)
+            && let Some(mac) = router.counterpart(now)
         {
-            actions.push(Action::Inherit(router.group.key(), mac));
+            actions.push(Action::HandOver(router.group.key(), mac));
         }
         let Some(source) = source else { return };
         for action in wanted {
@@ -308,11 +309,11 @@ impl Election {
         if self.said.as_ref() != Some(&now) {
             let (held, open, standings) = now.clone();
             self.said = Some(now);
-            // Before what is sent: whoever hears that the addresses moved may let go of them at once. After what is inherited: the
+            // Before what is sent: whoever hears that the addresses moved may let go of them at once. After whom they come from: the
             // first packet of a connection made elsewhere may come with the address.
             actions.push(Action::Hold { held, unsure, open, standings });
             actions.sort_by_key(|action| match action {
-                Action::Inherit(..) => 0,
+                Action::HandOver(..) => 0,
                 Action::Hold { .. } => 1,
                 _ => 2,
             });

@@ -244,7 +244,8 @@ fn addresses_that_were_handed_over_stay_on_the_interface_for_a_moment_and_are_no
     w.event(Event::Move([ip("10.1.0.100")].into(), Move::Away));
     let actions = w.advert(OTHER, 7, 246, &["10.1.0.100"]);
     assert_eq!(open(&actions), Some((0, 2)));
-    let Some(Action::Hold { standings, .. }) = actions.first() else { panic!("not first: {actions:?}") };
+    assert_eq!(handed_over(&actions), Some(MAC));
+    let [Action::HandOver(..), Action::Hold { standings, .. }, ..] = &actions[..] else { panic!("{actions:?}") };
     assert!(standings.values().all(|s| *s == Standing::Elsewhere), "no ARP request is answered here any more");
     assert_eq!(open(&w.wait(299)), None);
     assert_eq!(open(&w.wait(2)), Some((0, 0)));
@@ -330,51 +331,51 @@ fn thousand_addresses_of_a_group_fit_into_a_packet() {
     assert_eq!(held(&actions), Some((1000, 1000)));
 }
 
-/// Whom the addresses are inherited from.
-fn inherited(actions: &[Action]) -> Option<[u8; 6]> {
+/// With whom the addresses change hands.
+fn handed_over(actions: &[Action]) -> Option<[u8; 6]> {
     actions.iter().find_map(|a| match a {
-        Action::Inherit(key, mac) => (key.vrid == 7).then_some(*mac),
+        Action::HandOver(key, mac) => (key.vrid == 7).then_some(*mac),
         _ => None,
     })
 }
 
 #[test]
-fn connections_are_inherited_from_the_living() {
+fn addresses_change_hands_between_the_living() {
     let groups = [group(7, &["10.1.0.100"], 200)];
     let fresh = || World::up(VrrpOptions::default(), &groups);
     let vip = &["10.1.0.100"];
 
     let mut w = fresh();
-    assert_eq!(inherited(&w.wait(1000)), None, "nobody was ever heard");
-    assert_eq!(inherited(&w.advert(OTHER, 7, 150, vip)), Some(MAC), "a partition heals");
-    assert_eq!(inherited(&w.advert(OTHER, 7, 250, vip)), None, "the other one prevails");
+    assert_eq!(handed_over(&w.wait(1000)), None, "nobody was ever heard");
+    assert_eq!(handed_over(&w.advert(OTHER, 7, 150, vip)), Some(MAC), "a partition heals");
+    assert_eq!(handed_over(&w.advert(OTHER, 7, 250, vip)), Some(MAC), "the other one prevails");
 
     let mut w = fresh();
     w.advert(OTHER, 7, 250, vip);
-    assert_eq!(inherited(&w.wait(1000)), None, "it died");
+    assert_eq!(handed_over(&w.wait(1000)), None, "it died");
 
     let mut w = fresh();
     w.advert(OTHER, 7, 250, vip);
     w.advert(OTHER, 7, 0, vip);
     let actions = w.wait(100);
-    assert_eq!(inherited(&actions), Some(MAC), "it leaves");
+    assert_eq!(handed_over(&actions), Some(MAC), "it leaves");
     let place = |wanted: fn(&Action) -> bool| actions.iter().position(wanted);
-    let (first, then) = (place(|a| matches!(a, Action::Inherit(..))), place(|a| matches!(a, Action::Hold { .. })));
+    let (first, then) = (place(|a| matches!(a, Action::HandOver(..))), place(|a| matches!(a, Action::Hold { .. })));
     assert!(first.is_some() && first < then, "before the addresses are here: {actions:?}");
     w.wait(300);
-    assert_eq!(inherited(&w.wait(1000)), None, "and not for ever");
+    assert_eq!(handed_over(&w.wait(1000)), None, "and not for ever");
 
     let mut w = fresh();
     for _ in 0..5 {
         w.advert(OTHER, 7, 150, vip);
         w.wait(70);
     }
-    assert_eq!(inherited(&w.advert(OTHER, 7, 150, vip)), Some(MAC), "the stronger one preempts");
+    assert_eq!(handed_over(&w.advert(OTHER, 7, 150, vip)), Some(MAC), "the stronger one preempts");
 
     let mut w = fresh();
     w.advert(OTHER, 7, 250, vip);
     let order = |w: &mut World| w.event(Event::Move(groups[0].addresses.clone(), Move::Here));
-    assert_eq!(inherited(&order(&mut w)), Some(MAC), "an order");
+    assert_eq!(handed_over(&order(&mut w)), Some(MAC), "an order");
     let mut w = fresh();
     let advert = Advert {
         version: Version::V3,
@@ -387,5 +388,5 @@ fn connections_are_inherited_from_the_living() {
     let payload = advert.encode(OTHER, GROUP_V4.into(), Checksum::Plain);
     let envelope = Envelope { source: OTHER, destination: GROUP_V4.into(), hop_limit: 255 };
     w.event(Event::Packet { packet: Ok((envelope, &payload)), mac: [0, 0, 0x5e, 0, 1, 7] });
-    assert_eq!(inherited(&order(&mut w)), None, "the virtual router's address is nobody's");
+    assert_eq!(handed_over(&order(&mut w)), None, "the virtual router's address is nobody's");
 }

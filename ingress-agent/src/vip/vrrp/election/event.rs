@@ -43,8 +43,9 @@ pub(in crate::vip) enum Action {
         /// The same of each router.
         standings: Standings,
     },
-    /// The node with this link-layer address had the router's addresses, and lives: it has connections that end there.
-    Inherit(RouterKey, [u8; 6]),
+    /// The node with this link-layer address gives the router's addresses to this one, or takes them, and lives: each of them has
+    /// connections that the other does not know.
+    HandOver(RouterKey, [u8; 6]),
     /// Somebody may believe that he has them.
     Announce(BTreeSet<IpAddr>),
     Say(String),

@@ -20,9 +20,9 @@ pub(super) struct Router {
 }
 
 impl Router {
-    /// Who else had the addresses until just now, by its adverts: whoever has been silent for as long as the dead are is not asked for
-    /// its connections. Nor is one that speaks by the virtual router's own address (RFC 9568 §7.3), which moves with it.
-    pub(super) fn predecessor(&self, now: Instant) -> Option<[u8; 6]> {
+    /// Who else had the addresses until just now or has them from now on, by its adverts: whoever has been silent for as long as the dead
+    /// are is not asked for its connections. Nor is one that speaks by the virtual router's own address (RFC 9568 §7.3), which moves with it.
+    pub(super) fn counterpart(&self, now: Instant) -> Option<[u8; 6]> {
         let other = self.machine.other()?;
         let lives = now < other.at + other.interval * MISSED;
         (lives && !self.from.starts_with(&[0, 0, 0x5e, 0])).then_some(self.from)
