@@ -1,11 +1,14 @@
 //! What was typed: command line and environment, as text. What it means, and whether it makes sense, is `config`'s business.
 
+mod metrics;
+
 mod migrate;
 
 mod vrrp;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+pub use metrics::MetricsArgs;
 pub use migrate::MigrateArgs;
 pub use vrrp::VrrpArgs;
 
@@ -135,6 +138,8 @@ pub struct RunArgs {
     /// The same on a Unix socket, for `status` and `explain`.
     #[arg(long, env = "SLUICEGATE_ADMIN_SOCKET", default_value = DEFAULT_ADMIN_SOCKET, value_name = "PATH")]
     pub admin_socket: String,
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
     /// Proxy threads [default: one a core].
     #[arg(long, env = "SLUICEGATE_WORKERS", value_name = "N")]
     pub workers: Option<String>,

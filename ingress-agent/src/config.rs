@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::admin::AdminOptions;
+use crate::admin::query::NginxNames;
 use crate::args::{RunArgs, UninstallArgs};
 use crate::checks::Check;
 use crate::dataplane::{DataplaneOptions, SyncOptions, XdpMode};
@@ -47,6 +48,8 @@ pub struct Config {
     /// What else must work here before this node holds addresses.
     pub checks: Vec<Check>,
     pub admin: AdminOptions,
+    /// `None`: metrics have our own names only.
+    pub nginx_metrics: Option<NginxNames>,
     pub drain_timeout: Duration,
 }
 
@@ -94,6 +97,7 @@ impl Config {
             },
             checks: elected.map(|e| e.checks).unwrap_or_default(),
             admin: admin(&mut r, args),
+            nginx_metrics: nginx_metrics(&mut r, args),
             drain_timeout,
         };
         r.finish(config)
@@ -298,9 +302,19 @@ fn proxy(r: &mut Reader, args: &RunArgs) -> ProxyOptions {
             }
             path => AccessLog::File(path.into()),
         },
+        meters: args.metrics.nginx_metrics,
         access_log_format: r.choose("--access-log-format", &args.access_log_format, &formats).unwrap_or_default(),
         ..default
     }
+}
+
+fn nginx_metrics(r: &mut Reader, args: &RunArgs) -> Option<NginxNames> {
+    let per_host = args.metrics.metrics_per_host;
+    if !per_host && !args.metrics.nginx_metrics {
+        r.mistake("--metrics-per-host", "means something with --nginx-metrics only");
+    }
+    let (class, namespace) = (args.rules.controller_class.clone(), args.cluster.namespace.clone());
+    args.metrics.nginx_metrics.then_some(NginxNames { class, namespace, per_host })
 }
 
 fn admin(r: &mut Reader, args: &RunArgs) -> AdminOptions {

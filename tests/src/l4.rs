@@ -99,7 +99,13 @@ impl Snapshots {
     pub fn set(&mut self, name: &str, protocol: Protocol, vip: &str, backends: &[Backend]) {
         let vip: SocketAddr = vip.parse().expect("address:port of the VIP");
         let key = FrontendKey { vip: vip.ip(), protocol, port: vip.port() };
-        let pool = PoolName { service: ObjectName::new("test", name), port: vip.port(), protocol, local: false };
+        let pool = PoolName {
+            service: ObjectName::new("test", name),
+            port: vip.port(),
+            protocol,
+            local: false,
+            by_cluster_ip: false,
+        };
         self.pool(pool.clone(), backends.to_vec());
         let kind = FrontendKind::L4 { pool, client_ip_affinity: None, snat: vip.ip(), sources: None };
         self.frontend(key, name, kind);

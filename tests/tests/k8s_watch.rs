@@ -60,6 +60,75 @@ fn what_is_applied_is_served_and_what_changes_is_followed() {
 }
 
 #[test]
+fn config_maps_that_are_named_are_followed_and_no_others() {
+    let mut w = World::new("kwmaps", "--configmap=demo/settings");
+    let map = |name: &str, data: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: {name}, namespace: demo }}\ndata: {{ {data} }}\n")
+    };
+    w.apply(
+        "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: { name: maps, namespace: demo }
+rules: [{ apiGroups: [''], resources: [configmaps], resourceNames: [settings, own, everywhere], verbs: [get, list, watch] }]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: { name: maps, namespace: demo }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: maps }
+subjects: [{ kind: ServiceAccount, name: sluicegate, namespace: sluicegate-system }]
+",
+    );
+    w.apply(&map("settings", "global-allowed-response-headers: X-Team, add-headers: demo/everywhere"));
+    w.apply(&map("own", "X-Team: red"));
+    w.apply(&map("everywhere", "X-Edge: one"));
+    w.apply(&map("unnamed", "X-Team: nobody"));
+    w.apply(&map("hidden", "X-Team: nobody"));
+    w.apply(&secret("tls", "a.example").0);
+    w.apply(&web());
+    let naming = |name: &'static str, host: &'static str, map: &str| {
+        let annotations = format!("annotations: {{ nginx.ingress.kubernetes.io/custom-headers: {map} }}");
+        let marked = format!("metadata: {{ name: {name}, namespace: demo, {annotations} }}");
+        ingress(name, host, "tls").replace(&format!("metadata: {{ name: {name}, namespace: demo }}"), &marked)
+    };
+    w.apply(&naming("a", "a.example", "own"));
+    w.agent.start_again().expect("the agent becomes ready");
+    let fields = |w: &World| {
+        let answer = w.answer("a.example")?.0;
+        let field = |name| answer.field(name).map(str::to_owned);
+        Some((answer.status, field("x-team"), field("x-edge")))
+    };
+    let told = |team: Option<&str>, edge: Option<&str>| (200, team.map(str::to_owned), edge.map(str::to_owned));
+    let have = |w: &World, what: &str, wanted| {
+        wait::within(PATIENCE, what, || (fields(w)? == wanted).then_some(()));
+    };
+    have(&w, "both ConfigMaps are in force", told(Some("red"), Some("one")));
+    w.apply(&map("own", "X-Team: blue"));
+    have(&w, "a change of one is", told(Some("blue"), Some("one")));
+    w.apply(&map("settings", "global-allowed-response-headers: X-Team"));
+    have(&w, "nobody names the other any more", told(Some("blue"), None));
+
+    // One that may not be read is its owner's trouble alone, and he is told which right is missing.
+    w.apply(&naming("b", "b.example", "hidden"));
+    wait::within(PATIENCE, "the owner is told", || {
+        let told = w.agent.get("/debug/rejections").ok()?.1;
+        told.contains("resources [configmaps], verbs [watch], resourceNames [hidden]").then_some(())
+    });
+    wait::within(PATIENCE, "its requests are refused", || (w.answer("b.example")?.0.status == 503).then_some(()));
+    assert_eq!(fields(&w), Some(told(Some("blue"), None)));
+    assert!(!w.log().contains("demo/unnamed"), "{}", w.log());
+
+    // What was named is there for a start without an API server.
+    let saved =
+        || std::fs::read_to_string(w.saved()).ok().filter(|text| text.contains("blue") && text.contains("hidden"));
+    wait::within(PATIENCE, "it is saved", || saved().map(drop));
+    w.cluster.kill_api_server().expect("kill it");
+    w.agent.stop().expect("it stops");
+    w.agent.start_again().expect("the agent becomes ready without an API server");
+    have(&w, "the saved ConfigMap is in force", told(Some("blue"), None));
+}
+
+#[test]
 fn an_api_server_that_goes_takes_nothing_along() {
     let mut w = World::new("kwaway", "--hold-vips=all");
     let (tls, shown) = secret("tls", "a.example");

@@ -24,7 +24,6 @@ const OTHERWISE: &[(&str, &str)] = &[
         "no recorded error page turns 401 into a success, which is what the difference is about",
     ),
     ("294-proxy-http-version", "the version spoken to a backend is not compared where it changes nothing else"),
-    ("338-use-port-in-redirects", "the recorded redirects are on the usual ports, which are not named anyway"),
     ("402-admission-annotation-values", "recorded for what admission says; some of its annotations are not built"),
     ("404-admission-snippets", "recorded for what admission says; its snippets are not those that are taken"),
 ];

@@ -58,6 +58,12 @@ fn what_cannot_be_used_costs_what_it_must() {
         ("session-cookie-path", "/a\u{7f}", "nothing", "control character"),
         ("permanent-redirect", "https://a.example$request_uri", "nothing", "is not an address"),
         ("upstream-vhost", "a b", "nothing", "is not a host"),
+        ("proxy-http-version", "2", "forwarded", "is neither `1.0` nor `1.1`; it is ignored"),
+        ("proxy-http-version", "1.0", "forwarded", "is not spoken to backends"),
+        ("auth-keepalive", "many", "forwarded", "is not a whole number; it is ignored"),
+        ("auth-keepalive-share-vars", "maybe", "forwarded", "is not `true` or `false`; it is ignored"),
+        ("service-upstream", "maybe", "forwarded", "is not `true` or `false`; it is ignored"),
+        ("use-port-in-redirects", "maybe", "forwarded", "is not `true` or `false`; it is ignored"),
         ("load-balance", "x", "nothing", "is neither"),
         ("upstream-hash-by", "$secret", "nothing", "not known"),
         // What was to protect an Ingress must not open it by being wrong.

@@ -1,6 +1,7 @@
 //! Changes under load cost no request and no connection; listeners come and go; drain finishes what is under way.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -122,6 +123,41 @@ fn listeners_are_bound_before_their_address_exists() {
         snapshot.listeners.push(Arc::new(Listener { vip, ..(*snapshot.listeners[0]).clone() }));
     }
     assert_eq!(served.apply_snapshot(Arc::new(snapshot)), Vec::<String>::new());
+}
+
+/// Of all sockets that listen there, another descriptor.
+fn copies(address: SocketAddr) -> Vec<OwnedFd> {
+    let numbers = std::fs::read_dir("/proc/self/fd").expect("descriptors").flatten();
+    let numbers: Vec<i32> = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let copy = |number: i32| {
+        // SAFETY: borrowed for one call of fcntl only, which fails where another test has closed it.
+        unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned().ok()
+    };
+    let listens = |fd: &OwnedFd| {
+        let socket = socket2::SockRef::from(fd);
+        let here = socket.local_addr().ok().and_then(|a| a.as_socket()) == Some(address);
+        here && socket.is_listener().unwrap_or(false)
+    };
+    numbers.into_iter().filter_map(copy).filter(listens).collect()
+}
+
+#[test]
+fn a_port_that_was_given_up_is_free_while_a_child_that_starts_has_its_sockets() {
+    let backend = Backend::named("x");
+    let site = Site::to(backend.address);
+    let mut served = Served::new(&site);
+    // As fork makes them; they last until exec.
+    let copies = copies(served.http());
+    assert!(copies.len() >= 2, "one a worker, not {}", copies.len());
+    let empty = ingress_agent::model::snapshot::Snapshot { generation: 2, ..Default::default() };
+    served.apply_snapshot(Arc::new(empty));
+    until("nobody listens", || TcpStream::connect(served.http()).is_err().then_some(()));
+    let problems = served.apply_snapshot(Arc::new(site.snapshot(3, served.vip)));
+    assert_eq!(problems, Vec::<String>::new());
+    for _ in 0..50 {
+        assert_eq!(get(served.http(), "a", "/").text(), "x");
+    }
+    drop(copies);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ingress_agent::model::route::{
-    Action, Balance, Filter, HeaderEdits, HeaderMatch, PathMatch, PathRewrite, QueryMatch, Redirect, Route, ValueMatch,
-    WeightedPool,
+    Action, Balance, Filter, HeaderEdits, HeaderMatch, PathMatch, PathRewrite, QueryMatch, Redirect, RedirectPort,
+    Route, ValueMatch, WeightedPool,
 };
 use ingress_agent::model::snapshot::BackendState;
 use ingress_tests::http::backend::Backend;
@@ -125,7 +125,7 @@ fn filters_edit_rewrite_and_redirect() {
         }
     };
     let redirect = |r: Redirect| route_doing(prefix("/r"), Action::Redirect(r));
-    let plain = Redirect { scheme: None, host: None, port: None, path: None, status: StatusCode::FOUND };
+    let plain = Redirect { scheme: None, host: None, port: RedirectPort::Own, path: None, status: StatusCode::FOUND };
     let site = Site::default()
         .pool(pool("web", &[backend.address]))
         .host(
@@ -169,7 +169,7 @@ fn filters_edit_rewrite_and_redirect() {
             "moved.example",
             vec![redirect(Redirect {
                 host: Some("new.example".to_owned()),
-                port: Some(81),
+                port: RedirectPort::This(81),
                 path: Some(PathRewrite::Prefix("/s".to_owned())),
                 ..plain.clone()
             })],

@@ -4,6 +4,8 @@ mod elections;
 
 mod l7;
 
+mod nginx;
+
 mod process;
 
 mod sync;
@@ -49,6 +51,9 @@ impl Collector for Scrape {
             sync::encode(&mut encoder, sync)?;
         }
         l7::encode(&mut encoder, &readings.l7)?;
+        if let Some(nginx) = &readings.nginx {
+            nginx::encode(&mut encoder, &readings, nginx)?;
+        }
         process::encode(&mut encoder)
     }
 }

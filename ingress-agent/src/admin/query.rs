@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -81,6 +81,27 @@ pub struct Readings {
     /// `None`: flows are not shared.
     pub sync: Option<SyncReading>,
     pub l7: L7Traffic,
+    /// `None`: nobody wants ingress-nginx's metrics.
+    pub nginx: Option<NginxReading>,
+}
+
+/// What ingress-nginx's metrics are labelled with, everywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NginxNames {
+    /// `spec.controller` of the classes that are ours.
+    pub class: String,
+    /// The agent's own.
+    pub namespace: String,
+    /// With the label `host` (`--metrics-per-host`).
+    pub per_host: bool,
+}
+
+/// What those metrics show besides what others do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NginxReading {
+    pub names: NginxNames,
+    /// When the proxy last took a change.
+    pub changed: Option<SystemTime>,
 }
 
 /// What a room says of itself: one generation, and what is wrong.

@@ -1,12 +1,12 @@
 //! Answers of the control thread to what `admin` asks: plain values, taken from the rooms at one moment.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tracing::debug;
 
 use super::{Control, explain};
-use crate::admin::query::{Query, Readiness, Readings, Room};
+use crate::admin::query::{NginxReading, Query, Readiness, Readings, Room};
 use crate::model::holding::Holding;
 use crate::model::traffic::{L4Traffic, L7Traffic, RouteTraffic};
 use crate::proxy::metrics::{HttpTraffic, LATENCY_BOUNDS, UpstreamError};
@@ -48,6 +48,10 @@ fn readings(control: &Control, proxy: Option<&Proxy>) -> Readings {
         l4,
         sync: control.dataplane.sync(),
         l7: proxy.map(|p| l7(p.metrics())).unwrap_or_default(),
+        nginx: control.config.nginx_metrics.clone().map(|names| {
+            let changed = control.l7.since.and_then(|since| SystemTime::now().checked_sub(since.elapsed()));
+            NginxReading { names, changed }
+        }),
     }
 }
 
@@ -60,6 +64,7 @@ fn l7(t: HttpTraffic) -> L7Traffic {
         latency: r.latency.iter().enumerate().map(|(i, n)| (bound(i), *n)).collect(),
         latency_sum_seconds: r.latency_sum.as_secs_f64(),
         bytes_out: r.bytes_out,
+        series: r.series,
     };
     L7Traffic {
         connections: t.connections,
@@ -76,6 +81,8 @@ fn l7(t: HttpTraffic) -> L7Traffic {
         ejections: t.ejections,
         over_budget: t.over_budget,
         log_lines_lost: t.log_lines_lost,
+        metering: t.metering,
+        metered: t.metered,
         routes: t.routes.into_iter().map(route).collect(),
         health: t.health,
     }

@@ -16,6 +16,8 @@ pub(super) struct Progress {
     pub(super) name: &'static str,
     /// Generation in force. 0: none yet.
     pub(super) applied: u64,
+    /// Since when.
+    pub(super) since: Option<Instant>,
     pub(super) problems: Vec<String>,
     /// Since when a newer generation waits.
     waiting: Option<Instant>,
@@ -43,7 +45,7 @@ impl News {
 
 impl Progress {
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, applied: 0, problems: Vec::new(), waiting: None, retry: None }
+        Self { name, applied: 0, since: None, problems: Vec::new(), waiting: None, retry: None }
     }
 
     /// A new generation was planned.
@@ -55,6 +57,9 @@ impl Progress {
 
     /// The room has `generation` in force, with these exceptions.
     pub(super) fn done(&mut self, generation: u64, problems: Vec<String>, now: Instant) -> News {
+        if self.applied != generation {
+            self.since = Some(now);
+        }
         self.applied = generation;
         self.waiting = None;
         self.settle(problems, now)

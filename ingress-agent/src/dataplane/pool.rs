@@ -151,7 +151,13 @@ mod tests {
 
     fn pool(backends: &[(&str, BackendState, Forwarding, u32)]) -> Pool {
         Pool {
-            name: PoolName { service: ObjectName::new("shop", "web"), port: 80, protocol: Protocol::Tcp, local: false },
+            name: PoolName {
+                service: ObjectName::new("shop", "web"),
+                port: 80,
+                protocol: Protocol::Tcp,
+                local: false,
+                by_cluster_ip: false,
+            },
             backends: backends
                 .iter()
                 .map(|(a, state, forwarding, weight)| Backend {

@@ -59,9 +59,13 @@ pub(super) async fn read(kubeconfig: Option<&Path>, said: &Said) -> Result<Inven
             cluster.fetch("ConfigMap", &name, &mut folded, &mut errors).await;
         }
     }
-    let ours = folded.facts.ingresses.iter().filter(|i| options.classes.is_ours(&i.class, &folded.facts.classes));
-    let named = ours.flat_map(|i| i.secrets.iter().chain(i.tls.iter().filter_map(|t| t.secret.as_ref())));
+    let ours = || folded.facts.ingresses.iter().filter(|i| options.classes.is_ours(&i.class, &folded.facts.classes));
+    let maps: BTreeSet<ObjectName> = ours().flat_map(|i| i.config_maps.iter()).cloned().collect();
+    let named = ours().flat_map(|i| i.secrets.iter().chain(i.tls.iter().filter_map(|t| t.secret.as_ref())));
     let secrets: BTreeSet<ObjectName> = named.chain(&options.default_certificate).cloned().collect();
+    for name in maps {
+        cluster.fetch("ConfigMap", &name, &mut folded, &mut errors).await;
+    }
     for name in secrets {
         cluster.fetch("Secret", &name, &mut folded, &mut errors).await;
     }
@@ -69,7 +73,7 @@ pub(super) async fn read(kubeconfig: Option<&Path>, said: &Said) -> Result<Inven
     tell(&mut facts, rejections);
     facts.revision = 1;
     let name = format!("the API server {url}");
-    let inventory = Inventory { name, facts, options, controller, notes, errors, manifests: false };
+    let inventory = Inventory { name, facts, options, controller, notes, errors };
     Ok(inventory.without_missing_settings(said))
 }
 

@@ -41,9 +41,7 @@ pub(super) fn take(files: &[(String, String)], errors: Vec<String>, said: &Said,
     }
     let facts = store.publish(now, &[]).map(|facts| (*facts).clone()).unwrap_or_default();
     let name = String::new();
-    Inventory { name, facts, options, controller, notes, errors, manifests: true }
-        .without_missing_settings(said)
-        .with_usual_class()
+    Inventory { name, facts, options, controller, notes, errors }.without_missing_settings(said).with_usual_class()
 }
 
 /// Those are of kinds that the agent does not read.

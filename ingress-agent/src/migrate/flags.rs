@@ -14,7 +14,8 @@ pub(super) enum FlagFate {
 
 use FlagFate::{Differs, Option as Same, Other};
 
-const METRICS: FlagFate = Other(Unsupported("the metrics of `/metrics` have names and buckets of their own"));
+const METRICS: FlagFate =
+    Other(Unsupported("`--nginx-metrics` has ingress-nginx's names with its default labels and buckets"));
 const WEBHOOK: FlagFate = Other(Needless("`sluicegate webhook` does that, as a Deployment of its own"));
 const STATUS: FlagFate = Other(Needless("the status of an Ingress has the virtual addresses on which it is served"));
 const PROBES: FlagFate = Other(Needless("probes are `/livez` and `/readyz` at `--admin-address`"));
@@ -46,7 +47,12 @@ pub(super) const FLAGS: &[(&str, FlagFate)] = &[
     ("election-id", ELECTION),
     ("election-ttl", ELECTION),
     ("enable-annotation-validation", Other(Needless("annotations are always validated"))),
-    ("enable-metrics", Other(Needless("metrics are always on, at `--admin-address`"))),
+    (
+        "enable-metrics",
+        Other(Needless(
+            "metrics are always on, at `--admin-address`; with `--nginx-metrics` under ingress-nginx's names",
+        )),
+    ),
     ("enable-ssl-chain-completion", Other(Unsupported("put the whole chain into the Secret"))),
     ("enable-ssl-passthrough", Same("--enable-ssl-passthrough")),
     ("enable-topology-aware-routing", Other(Unsupported("weights of EndpointSlices (`sluicegate.io/weight`)"))),
@@ -73,8 +79,11 @@ pub(super) const FLAGS: &[(&str, FlagFate)] = &[
     ("maxmind-mirror", GEO),
     ("maxmind-retries-count", GEO),
     ("maxmind-retries-timeout", GEO),
-    ("metrics-per-host", METRICS),
-    ("metrics-per-undefined-host", METRICS),
+    ("metrics-per-host", Same("--metrics-per-host")),
+    (
+        "metrics-per-undefined-host",
+        Other(Needless("every request that a rule takes is counted, under the rule's host")),
+    ),
     ("monitor-max-batch-size", NO_NGINX),
     ("one_output", KLOG),
     ("post-shutdown-grace-period", DRAIN),

@@ -28,8 +28,6 @@ pub(super) struct Inventory {
     pub(super) notes: Vec<String>,
     /// What could not be read, so that the verdict is not about all.
     pub(super) errors: Vec<String>,
-    /// Manifests, or a cluster.
-    pub(super) manifests: bool,
 }
 
 /// The one whose flags count, and what to say of the others.

@@ -42,7 +42,7 @@ pub(super) fn judge(inventory: &Inventory) -> Report {
             continue;
         }
         let mut found: Vec<Found> = findings.into_iter().filter_map(of_plan).collect();
-        found.extend(annotations(ingress, inventory.manifests));
+        found.extend(annotations(ingress));
         found.extend(more.remove(name).unwrap_or_default());
         report.ingresses.push(Judged::new(name.to_string(), ingress.origin.place.clone(), found));
     }
@@ -87,32 +87,9 @@ fn of_plan(rejection: &Rejection) -> Option<Found> {
 }
 
 /// Those that change nothing here.
-fn annotations(ingress: &IngressFacts, manifests: bool) -> Vec<Found> {
-    let mut found = Vec::new();
-    for (name, value) in &ingress.annotations {
-        let field = format!("metadata.annotations[{PREFIX}{name}]");
-        if is_heeded(name) {
-            if !manifests && !value.is_empty() && ["custom-headers", "auth-proxy-set-headers"].contains(&name.as_str())
-            {
-                let instead = "an agent with `--manifests`, or `add-headers` and `proxy-set-headers` of the ConfigMap";
-                let reason = "an agent that watches a cluster does not read this ConfigMap yet".to_owned();
-                let (verdict, instead) = (Verdict::Unsupported, Some(instead.to_owned()));
-                found.push(Found { verdict, field, reason, instead, difference: None });
-            }
-            continue;
-        }
-        found.push(match known::annotation(name) {
-            Some(Fate::Needless(_)) if name == "proxy-http-version" && value == "1.0" => Found {
-                verdict: Verdict::Unsupported,
-                field,
-                reason: format!("`{value}` is not spoken to backends"),
-                instead: Some("HTTP/1.1, which every server of HTTP/1.0 answers (RFC 9110 §2.5)".to_owned()),
-                difference: None,
-            },
-            fate => unheeded(field, fate),
-        });
-    }
-    found
+fn annotations(ingress: &IngressFacts) -> Vec<Found> {
+    let unknown = ingress.annotations.keys().filter(|name| !is_heeded(name));
+    unknown.map(|name| unheeded(format!("metadata.annotations[{PREFIX}{name}]"), known::annotation(name))).collect()
 }
 
 fn unheeded(field: String, fate: Option<Fate>) -> Found {

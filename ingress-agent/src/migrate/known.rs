@@ -13,7 +13,6 @@ pub(super) enum Fate {
 
 use Fate::{Needless, Unsupported};
 
-const POOLED: &str = "connections to the auth server are kept and shared as those to backends are";
 const WAF: &str = "a web application firewall in front of the edge, or as a sidecar of the backend";
 const TRACING: &str = "`X-Request-ID` runs through access log and backend; traces begin in the backend";
 const SUITES: &str = "TLS 1.2 and 1.3 with forward secrecy are always spoken, in rustls's order";
@@ -26,10 +25,6 @@ const STREAMS: &str =
 
 /// Sorted by name.
 pub(super) const ANNOTATIONS: &[(&str, Fate)] = &[
-    ("auth-keepalive", Needless(POOLED)),
-    ("auth-keepalive-requests", Needless(POOLED)),
-    ("auth-keepalive-share-vars", Needless(POOLED)),
-    ("auth-keepalive-timeout", Needless(POOLED)),
     ("auth-snippet", Unsupported("`auth-proxy-set-headers` and `auth-method`")),
     (
         "connection-proxy-header",
@@ -46,25 +41,11 @@ pub(super) const ANNOTATIONS: &[(&str, Fate)] = &[
     ("modsecurity-transaction-id", Unsupported(WAF)),
     ("opentelemetry-operation-name", Unsupported(TRACING)),
     ("opentelemetry-trust-incoming-span", Unsupported(TRACING)),
-    ("proxy-http-version", Needless("HTTP/1.1 is spoken to every backend that has not asked for HTTP/2")),
     ("proxy-ssl-ciphers", Unsupported(SUITES)),
     ("proxy-ssl-protocols", Unsupported(SUITES)),
-    (
-        "proxy-ssl-verify-depth",
-        Unsupported("a chain is as long as its authorities allow (`pathLenConstraint`, RFC 5280 §4.2.1.9)"),
-    ),
-    (
-        "service-upstream",
-        Unsupported(
-            "endpoints are chosen here, without kube-proxy; for a mesh, let its sidecar take the edge's traffic",
-        ),
-    ),
     ("ssl-ciphers", Unsupported("`ssl-ciphers` of the ConfigMap, for all hosts")),
     ("ssl-prefer-server-ciphers", Needless(SUITES)),
     ("stream-snippet", Unsupported(NO_SNIPPET)),
-    ("upstream-hash-by-subset", Unsupported("`upstream-hash-by` alone: one endpoint a key")),
-    ("upstream-hash-by-subset-size", Unsupported("`upstream-hash-by` alone: one endpoint a key")),
-    ("use-port-in-redirects", Unsupported("redirects name the host that was asked for; serve https on 443")),
 ];
 
 /// Sorted by name. Of those that begin with one of [`SETTING_FAMILIES`], only the exceptions.
@@ -103,10 +84,10 @@ pub(super) const SETTINGS: &[(&str, Fate)] = &[
     ("proxy-add-original-uri-header", Unsupported("`proxy-set-headers` with `X-Original-URI: $request_uri`")),
     ("proxy-headers-hash-bucket-size", Needless(NO_PROCESSES)),
     ("proxy-headers-hash-max-size", Needless(NO_PROCESSES)),
+    ("proxy-http-version", Needless("HTTP/1.1 is spoken to every backend that has not asked for HTTP/2")),
     ("server-name-hash-bucket-size", Needless(NO_PROCESSES)),
     ("server-name-hash-max-size", Needless(NO_PROCESSES)),
     ("server-snippet", Unsupported(NO_SNIPPET)),
-    ("service-upstream", Unsupported("endpoints are chosen here, without kube-proxy")),
     ("ssl-dh-param", Needless("key exchange is over elliptic curves")),
     ("ssl-early-data", Needless("early data is not taken: it can be replayed (RFC 8446 §8)")),
     ("ssl-ecdh-curve", Unsupported("rustls's curves are offered, X25519 before the others")),
@@ -114,10 +95,6 @@ pub(super) const SETTINGS: &[(&str, Fate)] = &[
     ("ssl-session-tickets", Needless("sessions are resumed as the client asks")),
     ("ssl-session-timeout", Needless("sessions are resumed as the client asks")),
     ("stream-snippet", Unsupported(NO_SNIPPET)),
-    ("upstream-keepalive-connections", Needless("idle connections to backends are kept as long as they are of use")),
-    ("upstream-keepalive-requests", Needless("idle connections to backends are kept as long as they are of use")),
-    ("upstream-keepalive-time", Needless("idle connections to backends are kept as long as they are of use")),
-    ("upstream-keepalive-timeout", Needless("idle connections to backends are kept as long as they are of use")),
     ("use-geoip", Unsupported(GEO)),
     ("use-geoip2", Unsupported(GEO)),
     ("use-http3", Unsupported("HTTP/2 is served to every client that has it")),

@@ -103,6 +103,9 @@ pub struct ServiceFacts {
     pub exposure: Exposure,
     /// `spec.externalIPs`; the plan knows whether they count.
     pub external_ips: Vec<VipFacts>,
+    /// `spec.clusterIP`. `None`: headless, or not given one yet.
+    #[serde(default)]
+    pub cluster_ip: Option<IpAddr>,
     /// Addresses in its status, whatever its class, that kube-proxy takes for the node's own: their `ipMode` is not `Proxy`.
     pub bound_elsewhere: Vec<VipFacts>,
     /// `spec.selector`: Services of one selector have the same endpoints.
@@ -196,6 +199,9 @@ pub struct IngressFacts {
     pub annotations: BTreeMap<String, String>,
     /// Secrets that those name.
     pub secrets: Vec<ObjectName>,
+    /// ConfigMaps that those name.
+    #[serde(default)]
+    pub config_maps: Vec<ObjectName>,
     /// Of annotations that change nothing although their prefix says that they should.
     pub unheeded: Vec<Remark>,
 }

@@ -37,4 +37,6 @@ pub mod pool_state;
 
 pub mod selector;
 
+pub mod measure;
+
 pub mod objects;

@@ -20,7 +20,9 @@ use super::snapshot::{AppProtocol, ObjectName, PoolName};
 pub use answer::{Algorithm, AnswerEdits, Coding, Compression, SendRate};
 pub use auth::{AuthCache, BasicAuth, ClientCertificates, Demand, ExternalAuth};
 pub use care::{Care, HealthCheck, Probe, RetryBudget};
-pub use listener::{Block, ClientLimits, FieldPattern, HeadLimits, ListenerSettings, Names, ProxyHeader, TlsSettings};
+pub use listener::{
+    Block, ClientLimits, FieldPattern, HeadLimits, ListenerSettings, Names, ProxyHeader, TlsSettings, UpstreamKeep,
+};
 pub use log::{Escape, LogFormat, LogPart, LogSettings, LogValue};
 pub use snippet::{Against, Return, Snippet, Statement, Test};
 
@@ -272,9 +274,13 @@ pub struct Affinity {
     pub secure: Option<bool>,
 }
 
-/// Requests of one value go to one backend (rendezvous hashing: a backend that goes moves only its own).
+/// Requests of one value go to one backend, or to one set of them (rendezvous hashing: a backend that goes moves only its own).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HashBy(pub Template);
+pub struct HashBy {
+    pub by: Template,
+    /// To one of so many backends, chosen anew for each request. Never 0.
+    pub subset: Option<u32>,
+}
 
 /// How the backends of a pool are spoken to, where not as their Service says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -290,6 +296,8 @@ pub struct UpstreamTls {
     pub send_name: bool,
     /// DER: the authorities whose certificates are taken. `None`: any certificate.
     pub authorities: Option<Vec<Vec<u8>>>,
+    /// Certificates between the backend's own and an authority, at most.
+    pub depth: u32,
     /// DER, leaf first, and the key in PKCS #8, PKCS #1 or SEC1.
     pub client: Option<(Vec<Vec<u8>>, Vec<u8>)>,
 }

@@ -224,9 +224,20 @@ pub struct WeightedPool {
 pub struct Redirect {
     pub scheme: Option<String>,
     pub host: Option<String>,
-    pub port: Option<u16>,
+    pub port: RedirectPort,
     pub path: Option<PathRewrite>,
     pub status: StatusCode,
+}
+
+/// The port that a redirect names; that which is usual for its scheme is not written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RedirectPort {
+    /// The listener's, unless the scheme changes (Gateway API: `port` is absent).
+    #[default]
+    Own,
+    /// None is written (nginx: `port_in_redirect off`).
+    Usual,
+    This(u16),
 }
 
 /// `None` is no limit.

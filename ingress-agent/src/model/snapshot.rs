@@ -177,9 +177,11 @@ pub struct PoolName {
     pub protocol: Protocol,
     /// Only the endpoints on this node (`externalTrafficPolicy: Local`).
     pub local: bool,
+    /// Its one backend is the Service's cluster IP (ingress-nginx's `service-upstream`); whoever serves that chooses the endpoint.
+    pub by_cluster_ip: bool,
 }
 
-/// `namespace/service:port`, with `/udp` where it is not TCP and `/local` where it is this node's part.
+/// `namespace/service:port`, with `/udp` where it is not TCP, `/local` where it is this node's part, and `/cluster-ip`.
 impl fmt::Display for PoolName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.service, self.port)?;
@@ -188,6 +190,9 @@ impl fmt::Display for PoolName {
         }
         if self.local {
             f.write_str("/local")?;
+        }
+        if self.by_cluster_ip {
+            f.write_str("/cluster-ip")?;
         }
         Ok(())
     }

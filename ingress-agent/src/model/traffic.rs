@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::measure::Series;
 use super::policy::HealthCheck;
 use super::snapshot::{Forwarding, FrontendKey, ObjectName, PoolName};
 
@@ -88,6 +89,9 @@ pub struct L7Traffic {
     pub over_budget: u64,
     /// Lines that the access log's writer could not keep up with.
     pub log_lines_lost: u64,
+    /// Where requests are measured (`--nginx-metrics`): those under way, and all that ended.
+    pub metering: u64,
+    pub metered: u64,
     /// Routes that have seen a request.
     pub routes: Vec<RouteTraffic>,
     /// Endpoints whose health is checked.
@@ -106,6 +110,8 @@ pub struct RouteTraffic {
     pub latency: Vec<(f64, u64)>,
     pub latency_sum_seconds: f64,
     pub bytes_out: u64,
+    /// Where requests are measured.
+    pub series: Vec<Series>,
 }
 
 /// What health checks say of one endpoint.

@@ -18,7 +18,7 @@ use crate::model::objects::Objects;
 use crate::model::policy::Policy;
 use crate::model::rejection::Rejection;
 use crate::model::route::{
-    Action, Balance, PathMatch, PathRewrite, Redirect, Retry, Route, RouteMatch, Timeouts, WeightedPool,
+    Action, Balance, PathMatch, PathRewrite, Redirect, RedirectPort, Retry, Route, RouteMatch, Timeouts, WeightedPool,
 };
 use crate::model::snapshot::{ObjectName, PoolName, Protocol};
 
@@ -181,7 +181,7 @@ impl Compiled {
             return;
         }
         let rule_text = format!("{}{} ({})", host_text(&rule.host), path.path, kind_text(path.kind));
-        let unslashed = slash_redirect(&self.ingress, path, &rule_text, self.asked.relative);
+        let unslashed = slash_redirect(&self.ingress, path, &rule_text, &self.asked);
         let port = match &path.backend.port {
             PortRef::Number(number) => number.to_string(),
             PortRef::Name(name) => name.clone(),
@@ -244,7 +244,8 @@ impl Compiled {
         }
         let origin = &self.ingress.origin;
         match resolve(backend, Protocol::Tcp, services, names) {
-            Ok((service, pool)) => {
+            Ok((service, mut pool)) => {
+                pool.by_cluster_ip = self.asked.by_cluster_ip && service.cluster_ip.is_some();
                 self.reaches(pool.clone());
                 let balance = self.ingress.balance.or(self.asked.balance).or(service.balance).unwrap_or_default();
                 (Action::Forward(vec![WeightedPool { pool, weight: 1, filters: Vec::new() }]), balance)
@@ -282,7 +283,10 @@ pub(super) fn resolve<'a>(
         }
         // As in ingress-nginx: it need not say which ports there are.
         if let PortRef::Number(port) = backend.port {
-            return Ok((service, PoolName { service: name.clone(), port, protocol, local: false }));
+            return Ok((
+                service,
+                PoolName { service: name.clone(), port, protocol, local: false, by_cluster_ip: false },
+            ));
         }
     }
     let named = |p: &&crate::model::facts::PortFacts| {
@@ -301,7 +305,7 @@ pub(super) fn resolve<'a>(
         return Err(Fault { part, reason: format!("Service {name} has no {wanted} port {port}") });
     };
     // `externalTrafficPolicy` is about packets for the Service's own addresses; whoever refers to it means all endpoints.
-    Ok((service, PoolName { service: name.clone(), port: port.port, protocol, local: false }))
+    Ok((service, PoolName { service: name.clone(), port: port.port, protocol, local: false, by_cluster_ip: false }))
 }
 
 fn path_match(path: &PathFacts) -> PathMatch {
@@ -315,12 +319,12 @@ fn path_match(path: &PathFacts) -> PathMatch {
 }
 
 /// nginx sends a request for `/foo` to `/foo/` where only the latter is configured (golden case 004).
-fn slash_redirect(ingress: &IngressFacts, path: &PathFacts, rule: &str, relative: bool) -> Option<Arc<Route>> {
+fn slash_redirect(ingress: &IngressFacts, path: &PathFacts, rule: &str, asked: &Asked) -> Option<Arc<Route>> {
     let without = path.path.strip_suffix('/').filter(|p| !p.is_empty())?;
     let redirect = Redirect {
         scheme: None,
         host: None,
-        port: None,
+        port: if asked.port_in_redirects { RedirectPort::Own } else { RedirectPort::Usual },
         path: Some(PathRewrite::Full(path.path.clone())),
         status: StatusCode::MOVED_PERMANENTLY,
     };
@@ -328,7 +332,7 @@ fn slash_redirect(ingress: &IngressFacts, path: &PathFacts, rule: &str, relative
     let origin = &ingress.origin;
     let action = Action::Redirect(redirect);
     let mut route = plain_route(&origin.name, origin.created, rule.to_owned(), exact, action, Balance::default());
-    if relative {
+    if asked.relative {
         let redirect = Some(to_slash(&path.path));
         route.policy = Some(Arc::new(Policy { redirect, ..Policy::default() }));
     }

@@ -106,7 +106,8 @@ impl Claims<'_> {
             for port in &service.ports {
                 let key = FrontendKey { vip: vip.address, protocol: port.protocol, port: port.port };
                 let (name, local) = (origin.name.clone(), service.external_traffic_local);
-                let pool = PoolName { service: name, port: port.port, protocol: port.protocol, local };
+                let pool =
+                    PoolName { service: name, port: port.port, protocol: port.protocol, local, by_cluster_ip: false };
                 let field = format!("spec.ports[{}].port", port.index);
                 let clients = Clients { affinity: service.client_ip_affinity, sources: sources.clone() };
                 // `externalIPs` are their owner's own: nobody has to be told of them.

@@ -87,6 +87,9 @@ fn make(
         let (backends, table_size) = (Vec::new(), maglev::size_for(0));
         return Pool { name: name.clone(), backends, table_size, app_protocol: AppProtocol::Http1 };
     };
+    if let Some(pool) = name.by_cluster_ip.then(|| by_cluster_ip(name, service, port, vips)).flatten() {
+        return pool;
+    }
     let slices = slices.map(|s| s.slices.as_slice()).unwrap_or_default();
     let mut merged: BTreeMap<SocketAddr, Merged<'_>> = BTreeMap::new();
     for slice in slices {
@@ -123,6 +126,24 @@ fn make(
         table_size,
         app_protocol: port.app_protocol,
     }
+}
+
+/// The Service's own address, whoever is behind it. A headless one has none: its endpoints are asked, as in ingress-nginx.
+fn by_cluster_ip(
+    name: &PoolName,
+    service: &ServiceFacts,
+    port: &PortFacts,
+    vips: &BTreeMap<IpAddr, Vip>,
+) -> Option<Pool> {
+    let address = service.cluster_ip.filter(|address| !vips.contains_key(address))?;
+    let (weight, state, forwarding) = (DEFAULT_WEIGHT, BackendState::Ready, Forwarding::Nat);
+    let address = SocketAddr::new(address, port.port);
+    Some(Pool {
+        name: name.clone(),
+        backends: vec![Backend { address, weight, state, forwarding, node: None }],
+        table_size: maglev::size_for(1),
+        app_protocol: port.app_protocol,
+    })
 }
 
 /// What a name was resolved to: the source of facts has put that in the place of slices. Only the proxy sends there.

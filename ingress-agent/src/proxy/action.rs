@@ -99,7 +99,10 @@ pub(super) async fn answered(
     let sticky = policy.and_then(|p| p.affinity.as_deref()).map(|affinity| (affinity, Sticky::read(affinity, view)));
     let prefer = match (&sticky, policy.and_then(|p| p.hash_by.as_ref())) {
         (Some((_, sticky)), _) => sticky.had.map(Prefer::Backend),
-        (None, Some(by)) => Some(Prefer::Hash(policy::hash(view.fill(&by.0).as_bytes()))),
+        (None, Some(wanted)) => {
+            let hash = policy::hash(view.fill(&wanted.by).as_bytes());
+            Some(wanted.subset.map_or(Prefer::Hash(hash), |size| Prefer::Subset { hash, size }))
+        }
         (None, None) => None,
     };
     let id = request_id.again();
@@ -173,8 +176,8 @@ pub(super) async fn answered(
             mirror::send(client, pool, found, &outgoing, &mut body);
         }
     }
-    let mut trace = Trace::default();
-    let asked = record.line.as_ref().map(|_| Instant::now());
+    let mut trace = Trace { timed: record.meter.is_some(), ..Trace::default() };
+    let asked = (record.line.is_some() || trace.timed).then(Instant::now);
     let pool = worker.pool(found.pools[choice].0).map(|main| match policy.and_then(|p| p.canary.as_deref()) {
         Some(canaries) if !main.backends().is_empty() => {
             let kept =
@@ -196,6 +199,13 @@ pub(super) async fn answered(
         line.upstream_time = asked.map_or(Duration::ZERO, |asked| asked.elapsed());
         line.request_length += trace.received;
         line.upstream_status = result.as_ref().map_or(0, |answer| answer.status.as_u16());
+    }
+    if let (Some(meter), Some(asked)) = (&mut record.meter, asked) {
+        meter.received += trace.received;
+        if result.is_ok() {
+            let canary = pool.as_ref().map(|pool| &pool.name).filter(|name| **name != chosen.pool);
+            meter.answered(asked, &trace, canary);
+        }
     }
     match result {
         Ok(mut answer) => {

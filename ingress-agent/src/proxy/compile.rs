@@ -18,7 +18,7 @@ use super::policy::{Blocked, Patterns};
 use super::pools::PoolId;
 use super::tls::{Names, TlsBasis};
 use super::upstream::io::CompiledUpstream;
-use crate::model::policy::{ListenerSettings, TlsSettings};
+use crate::model::policy::{ListenerSettings, TlsSettings, UpstreamKeep};
 use crate::model::route::{HostTable, Listener, Route, Tls, VirtualHost};
 use crate::model::snapshot::{Certificate, ObjectName, Pool, PoolName, Snapshot};
 use crate::model::stream::{Passthrough, Stream};
@@ -36,6 +36,11 @@ impl Routing {
     /// Where sockets listen.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
         self.listeners.keys().chain(self.streams.keys().filter(|address| !self.listeners.contains_key(address)))
+    }
+
+    /// How connections to backends are kept: the same on every listener.
+    pub(super) fn keep(&self) -> UpstreamKeep {
+        self.listeners.values().next().map_or_else(UpstreamKeep::default, |listener| listener.settings.keep)
     }
 
     pub(super) fn listens(&self, address: &SocketAddr) -> bool {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use http::header::HeaderMap;
 
 use super::path;
-use crate::model::route::{Filter, HeaderEdits, PathMatch, PathRewrite, Redirect, Route};
+use crate::model::route::{Filter, HeaderEdits, PathMatch, PathRewrite, Redirect, RedirectPort, Route};
 
 /// The target and host of a request on its way.
 pub(super) struct Rewritten<'a> {
@@ -106,9 +106,9 @@ pub(super) fn location(
     let usual = |scheme: &str| if scheme == "https" { 443 } else { 80 };
     let to = redirect.scheme.as_deref().unwrap_or(scheme);
     let port = match (redirect.port, &redirect.scheme) {
-        (Some(port), _) => port,
-        (None, Some(_)) => usual(to),
-        (None, None) => listener_port,
+        (RedirectPort::This(port), _) => port,
+        (RedirectPort::Own, None) => listener_port,
+        (RedirectPort::Own, Some(_)) | (RedirectPort::Usual, _) => usual(to),
     };
     let mut location = format!("{to}://{}", redirect.host.as_deref().unwrap_or(name));
     if port != usual(to) {

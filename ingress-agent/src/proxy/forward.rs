@@ -13,7 +13,8 @@ use super::body::Body;
 use super::client::{Client, Order};
 use super::coding::compress;
 use super::framing::Violation;
-use super::line::line;
+use super::line::{head_length, line, sent_target};
+use super::meter::Meter;
 use super::path::normalise;
 use super::policy::{Origin, View};
 use super::record::Record;
@@ -79,6 +80,9 @@ async fn respond(client: &Rc<Client>, parts: &Parts, body: Incoming, mut record:
     if worker.logs() {
         record.line = line(client, &listener, parts, odd.as_deref(), &request_id);
     }
+    if worker.meters {
+        record.measure(Meter::new(&parts.method, head_length(parts, sent_target(parts, odd.as_deref()))));
+    }
     if let Some((status, after)) = refused {
         return page(status, after, record);
     }
@@ -121,6 +125,10 @@ async fn respond(client: &Rc<Client>, parts: &Parts, body: Incoming, mut record:
     }
     if let Some(compression) = &settings.compression {
         compress(compression, &parts.headers, &mut response);
+    }
+    if let Some(mut meter) = response.body_mut().record.meter.take() {
+        meter.answer_head(response.headers());
+        response.body_mut().record.meter = Some(meter);
     }
     if let Some(most) = settings.client.requests
         && client.answered() >= most

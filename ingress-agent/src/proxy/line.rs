@@ -6,9 +6,21 @@ use http::request::Parts;
 use super::access_log::Line;
 use super::client::Client;
 use super::compile::CompiledListener;
+use super::meter::fields;
 use super::odd::Odd;
 use super::policy::user;
 use super::request::RequestId;
+
+/// As it would have been in HTTP/1.1; hyper does not say how long the head was.
+pub(super) fn head_length(parts: &Parts, target: &[u8]) -> u64 {
+    (parts.method.as_str().len() + target.len().max(1) + 14) as u64 + fields(&parts.headers)
+}
+
+/// Path and query as they were sent.
+pub(super) fn sent_target<'a>(parts: &'a Parts, odd: Option<&'a Odd>) -> &'a [u8] {
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes();
+    odd.map_or(target, |odd| &odd.raw)
+}
 
 /// `None`: there will be none.
 pub(super) fn line(
@@ -22,14 +34,11 @@ pub(super) fn line(
     if settings.off {
         return None;
     }
-    let target = parts.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes();
-    let target = odd.map_or(target, |odd| &odd.raw);
+    let target = sent_target(parts, odd);
     if listener.unlogged.has(target) {
         return None;
     }
-    // As it would have been in HTTP/1.1; hyper does not say how long the head was.
-    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    let request_length = (parts.method.as_str().len() + target.len().max(1) + fields + 14) as u64;
+    let request_length = head_length(parts, target);
     let field = |name| HeaderMap::get(&parts.headers, name).cloned();
     let authority = || parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
     let custom = settings.format.as_ref();

@@ -1,15 +1,36 @@
 //! Listening sockets: one a worker for each (address, port), shared by `SO_REUSEPORT`, bound before the address exists.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
+use std::ops::Deref;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
 /// Connections that the kernel may complete before we accept them; it caps this at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
-pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens until it is dropped, also where another process has the descriptor yet.
+pub(super) struct ListeningSocket(TcpListener);
+
+impl Deref for ListeningSocket {
+    type Target = TcpListener;
+
+    fn deref(&self) -> &TcpListener {
+        &self.0
+    }
+}
+
+impl Drop for ListeningSocket {
+    fn drop(&mut self) {
+        // Between fork and exec a child (the command of a `--vrrp-check`) has a copy of every descriptor, and with it the socket would go on
+        // listening: of the connections to whoever binds the port next, some would wait in its queue, and be reset when the child is
+        // there. Linux ends a listening socket by shutdown(2), whoever has it (`inet_shutdown` in net/ipv4/af_inet.c).
+        let _ = SockRef::from(&self.0).shutdown(Shutdown::Both);
+    }
+}
+
+pub(super) fn bind(address: SocketAddr) -> io::Result<ListeningSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_cloexec(true)?;
@@ -27,7 +48,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(ListeningSocket(TcpListener::from_std(socket.into())?))
 }
 
 /// What an operator should do about it.

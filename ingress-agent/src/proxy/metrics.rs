@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::meter::{List, Meter};
+use crate::model::measure::Series;
 use crate::model::snapshot::ObjectName;
 use crate::model::traffic::EndpointHealth;
 
@@ -51,6 +53,9 @@ pub(super) struct WorkerCounters {
     pub(super) ejections: Counter,
     pub(super) over_budget: Counter,
     pub(super) log_lines_lost: Counter,
+    /// Where requests are measured: those under way, and all that ended.
+    pub(super) metering: Counter,
+    pub(super) metered: Counter,
 }
 
 /// Counters of one route in one worker.
@@ -60,6 +65,7 @@ pub(super) struct RouteCounters {
     latency: [Counter; LATENCY_BOUNDS.len() + 1],
     latency_sum: Counter,
     bytes_out: Counter,
+    series: List,
 }
 
 /// Whose route it is, and which.
@@ -134,6 +140,9 @@ pub struct HttpTraffic {
     /// Tries that there would have been, but for the budget.
     pub over_budget: u64,
     pub log_lines_lost: u64,
+    /// Where requests are measured: those under way, and all that ended.
+    pub metering: u64,
+    pub metered: u64,
     /// Routes of the snapshot that have seen a request.
     pub routes: Vec<RouteTraffic>,
     pub health: Vec<EndpointHealth>,
@@ -149,6 +158,8 @@ pub struct RouteTraffic {
     pub latency: [u64; LATENCY_BOUNDS.len() + 1],
     pub latency_sum: Duration,
     pub bytes_out: u64,
+    /// Where requests are measured.
+    pub series: Vec<Series>,
 }
 
 impl RouteStats {
@@ -157,7 +168,7 @@ impl RouteStats {
     }
 
     /// Called by worker `worker` only.
-    pub(super) fn record(&self, worker: usize, status: u16, took: Duration, bytes_out: u64) {
+    pub(super) fn record(&self, worker: usize, status: u16, took: Duration, bytes_out: u64, meter: Option<&Meter>) {
         let Some(slot) = self.workers.get(worker) else { return };
         let counters = slot.get_or_init(Box::default);
         counters.by_class[class(status)].add(1);
@@ -166,6 +177,9 @@ impl RouteStats {
         counters.latency[bucket].add(1);
         counters.latency_sum.add(micros);
         counters.bytes_out.add(bytes_out);
+        if let Some(meter) = meter {
+            counters.series.record(meter, status, took, bytes_out);
+        }
     }
 
     pub(super) fn read(&self) -> Option<RouteTraffic> {
@@ -176,6 +190,7 @@ impl RouteStats {
             latency: [0; LATENCY_BOUNDS.len() + 1],
             latency_sum: Duration::ZERO,
             bytes_out: 0,
+            series: Vec::new(),
         };
         let mut used = false;
         for counters in self.workers.iter().filter_map(OnceLock::get) {
@@ -184,6 +199,7 @@ impl RouteStats {
             add_all(&mut sum.latency, &counters.latency);
             sum.latency_sum += Duration::from_micros(counters.latency_sum.value());
             sum.bytes_out += counters.bytes_out.value();
+            counters.series.read_into(&mut sum.series);
         }
         used.then_some(sum)
     }
@@ -221,6 +237,8 @@ impl HttpTraffic {
             sum.ejections += w.ejections.value();
             sum.over_budget += w.over_budget.value();
             sum.log_lines_lost += w.log_lines_lost.value();
+            sum.metering += w.metering.value();
+            sum.metered += w.metered.value();
         }
         sum
     }

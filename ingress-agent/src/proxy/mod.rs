@@ -49,6 +49,8 @@ mod pace;
 
 mod record;
 
+mod meter;
+
 mod reply;
 
 mod mirror;
@@ -68,6 +70,8 @@ mod stream;
 mod splice;
 
 mod hello;
+
+mod local_tasks;
 
 mod worker;
 
@@ -118,6 +122,8 @@ pub struct ProxyOptions {
     pub access_log: AccessLog,
     pub access_log_format: AccessLogFormat,
     pub limits: Limits,
+    /// Requests are measured as ingress-nginx does, too.
+    pub meters: bool,
 }
 
 impl Default for ProxyOptions {
@@ -127,6 +133,7 @@ impl Default for ProxyOptions {
             access_log: AccessLog::Off,
             access_log_format: AccessLogFormat::default(),
             limits: Limits::default(),
+            meters: false,
         }
     }
 }
@@ -187,6 +194,7 @@ impl Proxy {
             let birth = Birth {
                 index,
                 limits: options.limits,
+                meters: options.meters,
                 counters: Arc::clone(&counters),
                 log: log.as_ref().map(|log| log.buffer(options.access_log_format)),
                 commands,

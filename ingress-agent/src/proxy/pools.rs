@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use crate::model::route::Balance;
 use crate::model::snapshot::{AppProtocol, Pool, PoolName};
 
@@ -16,7 +18,7 @@ use super::budget::Budget;
 use super::condition::{Condition, share};
 use super::policy::spread;
 use super::upstream::io::CompiledUpstream;
-pub(super) use backend::{Backend, Lease};
+pub(super) use backend::{Backend, Keep, Lease};
 
 /// A pool's number for the life of the process. Never given to another pool, so that a request that is under way with
 /// an old route cannot reach a stranger.
@@ -59,6 +61,11 @@ pub(super) struct WorkerPool {
 pub(super) enum Prefer {
     Backend(u64),
     Hash(u64),
+    /// Any of a set of so many, of which the hash chooses one.
+    Subset {
+        hash: u64,
+        size: u32,
+    },
 }
 
 impl WorkerPool {
@@ -70,6 +77,7 @@ impl WorkerPool {
         condition: &Condition,
         last: Option<&Self>,
         start: usize,
+        keep: &Keep,
     ) -> Self {
         let protocol = upstream.map_or(pool.app_protocol, |u| u.source.protocol);
         let same_protocol = last.filter(|last| last.protocol == protocol);
@@ -81,7 +89,7 @@ impl WorkerPool {
                 continue;
             }
             let kept = known.binary_search_by_key(&backend.address, |b| b.address).ok().map(|at| Rc::clone(&known[at]));
-            let entry = kept.unwrap_or_else(|| Rc::new(Backend::new(backend.address)));
+            let entry = kept.unwrap_or_else(|| Rc::new(Backend::new(backend.address, keep)));
             entry.weight.set(backend.weight);
             entry.ill.set(condition.is_ill(&backend.address));
             if let Some(since) = condition.since(&backend.address) {
@@ -208,7 +216,12 @@ impl WorkerPool {
     }
 
     /// The backend that a cookie or a hash leads to, unless it was tried or is ejected.
-    pub(super) fn preferred(&self, prefer: Prefer, not: &[SocketAddr]) -> Option<Rc<Backend>> {
+    pub(super) fn preferred(
+        &self,
+        prefer: Prefer,
+        not: &[SocketAddr],
+        random: impl Fn() -> u64,
+    ) -> Option<Rc<Backend>> {
         let now = self.uneven_until.get().map(|_| Instant::now());
         let usable = |b: &Backend| {
             !not.contains(&b.address)
@@ -221,8 +234,22 @@ impl WorkerPool {
         let chosen = match prefer {
             Prefer::Backend(digest) => self.ready.iter().filter(fit).find(|b| b.digest == digest),
             Prefer::Hash(hash) => self.ready.iter().filter(fit).max_by_key(|b| spread(hash ^ b.digest)),
+            Prefer::Subset { hash, size } => {
+                let of: SmallVec<[_; 8]> = self.subset(hash, size as usize).filter(fit).collect();
+                let draw = if of.len() > 1 { random() as usize % of.len() } else { 0 };
+                of.get(draw).copied()
+            }
         };
         chosen.cloned()
+    }
+
+    /// The set of a hash, as ingress-nginx makes them: `size` after `size`, and the last one filled up from the beginning.
+    fn subset(&self, hash: u64, size: usize) -> impl Iterator<Item = &Rc<Backend>> {
+        let count = self.ready.len();
+        let sets = count.div_ceil(size.max(1));
+        let set = (0..sets).max_by_key(|set| spread(hash ^ spread(*set as u64 + 1))).unwrap_or(0);
+        // A set that is larger than all there are has each of them once.
+        (0..size.min(count)).map(move |at| &self.ready[(set * size + at) % count])
     }
 
     /// The next in turn: a second try takes its turn as the first one does (golden case 161).

@@ -9,6 +9,7 @@ use super::access_log::Line;
 use super::client::Client;
 use super::hosts::CompiledRoute;
 use super::kept::Kept;
+use super::meter::Meter;
 use super::policy::Open;
 
 pub(super) struct Record {
@@ -20,6 +21,7 @@ pub(super) struct Record {
     /// Bytes of the response's body.
     pub(super) sent: u64,
     pub(super) line: Option<Box<Line>>,
+    pub(super) meter: Option<Box<Meter>>,
     /// It counts among its client's requests at one time.
     pub(super) open: Option<Open>,
     /// The request's body, for whoever is asked for an error page.
@@ -31,7 +33,14 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn new(client: Rc<Client>, started: Instant) -> Self {
         client.request_begun();
-        Self { client, route: None, started, status: 0, sent: 0, line: None, open: None, kept: None, owed: false }
+        let (route, line, meter, open, kept) = (None, None, None, None, None);
+        Self { client, route, started, status: 0, sent: 0, line, meter, open, kept, owed: false }
+    }
+
+    /// From here on the request is measured.
+    pub(super) fn measure(&mut self, meter: Meter) {
+        self.client.worker.counters.metering.add(1);
+        self.meter = Some(Box::new(meter));
     }
 
     /// The client's side wants a frame.
@@ -55,8 +64,12 @@ impl Drop for Record {
         let worker = &self.client.worker;
         let took = self.started.elapsed();
         match &self.route {
-            Some(route) => route.stats.record(worker.index, self.status, took, self.sent),
+            Some(route) => route.stats.record(worker.index, self.status, took, self.sent, self.meter.as_deref()),
             None => worker.counters.unrouted[super::metrics::class(self.status)].add(1),
+        }
+        if self.meter.is_some() {
+            worker.counters.metering.sub(1);
+            worker.counters.metered.add(1);
         }
         if let Some(line) = &mut self.line {
             line.owner = self.route.as_ref().map(|found| found.route.owner.clone());

@@ -13,7 +13,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
@@ -22,16 +22,18 @@ use super::client::{Client, ClientIo, Order};
 use super::compile::{CompiledListener, CompiledPassthrough, CompiledTls};
 use super::forward;
 use super::hello::{self, Hello};
+use super::listen::ListeningSocket;
+use super::local_tasks::LocalTasks;
 use super::stream;
 use super::tunnel;
-use super::worker::{LocalTasks, Worker};
+use super::worker::Worker;
 
 /// hyper's buffers a connection; requests' heads are held to less by the framing judge, which settings may let take more.
 const BUFFER_MOST: usize = 128 * 1024;
 /// Fields a request may have. nginx counts only bytes; golden case 128 has 152.
 const FIELDS_MOST: usize = 256;
 
-pub(super) async fn accept(worker: Rc<Worker>, address: SocketAddr, listener: TcpListener, stop: Rc<Notify>) {
+pub(super) async fn accept(worker: Rc<Worker>, address: SocketAddr, listener: ListeningSocket, stop: Rc<Notify>) {
     loop {
         let accepted = tokio::select! {
             biased;

@@ -7,7 +7,6 @@ mod fitness;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use super::health::Finding;
 use super::listen;
 use super::metrics::WorkerCounters;
 use super::policy::{Limiter, Passwords, Verdicts};
-use super::pools::{PoolId, WorkerPool};
+use super::pools::{Keep, PoolId, WorkerPool};
 use super::serve;
 use super::upstream::io::CompiledUpstream;
 use crate::model::snapshot::Pool;
@@ -35,10 +34,12 @@ use questions::Asked;
 pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) limits: Limits,
+    pub(super) meters: bool,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) routing: RefCell<Arc<Routing>>,
     pub(super) generation: Cell<u64>,
     pools: RefCell<Vec<Option<Known>>>,
+    keep: Keep,
     pub(super) deadlines: Rc<Deadlines>,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
@@ -94,22 +95,10 @@ pub(super) enum Command {
     Drain(Duration, oneshot::Sender<()>),
 }
 
-/// hyper's HTTP/2 spawns its parts here.
-#[derive(Clone, Copy)]
-pub(super) struct LocalTasks;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks
-where
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
-
 pub(super) struct Birth {
     pub(super) index: usize,
     pub(super) limits: Limits,
+    pub(super) meters: bool,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) log: Option<LogBuffer>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
@@ -124,10 +113,12 @@ pub(super) async fn run(birth: Birth) {
     let worker = Rc::new(Worker {
         index: birth.index,
         limits: birth.limits,
+        meters: birth.meters,
         counters: birth.counters,
         routing: RefCell::default(),
         generation: Cell::new(0),
         pools: RefCell::default(),
+        keep: Keep::default(),
         deadlines: Rc::new(Deadlines::new()),
         clients: RefCell::default(),
         next_client: Cell::new(0),
@@ -209,6 +200,7 @@ async fn rounds(worker: Rc<Worker>) {
 impl Worker {
     fn apply(self: &Rc<Self>, routing: Arc<Routing>, changes: &PoolChanges) {
         let now = Instant::now();
+        self.keep.set(routing.keep());
         let mut pools = self.pools.borrow_mut();
         for (id, pool) in changes {
             let at = id.0 as usize;
@@ -222,8 +214,9 @@ impl Worker {
                     if let Some(last) = last {
                         condition = last.condition;
                         condition.changed(&last.source, source, now);
-                        let new =
-                            |last| WorkerPool::new(Some(*id), source, upstream.as_ref(), &condition, Some(last), 0);
+                        let new = |last| {
+                            WorkerPool::new(Some(*id), source, upstream.as_ref(), &condition, Some(last), 0, &self.keep)
+                        };
                         made = last.made.as_deref().map(|last| Rc::new(new(last)));
                     }
                     condition.slow_start = *slow_start;
@@ -350,7 +343,7 @@ impl Worker {
         // Workers begin at different backends, or all first requests would meet at one.
         let Known { source, upstream, condition, made } = known;
         let start = self.index * 7919;
-        let new = || Rc::new(WorkerPool::new(Some(id), source, upstream.as_ref(), condition, None, start));
+        let new = || Rc::new(WorkerPool::new(Some(id), source, upstream.as_ref(), condition, None, start, &self.keep));
         Some(Rc::clone(made.get_or_insert_with(new)))
     }
 

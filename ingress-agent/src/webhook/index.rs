@@ -184,6 +184,7 @@ fn only(rival: &IngressFacts, claims: &Contested<'_>) -> IngressFacts {
         retry_budget: None,
         annotations: rival.annotations.clone(),
         secrets: Vec::new(),
+        config_maps: Vec::new(),
         unheeded: Vec::new(),
     }
 }

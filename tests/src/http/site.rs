@@ -18,7 +18,13 @@ use ingress_agent::proxy::{Proxy, ProxyOptions};
 use tokio::runtime::Runtime;
 
 pub fn pool_name(name: &str) -> PoolName {
-    PoolName { service: ObjectName::new("shop", name), port: 80, protocol: Protocol::Tcp, local: false }
+    PoolName {
+        service: ObjectName::new("shop", name),
+        port: 80,
+        protocol: Protocol::Tcp,
+        local: false,
+        by_cluster_ip: false,
+    }
 }
 
 pub fn endpoint(address: SocketAddr) -> Backend {

@@ -11,7 +11,7 @@ use ingress_tests::wait::{self, within};
 
 use crate::world::{NAMESPACE, PATIENCE, World};
 
-/// More certificates than are watched: the others are asked for with `get`.
+/// More certificates, and ConfigMaps, than are watched: the others are asked for with `get`.
 const CERTIFICATES: usize = 40;
 
 /// Its status is written; the addresses are those that the app names.
@@ -25,6 +25,7 @@ fn every_granted_verb_is_used_and_every_use_is_granted() {
     world.kustomize(&["apply"], "kustomize/base");
     world.apply_app();
     world.kubectl(&["apply", "-f", "-"], &certificates());
+    world.kubectl(&["apply", "-f", "-"], &config_maps());
     world.kubectl(&["wait", "--for=condition=Established", "crd/virtualippools.sluicegate.io", "--timeout=60s"], "");
     world.kubectl(&["apply", "-f", "-"], POOL);
     let ports = "--from-literal=9001=default/echo:9000";
@@ -33,9 +34,11 @@ fn every_granted_verb_is_used_and_every_use_is_granted() {
 
     // This API server streams lists; older ones do not.
     let agent = world.start(&pod);
-    within(PATIENCE, "a certificate beyond those watched is asked for", || {
-        audit.used().contains(&right("", "secrets", "get")).then_some(())
-    });
+    for resource in ["secrets", "configmaps"] {
+        within(PATIENCE, "one beyond those watched is asked for", || {
+            audit.used().contains(&right("", resource, "get")).then_some(())
+        });
+    }
     within(PATIENCE, "what the agent after it finds told already is told", || {
         audit.used().contains(&right("events.k8s.io", "events", "create")).then_some(())
     });
@@ -55,11 +58,8 @@ fn every_granted_verb_is_used_and_every_use_is_granted() {
     for request in audit.requests() {
         assert_eq!(request["annotations"]["authorization.k8s.io/decision"], "allow", "{request}");
         let object = &request["objectRef"];
-        if object["resource"] == "secrets" {
-            assert!(object["name"].is_string(), "Secrets are asked for one by one: {request}");
-        }
-        if object["resource"] == "configmaps" {
-            assert_eq!(object["namespace"], NAMESPACE, "{request}");
+        if object["resource"] == "secrets" || object["resource"] == "configmaps" {
+            assert!(object["name"].is_string(), "they are asked for one by one: {request}");
         }
     }
 }
@@ -90,4 +90,18 @@ fn certificates() -> String {
         tls.join(", ")
     ));
     documents.join("---\n")
+}
+
+/// Ingresses that name as many ConfigMaps.
+fn config_maps() -> String {
+    let documents = (0..CERTIFICATES).map(|n| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: fields-{n} }}\n---\n\
+             apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{ name: fields-{n}, \
+             annotations: {{ nginx.ingress.kubernetes.io/custom-headers: fields-{n} }} }}\n\
+             spec: {{ ingressClassName: sluicegate, rules: [{{ host: f{n}.example, http: {{ paths: [{{ path: /, \
+             pathType: Prefix, backend: {{ service: {{ name: echo, port: {{ name: http }} }} }} }}] }} }}] }}\n"
+        )
+    });
+    documents.collect::<Vec<_>>().join("---\n")
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ingress_tests::cluster::ControlPlane;
 use ingress_tests::deploy;
 use ingress_tests::edge::{Agent, sibling};
-use ingress_tests::http::raw::Raw;
+use ingress_tests::http::raw::{Raw, Response};
 use ingress_tests::http::tls::client_config;
 use ingress_tests::lan::{Host, Lan};
 use ingress_tests::netns::Running;
@@ -114,6 +114,12 @@ impl World {
 
     /// Status, body and shown certificate (DER) of `https://HOST/` on the VIP.
     pub(crate) fn https(&self, host: &'static str) -> Option<(u16, String, Vec<u8>)> {
+        let (response, shown) = self.answer(host)?;
+        Some((response.status, response.text(), shown))
+    }
+
+    /// The answer, and the certificate.
+    pub(crate) fn answer(&self, host: &'static str) -> Option<(Response, Vec<u8>)> {
         self.client.inside(|| {
             let address: SocketAddr = format!("{VIP}:443").parse().expect("an address");
             let stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
@@ -123,7 +129,7 @@ impl World {
             let mut raw = Raw::over(rustls::StreamOwned::new(tls, stream));
             let response = raw.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).response()?;
             let shown = raw.stream.conn.peer_certificates()?.first()?.to_vec();
-            Some((response.status, response.text(), shown))
+            Some((response, shown))
         })
     }
 

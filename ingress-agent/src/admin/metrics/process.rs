@@ -7,6 +7,30 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{counters, gauges};
 
+/// Of the agent, where it can be read.
+#[derive(Default)]
+pub(super) struct Process {
+    pub(super) cpu_seconds: Option<f64>,
+    /// Seconds since 1970.
+    pub(super) started: Option<f64>,
+    pub(super) virtual_bytes: Option<f64>,
+    pub(super) resident_bytes: Option<f64>,
+}
+
+impl Process {
+    pub(super) fn read() -> Self {
+        let tick = ticks_per_second(&fs::read("/proc/self/auxv").unwrap_or_default());
+        let stat = fs::read_to_string("/proc/self/stat").ok().and_then(|text| Stat::parse(&text));
+        let seconds = |ticks: fn(&Stat) -> u64| Some(ticks(stat.as_ref()?) as f64 / tick?);
+        Self {
+            cpu_seconds: seconds(|stat| stat.cpu_ticks),
+            started: seconds(|stat| stat.start_ticks).and_then(|since| Some(boot_time()? as f64 + since)),
+            virtual_bytes: stat.as_ref().map(|stat| stat.virtual_bytes as f64),
+            resident_bytes: line("/proc/self/status", "VmRSS:").map(|kilobytes| kilobytes as f64 * 1024.0),
+        }
+    }
+}
+
 pub(super) fn encode(e: &mut DescriptorEncoder) -> fmt::Result {
     let tick = ticks_per_second(&fs::read("/proc/self/auxv").unwrap_or_default());
     let stat = fs::read_to_string("/proc/self/stat").ok().and_then(|text| Stat::parse(&text));

@@ -18,7 +18,13 @@ fn checked(well: bool) -> EndpointHealth {
     let second = std::time::Duration::from_secs(1);
     let healthy = 1 + u32::from(well);
     EndpointHealth {
-        pool: PoolName { service: ObjectName::new("shop", "web"), port: 443, protocol: Protocol::Tcp, local: false },
+        pool: PoolName {
+            service: ObjectName::new("shop", "web"),
+            port: 443,
+            protocol: Protocol::Tcp,
+            local: false,
+            by_cluster_ip: false,
+        },
         endpoint: "10.0.0.9:8443".parse().unwrap(),
         check: HealthCheck {
             probe: Probe::Tcp,
@@ -39,7 +45,8 @@ fn readings() -> Box<Readings> {
     let vip = "203.0.113.1".parse().unwrap();
     let key = FrontendKey { vip, protocol: Protocol::Tcp, port: 443 };
     let service = ObjectName::new("shop", "web");
-    let pool = PoolName { service: service.clone(), port: 443, protocol: Protocol::Tcp, local: false };
+    let pool =
+        PoolName { service: service.clone(), port: 443, protocol: Protocol::Tcp, local: false, by_cluster_ip: false };
     let counts = Counts { rx_packets: 5, rx_bytes: 500, tx_packets: 4, tx_bytes: 400, new_flows: 1 };
     Box::new(Readings {
         node: "n".into(),
@@ -90,10 +97,12 @@ fn readings() -> Box<Readings> {
                 latency: vec![(0.001, 3), (f64::MAX, 1)],
                 latency_sum_seconds: 1.5,
                 bytes_out: 10,
+                series: Vec::new(),
             }],
             health: vec![checked(true), checked(false)],
             ..L7Traffic::default()
         },
+        nginx: None,
     })
 }
 

@@ -100,7 +100,7 @@ mod tests {
 
     fn key(protocol: Protocol) -> PoolKey {
         let service = ObjectName::new("shop", "web");
-        PoolKey { name: PoolName { service, port: 80, protocol, local: false }, v6: false }
+        PoolKey { name: PoolName { service, port: 80, protocol, local: false, by_cluster_ip: false }, v6: false }
     }
 
     fn slot(id: u32) -> Slot {

@@ -31,6 +31,7 @@ pub struct ListenerSettings {
     pub hsts: Option<HeaderValue>,
     pub head: HeadLimits,
     pub client: ClientLimits,
+    pub keep: UpstreamKeep,
     pub compression: Option<Compression>,
     pub log: LogSettings,
     pub tls: TlsSettings,
@@ -109,6 +110,26 @@ pub struct ClientLimits {
     pub requests: Option<u32>,
 }
 
+/// Connections to backends that are kept for the next request (HTTP/1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamKeep {
+    /// Idle ones to each backend, in each worker. 0: none.
+    pub connections: u32,
+    /// How long one may be idle.
+    pub idle: Duration,
+    /// How long one is used.
+    pub life: Duration,
+    /// How often. Never 0.
+    pub requests: u32,
+}
+
+/// ingress-nginx's `upstream-keepalive-*`.
+impl Default for UpstreamKeep {
+    fn default() -> Self {
+        Self { connections: 320, idle: Duration::from_mins(1), life: Duration::from_hours(1), requests: 10_000 }
+    }
+}
+
 impl Default for ListenerSettings {
     fn default() -> Self {
         Self {
@@ -126,6 +147,7 @@ impl Default for ListenerSettings {
             hsts: None,
             head: HeadLimits::default(),
             client: ClientLimits::default(),
+            keep: UpstreamKeep::default(),
             compression: None,
             log: LogSettings::default(),
             tls: TlsSettings::default(),

@@ -52,7 +52,10 @@ pub(super) fn hash_by(reader: &mut Reader<'_>) -> Option<HashBy> {
     let parsed =
         if plain(text) && !text.contains([';', '"', '\\', ' ']) { template(text) } else { Err(text.to_owned()) };
     match parsed {
-        Ok(template) => Some(HashBy(template)),
+        Ok(by) => {
+            let size = subset_size(reader);
+            Some(HashBy { by, subset: reader.flag("upstream-hash-by-subset", false).then_some(size) })
+        }
         Err(what) => {
             reader.spoil("upstream-hash-by", Spoilt::Ingress, format!("has `{what}`, which is not known here"));
             if what != text {
@@ -61,4 +64,17 @@ pub(super) fn hash_by(reader: &mut Reader<'_>) -> Option<HashBy> {
             None
         }
     }
+}
+
+/// Of `upstream-hash-by-subset`.
+fn subset_size(reader: &mut Reader<'_>) -> u32 {
+    const KEY: &str = "upstream-hash-by-subset-size";
+    const DEFAULT: u32 = 3;
+    let Some(text) = reader.text(KEY) else { return DEFAULT };
+    let Ok(size) = text.parse::<i32>() else {
+        reader.ignore(KEY, "is not a whole number");
+        return DEFAULT;
+    };
+    // 0 stands for the default there.
+    u32::try_from(size).ok().filter(|size| *size > 0).unwrap_or(DEFAULT)
 }

@@ -108,9 +108,10 @@ pub(super) fn mirror(reader: &mut Reader<'_>) -> Option<MirrorTo> {
     Some(MirrorTo { secure, host, port, target, name, body })
 }
 
-/// `/foo` → `/foo/` without scheme and host.
-pub(super) fn relative(reader: &mut Reader<'_>, settings: &Settings) -> bool {
-    shared(reader, settings, "relative-redirects").is_some_and(|text| flag(&text) == Some(true))
+/// A switch, where the Ingress's own word goes before the ConfigMap's.
+pub(super) fn shared_flag(reader: &mut Reader<'_>, settings: &Settings, key: &str) -> bool {
+    let default = settings.defaults.get(key).and_then(|text| flag(text)).unwrap_or(false);
+    reader.flag(key, default)
 }
 
 /// What answers `path` where only `path/` is configured, if not by the whole address.

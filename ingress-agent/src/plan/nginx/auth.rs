@@ -4,7 +4,7 @@
 use http::{HeaderName, Method, Uri};
 
 use super::Found;
-use super::read::{Reader, Spoilt};
+use super::read::{Reader, Spoilt, period};
 use super::settings::Settings;
 use super::template::template;
 use crate::model::policy::{AuthCache, BasicAuth, ExternalAuth, Template};
@@ -85,6 +85,14 @@ fn known(hash: &str) -> bool {
     ["$apr1$", "$1$", "$2a$", "$2b$", "$2y$", "$5$", "$6$", "{SHA}", "{SSHA}", "{PLAIN}"]
         .iter()
         .any(|p| hash.starts_with(p))
+}
+
+/// Connections to whoever is asked are kept as those to backends are, so these change nothing. What ingress-nginx cannot read is told.
+pub(super) fn keepalive(reader: &mut Reader<'_>) {
+    for key in ["auth-keepalive", "auth-keepalive-requests", "auth-keepalive-timeout"] {
+        reader.number(key);
+    }
+    reader.flag("auth-keepalive-share-vars", false);
 }
 
 /// `path` is the Ingress's own, which may be exempt from what the ConfigMap asks of all.
@@ -177,18 +185,6 @@ fn cache(reader: &mut Reader<'_>, key: &str, duration: Option<&str>) -> Option<A
         holds.extend(usual.iter().filter_map(|s| Some((if *s == "any" { 0 } else { s.parse().ok()? }, time))));
     }
     Some(AuthCache { key, holds })
-}
-
-/// nginx's times: seconds, or with `s`, `m`, `h`, `d`.
-fn period(text: &str) -> Option<std::time::Duration> {
-    let (digits, unit) = match text.char_indices().next_back()? {
-        (end, 's') => (&text[..end], 1),
-        (end, 'm') => (&text[..end], 60),
-        (end, 'h') => (&text[..end], 3600),
-        (end, 'd') => (&text[..end], 86400),
-        _ => (text, 1),
-    };
-    Some(std::time::Duration::from_secs(digits.parse::<u64>().ok()?.checked_mul(unit)?.min(365 * 86400)))
 }
 
 fn set_headers(reader: &mut Reader<'_>, found: &mut Found<'_>) -> Vec<(HeaderName, Template)> {

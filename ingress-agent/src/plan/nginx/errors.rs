@@ -73,5 +73,5 @@ fn first_port(found: &mut Found<'_>, name: &ObjectName) -> Option<PoolName> {
     found.services.push(name.clone());
     let service = found.facts.services.find(name)?;
     let port = service.ports.iter().find(|p| p.protocol == Protocol::Tcp)?.port;
-    Some(PoolName { service: name.clone(), port, protocol: Protocol::Tcp, local: false })
+    Some(PoolName { service: name.clone(), port, protocol: Protocol::Tcp, local: false, by_cluster_ip: false })
 }

@@ -74,6 +74,10 @@ pub(super) struct Asked {
     pub(super) client: Option<Arc<ClientCertificates>>,
     /// Redirects to the same host say only the path.
     pub(super) relative: bool,
+    /// And those to the whole address name an unusual port.
+    pub(super) port_in_redirects: bool,
+    /// Its Services are asked by their own addresses.
+    pub(super) by_cluster_ip: bool,
     /// TLS of its hosts is not ended here.
     pub(super) passed: bool,
     /// More paths of its hosts, from snippets.
@@ -123,6 +127,8 @@ impl Asked {
         policy.mirror = answers::mirror(reader).map(Arc::new);
         policy.unlogged = !reader.flag("enable-access-log", true);
         upstream::buffers(reader);
+        upstream::version(reader);
+        auth::keepalive(reader);
         let snippets = snippet::read(reader, settings);
         policy.snippet = snippets.own.map(Arc::new);
         let mut filters = Vec::new();
@@ -137,7 +143,9 @@ impl Asked {
             timeouts: upstream::timeouts(reader, settings),
             retry,
             balance: upstream::balance(reader, settings),
-            relative: answers::relative(reader, settings),
+            relative: answers::shared_flag(reader, settings, "relative-redirects"),
+            port_in_redirects: answers::shared_flag(reader, settings, "use-port-in-redirects"),
+            by_cluster_ip: answers::shared_flag(reader, settings, "service-upstream"),
             passed: redirect::passed(reader, settings),
             locations: snippets.locations,
             max_body: upstream::body(reader, settings),

@@ -131,6 +131,18 @@ pub(super) fn size(text: &str) -> Option<Option<u64>> {
     Some((bytes > 0).then_some(bytes))
 }
 
+/// nginx's times: seconds, or with `s`, `m`, `h`, `d`.
+pub(super) fn period(text: &str) -> Option<Duration> {
+    let (digits, unit) = match text.char_indices().next_back()? {
+        (end, 's') => (&text[..end], 1),
+        (end, 'm') => (&text[..end], 60),
+        (end, 'h') => (&text[..end], 3600),
+        (end, 'd') => (&text[..end], 86400),
+        _ => (text, 1),
+    };
+    Some(Duration::from_secs(digits.parse::<u64>().ok()?.checked_mul(unit)?.min(365 * 86400)))
+}
+
 /// Addresses and ranges, by commas. `Err` is the one that is none.
 pub(super) fn ranges(text: &str) -> Result<Vec<IpNet>, String> {
     let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());

@@ -64,7 +64,7 @@ pub(in crate::plan) struct Settings {
 }
 
 /// Keys that are annotations as well, and mean the same.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 11] = [
     "proxy-buffering",
     "proxy-redirect-from",
     "proxy-redirect-to",
@@ -74,6 +74,8 @@ const SHARED: [&str; 9] = [
     "limit-rate",
     "limit-rate-after",
     "load-balance",
+    "service-upstream",
+    "use-port-in-redirects",
 ];
 
 struct Values<'a> {
@@ -283,6 +285,7 @@ fn listener(v: &mut Values<'_>, facts: &Facts) -> ListenerSettings {
         ProxyHeader { from, timeout }
     });
     settings.client = client::limits(v);
+    settings.keep = client::keep(v);
     settings.compression = compression::read(v);
     settings.log = log::read(v);
     settings.block.addresses = v.ranges("block-cidrs");

@@ -119,6 +119,18 @@ pub(super) fn buffers(reader: &mut Reader<'_>) {
     }
 }
 
+/// Another version than HTTP/1.1 is spoken to nobody who has not asked for HTTP/2.
+pub(super) fn version(reader: &mut Reader<'_>) {
+    match reader.text("proxy-http-version") {
+        None | Some("1.1") => {}
+        Some("1.0") => {
+            reader.ignore("proxy-http-version", "is not spoken to backends");
+            reader.unsupported("HTTP/1.1, which every server of HTTP/1.0 answers (RFC 9110 §2.5)");
+        }
+        Some(_) => reader.ignore("proxy-http-version", "is neither `1.0` nor `1.1`"),
+    }
+}
+
 pub(super) fn host(reader: &mut Reader<'_>) -> Option<Filter> {
     let text = reader.text("upstream-vhost")?;
     if text == "$host" {
@@ -162,7 +174,9 @@ fn tls(reader: &mut Reader<'_>, found: &mut Found<'_>) -> UpstreamTls {
     let verify = on(reader, "proxy-ssl-verify");
     let name = reader.text("proxy-ssl-name").filter(|n| plain(n) && !n.contains(' ')).map(str::to_owned);
     let send_name = on(reader, "proxy-ssl-server-name");
-    let mut tls = UpstreamTls { name, send_name, authorities: None, client: None };
+    // 0 stands for the default there.
+    let depth = reader.number("proxy-ssl-verify-depth").filter(|n| *n > 0).unwrap_or(1);
+    let mut tls = UpstreamTls { name, send_name, authorities: None, depth, client: None };
     if let Some(text) = reader.text("proxy-ssl-secret") {
         let own = &reader.ingress.origin.name.namespace;
         let (namespace, secret) = text.split_once('/').unwrap_or((own, text));

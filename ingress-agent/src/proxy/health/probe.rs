@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 
 use crate::model::policy::{HealthCheck, Probe, Upstream};
 use crate::model::snapshot::AppProtocol;
+use crate::proxy::local_tasks::LocalTasks;
 use crate::proxy::upstream::io::{CompiledUpstream, UpstreamIo, tcp, tls};
-use crate::proxy::worker::LocalTasks;
 
 const AGENT: &str = concat!("sluicegate-health/", env!("CARGO_PKG_VERSION"));
 /// Of an answer's body this much is read, so that a server that is well does not see its connection reset.

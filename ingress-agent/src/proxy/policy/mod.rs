@@ -42,7 +42,7 @@ pub(super) use cors::decorate;
 pub(super) use errors::question;
 pub(super) use external::{NAMES_HOLD, Passed, addresses, question_route};
 pub(super) use limits::{Limiter, Open};
-pub(super) use mutual::{Mutual, forget};
+pub(super) use mutual::{Mutual, forget, signs_itself};
 pub(super) use rewrite::rewritten;
 pub(super) use snippet::{CompiledSnippet, Effects};
 pub(super) use verdicts::Verdicts;

@@ -111,7 +111,7 @@ impl Mutual {
 }
 
 /// Clients may send the authority itself along.
-fn signs_itself(certificate: &CertificateDer<'_>) -> bool {
+pub(in crate::proxy) fn signs_itself(certificate: &CertificateDer<'_>) -> bool {
     parse_x509_certificate(certificate).is_ok_and(|(_, parsed)| parsed.subject() == parsed.issuer())
 }
 

@@ -3,17 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::model::policy::UpstreamKeep;
 use crate::proxy::ewma::Average;
 use crate::proxy::policy::digest;
 use crate::proxy::upstream::h1::Connection;
 use crate::proxy::upstream::h2::Shared;
 
-/// Connections kept to one backend, for so long, for so many requests: ingress-nginx's `upstream-keepalive-*`.
-const IDLE_MOST: usize = 320;
-const IDLE_FOR: Duration = Duration::from_mins(1);
-const REQUESTS_MOST: u32 = 10_000;
+/// How connections are kept, which settings may change under them.
+pub(in crate::proxy) type Keep = Rc<Cell<UpstreamKeep>>;
 
 pub(in crate::proxy) struct Backend {
     pub(in crate::proxy) address: SocketAddr,
@@ -33,6 +32,8 @@ pub(in crate::proxy) struct Backend {
     #[expect(clippy::vec_box, reason = "a connection moves between here and each exchange: a pointer, not its bytes")]
     idle: RefCell<Vec<Box<Connection>>>,
     pub(in crate::proxy) h2: RefCell<Option<Shared>>,
+    /// The worker's.
+    keep: Keep,
     /// No longer in any snapshot, or draining: finished connections are not kept.
     retired: Cell<bool>,
 }
@@ -54,7 +55,7 @@ impl Drop for Lease {
 }
 
 impl Backend {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(super) fn new(address: SocketAddr, keep: &Keep) -> Self {
         Self {
             address,
             digest: digest(address),
@@ -69,6 +70,7 @@ impl Backend {
             since: Cell::new(None),
             idle: RefCell::default(),
             h2: RefCell::default(),
+            keep: Rc::clone(keep),
             retired: Cell::new(false),
         }
     }
@@ -90,15 +92,18 @@ impl Backend {
     }
 
     pub(in crate::proxy) fn keep_idle(&self, connection: Box<Connection>) {
-        let mut idle = self.idle.borrow_mut();
-        if !self.retired.get() && idle.len() < IDLE_MOST && connection.requests < REQUESTS_MOST {
+        let (mut idle, keep) = (self.idle.borrow_mut(), self.keep.get());
+        let room = idle.len() < keep.connections as usize && !keep.idle.is_zero();
+        let young = connection.idle_since.saturating_duration_since(connection.since) < keep.life;
+        if !self.retired.get() && room && young && connection.requests < keep.requests {
             idle.push(connection);
         }
     }
 
     /// Closes connections that are idle for too long or that the backend closed.
     pub(in crate::proxy) fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain_mut(|c| now.duration_since(c.idle_since) < IDLE_FOR && !c.looks_closed());
+        let keep = self.keep.get();
+        self.idle.borrow_mut().retain_mut(|c| now.duration_since(c.idle_since) < keep.idle && !c.looks_closed());
     }
 
     pub(super) fn retire(&self) {

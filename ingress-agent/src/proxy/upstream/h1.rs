@@ -36,17 +36,21 @@ pub(in crate::proxy) struct Connection {
     read_size: usize,
     pub(in crate::proxy) requests: u32,
     pub(in crate::proxy) idle_since: Instant,
+    /// When it was opened.
+    pub(in crate::proxy) since: Instant,
 }
 
 impl Connection {
     pub(super) fn new(io: UpstreamIo) -> Self {
+        let now = Instant::now();
         Self {
             io,
             read: BytesMut::new(),
             out: Vec::with_capacity(1024),
             read_size: READ_LEAST,
             requests: 0,
-            idle_since: Instant::now(),
+            idle_since: now,
+            since: now,
         }
     }
 

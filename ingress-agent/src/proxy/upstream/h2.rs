@@ -17,9 +17,9 @@ use super::{Answer, Failure, within};
 use crate::model::route::Timeouts;
 use crate::proxy::body::{BodyError, Kind, RequestBody};
 use crate::proxy::deadline::Deadline;
+use crate::proxy::local_tasks::LocalTasks;
 use crate::proxy::pools::{Backend, Lease};
 use crate::proxy::request::Outgoing;
-use crate::proxy::worker::LocalTasks;
 
 /// A connection that requests share.
 pub(in crate::proxy) type Shared = SendRequest<RequestBody>;

@@ -17,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::model::policy::{Upstream, UpstreamTls};
 use crate::model::snapshot::AppProtocol;
+use crate::proxy::policy::signs_itself;
 
 pub(in crate::proxy) enum UpstreamIo {
     Tcp(TcpStream),
@@ -74,8 +75,9 @@ fn client_config(wanted: &UpstreamTls, http2: bool) -> anyhow::Result<ClientConf
             for authority in authorities {
                 roots.add(CertificateDer::from(authority.clone()))?;
             }
-            rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()?
+            let builder =
+                rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+            Arc::new(Bounded { verifier: builder.build()?, depth: wanted.depth })
         }
     };
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -97,6 +99,52 @@ fn client_config(wanted: &UpstreamTls, http2: bool) -> anyhow::Result<ClientConf
 
 fn unverified() -> ClientConfig {
     client_config(&UpstreamTls::default(), false).expect("the provider supports TLS 1.2 and 1.3")
+}
+
+/// `proxy-ssl-verify-depth`: no more than so many certificates between the backend's and an authority.
+#[derive(Debug)]
+struct Bounded {
+    verifier: Arc<rustls::client::WebPkiServerVerifier>,
+    depth: u32,
+}
+
+impl ServerCertVerifier for Bounded {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let between = intermediates.iter().filter(|c| !signs_itself(c)).count();
+        if between > self.depth as usize {
+            return Err(rustls::Error::General(format!("{between} certificates before an authority are too many")));
+        }
+        self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 /// `proxy-ssl-verify: off`: pods have certificates that nobody outside can check. Signatures are checked all the same.
@@ -201,5 +249,52 @@ impl AsyncWrite for UpstreamIo {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+    use super::*;
+
+    fn authority(name: &str, by: Option<&Issuer<'static, KeyPair>>) -> (Issuer<'static, KeyPair>, Vec<u8>) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let made = match by {
+            Some(by) => params.signed_by(&key, by),
+            None => params.self_signed(&key),
+        };
+        let der = made.expect("a certificate").der().to_vec();
+        (Issuer::new(params, key), der)
+    }
+
+    #[test]
+    fn a_backends_chain_is_no_longer_than_it_may_be() {
+        let (root, root_der) = authority("root", None);
+        let (middle, middle_der) = authority("middle", Some(&root));
+        let (low, low_der) = authority("low", Some(&middle));
+        let of = |issuer: &Issuer<'static, KeyPair>| {
+            let key = KeyPair::generate().expect("a key");
+            let params = CertificateParams::new(vec!["web.example".to_owned()]).expect("a name");
+            params.signed_by(&key, issuer).expect("a certificate").der().clone()
+        };
+        let name = ServerName::try_from("web.example").expect("a name");
+        let taken = |depth: u32, leaf: &CertificateDer<'_>, between: &[&Vec<u8>]| {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(CertificateDer::from(root_der.clone())).expect("an authority");
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let builder = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = Bounded { verifier: builder.build().expect("a verifier"), depth };
+            let between: Vec<_> = between.iter().map(|der| CertificateDer::from((*der).clone())).collect();
+            verifier.verify_server_cert(leaf, &between, &name, &[], UnixTime::now()).is_ok()
+        };
+        let (near, far) = (of(&middle), of(&low));
+        assert!(taken(1, &near, &[&middle_der]) && !taken(0, &near, &[&middle_der]));
+        assert!(taken(2, &far, &[&low_der, &middle_der]) && !taken(1, &far, &[&low_der, &middle_der]));
+        assert!(taken(0, &of(&root), &[&root_der]), "the authority itself may come along");
+        assert!(!taken(2, &far, &[&low_der]), "a chain with a hole is none");
     }
 }

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::io::Result as IoResult;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode};
 use smallvec::SmallVec;
@@ -87,6 +87,10 @@ pub(super) struct Answer {
 pub(super) struct Trace {
     pub(super) backend: Option<SocketAddr>,
     pub(super) received: u64,
+    /// Whether anybody wants to know how long connecting took.
+    pub(super) timed: bool,
+    /// That time; 0 where a connection was open.
+    pub(super) connecting: Duration,
 }
 
 pub(super) async fn ask(
@@ -127,13 +131,15 @@ async fn attempts(
     let again = on.is_some_and(|on| idempotent || on.non_idempotent);
     let kept = if again { body.kept().cloned() } else { None };
     loop {
-        let preferred = outgoing.prefer.and_then(|prefer| pool.preferred(prefer, &tries.tried));
+        let preferred = outgoing.prefer.and_then(|prefer| pool.preferred(prefer, &tries.tried, || worker.random()));
         let picked = preferred.or_else(|| pool.pick(route.balance, &tries.tried, || worker.random()));
         let backend = picked.ok_or(Failure::NoBackend)?;
         trace.backend = Some(backend.address);
         if pool.protocol == AppProtocol::H2c {
+            let began = trace.timed.then(Instant::now);
             match h2::sender(&backend, pool.upstream.as_deref(), &deadline, route.timeouts.connect).await {
                 Ok(sender) => {
+                    trace.connecting = began.map_or(Duration::ZERO, |began| began.elapsed());
                     return h2::exchange(sender, outgoing, body, deadline, route.timeouts, Lease::new(backend)).await;
                 }
                 Err(failure) => {
@@ -148,7 +154,7 @@ async fn attempts(
             // A request that cannot be repeated asks the kernel first whether the backend has closed.
             let (connection, reused) = match idle.take() {
                 Some(connection) if repeatable || !connection.peer_closed() => (connection, true),
-                _ => match connect(&backend, pool, &deadline, route).await {
+                _ => match connect(&backend, pool, &deadline, route, trace).await {
                     Ok(connection) => (connection, false),
                     Err(failure) => {
                         tries.after_connect(&backend, failure)?;
@@ -299,13 +305,16 @@ async fn connect(
     pool: &WorkerPool,
     deadline: &Deadline,
     route: &Route,
+    trace: &mut Trace,
 ) -> Result<Box<Connection>, Failure> {
+    let began = trace.timed.then(Instant::now);
     deadline.arm(Some(route.timeouts.connect));
     let io = match pool.protocol {
         AppProtocol::Https => within(deadline, io::tls(backend.address, pool.upstream.as_deref())).await?,
         AppProtocol::Http1 | AppProtocol::H2c => within(deadline, io::tcp(backend.address)).await?,
     };
     backend.connected();
+    trace.connecting = began.map_or(Duration::ZERO, |began| began.elapsed());
     Ok(Box::new(Connection::new(io)))
 }
 

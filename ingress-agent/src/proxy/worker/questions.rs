@@ -51,10 +51,17 @@ impl Worker {
             .collect();
         backends.sort_by_key(|b| b.address);
         backends.dedup_by_key(|b| b.address);
-        let name = PoolName { service: ObjectName::new("", host), port, protocol: Protocol::Tcp, local: false };
+        let name = PoolName {
+            service: ObjectName::new("", host),
+            port,
+            protocol: Protocol::Tcp,
+            local: false,
+            by_cluster_ip: false,
+        };
         let app_protocol = if secure { AppProtocol::Https } else { AppProtocol::Http1 };
         let pool = Pool { name, backends, table_size: 251, app_protocol };
-        let pool = Rc::new(WorkerPool::new(None, &pool, None, &Condition::default(), old.map(|known| &*known.pool), 0));
+        let last = old.map(|known| &*known.pool);
+        let pool = Rc::new(WorkerPool::new(None, &pool, None, &Condition::default(), last, 0, &self.keep));
         questions.insert(key, Asked { addresses, pool: Rc::clone(&pool), since: Instant::now() });
         pool
     }

@@ -15,7 +15,7 @@ mod follow;
 
 mod references;
 
-mod secrets;
+mod referred;
 
 mod starter;
 
@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -43,9 +44,10 @@ use crate::model::facts::Facts;
 use crate::model::snapshot::ObjectName;
 use crate::model::source::SourceState;
 use connect::connect;
+use references::Referred;
+use referred::Followed;
 pub use saved::remove as remove_saved;
 use saver::Saver;
-use secrets::Secrets;
 use starter::Starter;
 use tables::Tables;
 
@@ -125,7 +127,8 @@ async fn source(
     saver: &mut Saver,
 ) {
     let (tell, mut news) = mpsc::channel(NEWS);
-    let (mut tables, mut secrets) = (Tables::new(options.classes.clone()), Secrets::default());
+    let mut tables = Tables::new(options.classes.clone(), sources.config_map.clone());
+    let mut named = Named::new();
     let (client, cluster) = connect(options, state).await;
     let mut starter = Starter::new(client, sources, tell);
     starter.start_all(options, &mut tables);
@@ -141,9 +144,9 @@ async fn source(
     let mut waiting: Option<Instant> = None;
     loop {
         if options.claims_only {
-            drop(tables.touched_secrets());
+            pass_over(&mut tables);
         } else {
-            secrets.settle_all(&mut starter, &mut tables);
+            named.settle_all(&mut starter, &mut tables);
         }
         waiting = if tables.is_complete() { None } else { waiting.or_else(|| Some(Instant::now() + TOGETHER)) };
         let hold = waiting.filter(|until| *until > Instant::now());
@@ -175,7 +178,7 @@ async fn source(
             }
             () = &mut grace, if tables.wants_seed() => {
                 if let Some(saved) = saver.load(&cluster) {
-                    seed(saved, &mut secrets, &mut starter, &mut tables);
+                    seed(saved, &mut named, &mut starter, &mut tables);
                 } else {
                     tables.without_seed();
                 }
@@ -187,13 +190,44 @@ async fn source(
     }
 }
 
+/// What others refer to.
+struct Named {
+    secrets: Followed<Secret>,
+    config_maps: Followed<ConfigMap>,
+}
+
+impl Named {
+    fn new() -> Self {
+        Self {
+            secrets: Followed::new(Referred::Secret, &kinds::SECRET),
+            config_maps: Followed::new(Referred::ConfigMap, &kinds::CONFIG_MAP),
+        }
+    }
+
+    fn settle_all(&mut self, starter: &mut Starter, tables: &mut Tables) {
+        self.secrets.settle_all(starter, tables);
+        self.config_maps.settle_all(starter, tables);
+    }
+}
+
+/// Nobody wants to know what is referred to.
+fn pass_over(tables: &mut Tables) {
+    for kind in [Referred::Secret, Referred::ConfigMap] {
+        drop(tables.touched(kind));
+    }
+}
+
 /// Saved facts take the place of what was not read yet.
-fn seed(saved: saved::Saved, secrets: &mut Secrets, starter: &mut Starter, tables: &mut Tables) {
-    let (certificates, others) = saved.objects.into_iter().partition(|(identity, _)| identity.kind == "Secret");
+fn seed(saved: saved::Saved, named: &mut Named, starter: &mut Starter, tables: &mut Tables) {
+    let referred = |kind: &str| kind == "Secret" || kind == "ConfigMap";
+    let (referred, others): (Vec<_>, Vec<_>) = saved.objects.into_iter().partition(|(i, _)| referred(i.kind));
     tables.seed(others, saved.at);
-    // A certificate's place is there once the Ingress is that names it.
-    secrets.settle_all(starter, tables);
-    tables.seed(certificates, saved.at);
+    // A certificate's place is there once the Ingress is that names it; and once the settings are, that of what they name.
+    named.settle_all(starter, tables);
+    let settings = referred.iter().filter(|(identity, _)| identity.kind == "ConfigMap").cloned().collect();
+    tables.seed(settings, saved.at);
+    named.settle_all(starter, tables);
+    tables.seed(referred, saved.at);
 }
 
 /// Tells people how it goes, if that has changed.

@@ -1,22 +1,34 @@
-//! Which Secrets are in use: those that Ingresses of our classes and options name. Pure.
+//! Which Secrets and ConfigMaps are in use: those that Ingresses of our classes, the settings and options name. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::class_rule::ClassRule;
-use crate::model::facts::{Facts, IngressClassFacts, IngressFacts};
+use crate::model::facts::{ConfigMapFacts, Facts, IngressClassFacts, IngressFacts};
 use crate::model::objects::Objects;
 use crate::model::snapshot::ObjectName;
+
+/// What others refer to, and is read for no other reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Referred {
+    Secret,
+    ConfigMap,
+}
+
+type Reference<'a> = (Referred, &'a ObjectName);
+
+/// Keys of the settings that name a ConfigMap, `namespace/name`.
+const OF_SETTINGS: [&str; 2] = ["add-headers", "proxy-set-headers"];
 
 #[derive(Debug, Default)]
 pub(super) struct References {
     rule: ClassRule,
-    /// How many entries of Ingresses and options name a Secret.
-    counts: HashMap<ObjectName, usize>,
+    /// How many entries of Ingresses, settings and options name an object.
+    counts: HashMap<(Referred, ObjectName), usize>,
     /// Ingresses whose entries are counted.
     referring: BTreeSet<ObjectName>,
-    /// Secrets that came into use or went out of it since they were last asked for.
-    touched: Vec<ObjectName>,
+    /// Objects that came into use or went out of it since they were last asked for.
+    touched: Vec<(Referred, ObjectName)>,
 }
 
 impl References {
@@ -24,19 +36,30 @@ impl References {
         Self { rule, ..Self::default() }
     }
 
-    /// One more reference. A Secret that options name is in use whatever the Ingresses say.
-    pub(super) fn refer(&mut self, secret: &ObjectName) {
-        let count = self.counts.entry(secret.clone()).or_default();
+    /// One more reference. What options name is in use whatever the Ingresses say.
+    pub(super) fn refer(&mut self, (kind, name): Reference<'_>) {
+        let count = self.counts.entry((kind, name.clone())).or_default();
         *count += 1;
         if *count == 1 {
-            self.touched.push(secret.clone());
+            self.touched.push((kind, name.clone()));
         }
     }
 
-    /// Secrets that came into use (`true`) or went out of it (`false`) since the last call.
-    pub(super) fn touched(&mut self) -> Vec<(ObjectName, bool)> {
-        let touched = std::mem::take(&mut self.touched);
-        touched.into_iter().map(|name| (name.clone(), self.counts.contains_key(&name))).collect()
+    fn release(&mut self, (kind, name): Reference<'_>) {
+        let key = (kind, name.clone());
+        let Some(count) = self.counts.get_mut(&key) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.counts.remove(&key);
+            self.touched.push(key);
+        }
+    }
+
+    /// Objects of a kind that came into use (`true`) or went out of it (`false`) since the last call.
+    pub(super) fn touched(&mut self, kind: Referred) -> Vec<(ObjectName, bool)> {
+        let touched = self.touched.extract_if(.., |(of, _)| *of == kind);
+        let touched: Vec<_> = touched.collect();
+        touched.into_iter().map(|key| (key.1.clone(), self.counts.contains_key(&key))).collect()
     }
 
     /// Other Ingresses may be ours now. There are few classes, and they hardly ever change.
@@ -58,22 +81,34 @@ impl References {
         let before = before.filter(|i| self.referring.remove(&i.origin.name));
         if let Some(ingress) = after.filter(|i| self.rule.is_ours(&i.class, classes)) {
             self.referring.insert(ingress.origin.name.clone());
-            for secret in secrets(ingress) {
-                self.refer(secret);
+            for reference in of_ingress(ingress) {
+                self.refer(reference);
             }
         }
-        for secret in before.into_iter().flat_map(secrets) {
-            let Some(count) = self.counts.get_mut(secret) else { continue };
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(secret);
-                self.touched.push(secret.clone());
-            }
+        for reference in before.into_iter().flat_map(of_ingress) {
+            self.release(reference);
+        }
+    }
+
+    /// The ConfigMap of settings.
+    pub(super) fn settings_changed(&mut self, before: Option<&ConfigMapFacts>, after: Option<&ConfigMapFacts>) {
+        for name in after.into_iter().flat_map(of_settings) {
+            self.refer((Referred::ConfigMap, &name));
+        }
+        for name in before.into_iter().flat_map(of_settings) {
+            self.release((Referred::ConfigMap, &name));
         }
     }
 }
 
-fn secrets(ingress: &IngressFacts) -> impl Iterator<Item = &ObjectName> {
+fn of_ingress(ingress: &IngressFacts) -> impl Iterator<Item = Reference<'_>> {
     // Those of certificates, and those that annotations name.
-    ingress.tls.iter().filter_map(|tls| tls.secret.as_ref()).chain(&ingress.secrets)
+    let secrets = ingress.tls.iter().filter_map(|tls| tls.secret.as_ref()).chain(&ingress.secrets);
+    let config_maps = ingress.config_maps.iter().map(|name| (Referred::ConfigMap, name));
+    secrets.map(|name| (Referred::Secret, name)).chain(config_maps)
+}
+
+fn of_settings(settings: &ConfigMapFacts) -> impl Iterator<Item = ObjectName> + '_ {
+    let values = OF_SETTINGS.iter().filter_map(|key| settings.data.get(*key)?.trim().split_once('/'));
+    values.filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty()).map(|(n, m)| ObjectName::new(n, m))
 }

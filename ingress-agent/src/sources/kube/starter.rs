@@ -17,8 +17,10 @@ use super::connect::ask;
 use super::follow::{News, Watch, WatchId};
 use super::guard::Guarded;
 use super::kinds::{self, Kind};
+use super::references::Referred;
 use super::tables::Tables;
 use crate::apiserver::failure;
+use crate::model::snapshot::ObjectName;
 use crate::sources::SourceOptions;
 use crate::sources::virtual_ip_pool::VirtualIpPool;
 
@@ -108,6 +110,13 @@ impl Starter {
         tables.add(id, kind.name, resource.words(), &scope.namespace, &scope.object);
         let (options, tell) = (Arc::clone(&self.sources), self.tell.clone());
         Watch { id, kind, api, resource, options, tell, doubt: self.doubt.subscribe() }
+    }
+
+    /// Whether an option names it, and it is watched from the beginning.
+    pub(super) fn follows(&self, kind: Referred, name: &ObjectName) -> bool {
+        let sources = &self.sources;
+        let mut named = [&sources.tcp_services, &sources.udp_services, &sources.config_map].into_iter().flatten();
+        kind == Referred::ConfigMap && named.any(|known| known == name)
     }
 
     fn id(&mut self) -> WatchId {

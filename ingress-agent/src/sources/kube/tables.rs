@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::follow::{News, Trouble, WatchId};
-use super::references::References;
+use super::references::{References, Referred};
 use crate::model::class_rule::ClassRule;
-use crate::model::facts::{Facts, IngressFacts};
+use crate::model::facts::{ConfigMapFacts, Facts, IngressFacts};
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::ObjectName;
 use crate::sources::document::{Identity, Object, Read};
@@ -39,6 +39,8 @@ pub(super) struct Tables {
     rejections_changed: bool,
     references: References,
     seed: Seed,
+    /// The ConfigMap that options name for settings.
+    settings: Option<ObjectName>,
 }
 
 /// Whether saved facts stand in for what was not listed yet.
@@ -72,6 +74,8 @@ struct Table {
     failing_since: Option<SystemTime>,
     /// Nobody waits for it any more, although it was never listed.
     given_up: bool,
+    /// It is about one object that others refer to.
+    referred: bool,
 }
 
 #[derive(Debug)]
@@ -82,9 +86,9 @@ struct Entry {
 }
 
 impl Tables {
-    /// `rule`: whose Secrets are of use.
-    pub(super) fn new(rule: ClassRule) -> Self {
-        Self { references: References::new(rule), ..Self::default() }
+    /// `rule`: whose Secrets and ConfigMaps are of use; `settings`: the ConfigMap that may name more.
+    pub(super) fn new(rule: ClassRule, settings: Option<ObjectName>) -> Self {
+        Self { references: References::new(rule), settings, ..Self::default() }
     }
 
     /// `words` name it for people. `object` and `namespace` are empty where it is about all of them.
@@ -100,8 +104,17 @@ impl Tables {
             trouble: None,
             failing_since: None,
             given_up: false,
+            referred: false,
         };
         self.watches.insert(id, table);
+        self.mark(id);
+    }
+
+    /// The watch is about an object that others refer to: one that may not be read is its owner's trouble, and holds nobody up.
+    pub(super) fn referred(&mut self, id: WatchId) {
+        if let Some(table) = self.watches.get_mut(&id) {
+            table.referred = true;
+        }
         self.mark(id);
     }
 
@@ -138,8 +151,8 @@ impl Tables {
                 let lasts = now.duration_since(since).is_ok_and(|lasts| lasts >= REFUSED);
                 table.given_up |= table.kind == "VirtualIPPool" && trouble.stays && lasts;
                 table.trouble = Some(trouble);
-                if table.kind == "Secret" {
-                    self.unreadable_secret(id);
+                if table.referred {
+                    self.unreadable(id);
                 }
             }
         }
@@ -223,12 +236,12 @@ impl Tables {
 
     /// A Secret that options name is in use whatever the Ingresses say.
     pub(super) fn refer(&mut self, secret: &ObjectName) {
-        self.references.refer(secret);
+        self.references.refer((Referred::Secret, secret));
     }
 
-    /// Secrets whose use began or ended since the last call, and whether they are in use now.
-    pub(super) fn touched_secrets(&mut self) -> Vec<(ObjectName, bool)> {
-        self.references.touched()
+    /// Objects whose use began or ended since the last call, and whether they are in use now.
+    pub(super) fn touched(&mut self, kind: Referred) -> Vec<(ObjectName, bool)> {
+        self.references.touched(kind)
     }
 
     /// Objects that were known earlier, for the watches that have not listed theirs. Each list then deletes what is gone.
@@ -287,9 +300,9 @@ impl Tables {
     fn complete(&mut self, id: WatchId) {
         let Some(table) = self.watches.get_mut(&id) else { return };
         table.listed = true;
-        let (kind, round) = (table.kind, table.round);
+        let (kind, round, referred) = (table.kind, table.round, table.referred);
         let gone: Vec<_> = table.entries.extract_if(|_, entry| entry.round != round).collect();
-        if kind == "Secret" {
+        if referred {
             // It was not there while it could not be read, either.
             let name = ObjectName::new(table.namespace.clone(), table.object.clone());
             if !table.entries.contains_key(&name) {
@@ -302,13 +315,13 @@ impl Tables {
     }
 
     /// Its owner is told where it was never read. One that was serves on, and the trouble is told as that of any watch.
-    fn unreadable_secret(&mut self, id: WatchId) {
+    fn unreadable(&mut self, id: WatchId) {
         let Some(table) = self.watches.get(&id) else { return };
         let Some(trouble) = table.trouble.as_ref().filter(|t| t.stays && table.entries.is_empty()) else { return };
         let name = ObjectName::new(table.namespace.clone(), table.object.clone());
         let origin = crate::model::facts::Origin { name: name.clone(), ..Default::default() };
-        let rejection = origin.reject("Secret", "", trouble.text.clone());
-        self.note(&Identity { kind: "Secret", name }, vec![rejection]);
+        let (kind, rejection) = (table.kind, origin.reject(table.kind, "", trouble.text.clone()));
+        self.note(&Identity { kind, name }, vec![rejection]);
     }
 
     fn forget(&mut self, identity: &Identity, before: Option<&Object>) {
@@ -325,6 +338,9 @@ impl Tables {
         match identity.kind {
             "Ingress" if changed => {
                 self.references.ingress_changed(ingress(before), ingress(after), &self.facts.classes);
+            }
+            "ConfigMap" if changed && self.settings.as_ref() == Some(&identity.name) => {
+                self.references.settings_changed(config_map(before), config_map(after));
             }
             "IngressClass" if changed => self.references.classes_changed(&self.facts),
             _ => {}
@@ -351,6 +367,13 @@ fn ingress(object: Option<&Object>) -> Option<&IngressFacts> {
     }
 }
 
+fn config_map(object: Option<&Object>) -> Option<&ConfigMapFacts> {
+    match object {
+        Some(Object::ConfigMap(map)) => Some(map),
+        _ => None,
+    }
+}
+
 impl Table {
     /// What is in the way of it, in words.
     fn told(&self) -> Option<String> {
@@ -360,7 +383,7 @@ impl Table {
     }
 
     fn is_settled(&self) -> bool {
-        self.listed || self.given_up || (self.kind == "Secret" && self.trouble.as_ref().is_some_and(|t| t.stays))
+        self.listed || self.given_up || (self.referred && self.trouble.as_ref().is_some_and(|t| t.stays))
     }
 
     fn holds(&self, identity: &Identity) -> bool {

@@ -21,6 +21,10 @@ const HEEDED: &[&str] = &[
     "auth-always-set-cookie",
     "auth-cache-duration",
     "auth-cache-key",
+    "auth-keepalive",
+    "auth-keepalive-requests",
+    "auth-keepalive-share-vars",
+    "auth-keepalive-timeout",
     "auth-method",
     "auth-proxy-set-headers",
     "auth-realm",
@@ -87,6 +91,7 @@ const HEEDED: &[&str] = &[
     "proxy-connect-timeout",
     "proxy-cookie-domain",
     "proxy-cookie-path",
+    "proxy-http-version",
     "proxy-max-temp-file-size",
     "proxy-next-upstream",
     "proxy-next-upstream-timeout",
@@ -100,11 +105,13 @@ const HEEDED: &[&str] = &[
     "proxy-ssl-secret",
     "proxy-ssl-server-name",
     "proxy-ssl-verify",
+    "proxy-ssl-verify-depth",
     "relative-redirects",
     "rewrite-target",
     "satisfy",
     "server-alias",
     "server-snippet",
+    "service-upstream",
     "session-cookie-change-on-failure",
     "session-cookie-conditional-samesite-none",
     "session-cookie-domain",
@@ -119,7 +126,10 @@ const HEEDED: &[&str] = &[
     "temporal-redirect",
     "temporal-redirect-code",
     "upstream-hash-by",
+    "upstream-hash-by-subset",
+    "upstream-hash-by-subset-size",
     "upstream-vhost",
+    "use-port-in-redirects",
     "use-regex",
     "whitelist-source-range",
     "x-forwarded-prefix",
@@ -170,10 +180,19 @@ pub(super) fn unheeded(metadata: &ObjectMeta) -> Option<Remark> {
 
 /// Secrets that ingress-nginx's annotations name, `name` or `namespace/name`.
 pub(super) fn secrets(metadata: &ObjectMeta, namespace: &str) -> Vec<ObjectName> {
-    let named = ["auth-secret", "auth-tls-secret", "proxy-ssl-secret"].into_iter().filter_map(|key| {
+    named(metadata, namespace, &["auth-secret", "auth-tls-secret", "proxy-ssl-secret"])
+}
+
+/// ConfigMaps, in the same way.
+pub(super) fn config_maps(metadata: &ObjectMeta, namespace: &str) -> Vec<ObjectName> {
+    named(metadata, namespace, &["auth-proxy-set-headers", "custom-headers"])
+}
+
+fn named(metadata: &ObjectMeta, namespace: &str, keys: &[&str]) -> Vec<ObjectName> {
+    let named = keys.iter().filter_map(|key| {
         let value = metadata.annotations.as_ref()?.get(&format!("{NGINX}{key}"))?.trim();
         let (namespace, name) = value.split_once('/').unwrap_or((namespace, value));
-        (!name.is_empty()).then(|| ObjectName::new(namespace, name))
+        (!namespace.is_empty() && !name.is_empty()).then(|| ObjectName::new(namespace, name))
     });
     named.collect()
 }

@@ -78,6 +78,7 @@ pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Reject
         retry_budget: retry_budget(&object.metadata, notes),
         annotations,
         secrets: annotations::secrets(&object.metadata, &notes.origin.name.namespace),
+        config_maps: annotations::config_maps(&object.metadata, &notes.origin.name.namespace),
         unheeded: unheeded(object),
         origin: notes.origin.clone(),
     })

@@ -24,6 +24,8 @@ pub fn parse(object: &Service, notes: &mut Notes) -> Result<ServiceFacts, Reject
         labels: object.metadata.labels.clone().unwrap_or_default(),
         exposure: exposure(object, spec, notes)?,
         external_ips: external_ips(spec, notes),
+        // `None` is the word for a headless one.
+        cluster_ip: spec.cluster_ip.as_deref().and_then(|text| text.parse().ok()),
         bound_elsewhere: bound_elsewhere(object, notes),
         selector: spec.selector.clone().unwrap_or_default(),
         ports: ports(spec.ports.as_deref().unwrap_or_default(), notes),

@@ -30,6 +30,7 @@ fn ingress(name: &str, created: i64, paths: &[(&str, &str)]) -> Arc<IngressFacts
         retry_budget: None,
         annotations: BTreeMap::new(),
         secrets: Vec::new(),
+        config_maps: Vec::new(),
         unheeded: Vec::new(),
     })
 }
@@ -46,6 +47,7 @@ fn service(name: &str, address: &str, key: &str) -> Arc<ServiceFacts> {
         labels: BTreeMap::new(),
         exposure: Exposure::LoadBalancer(Box::new(asks)),
         external_ips: Vec::new(),
+        cluster_ip: None,
         bound_elsewhere: Vec::new(),
         selector: BTreeMap::new(),
         ports: Vec::new(),

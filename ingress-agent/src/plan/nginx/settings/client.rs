@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::read::size;
+use super::super::read::{period, size};
 use super::Values;
-use crate::model::policy::{ClientLimits, HeadLimits};
+use crate::model::policy::{ClientLimits, HeadLimits, UpstreamKeep};
 
 pub(super) fn limits(v: &mut Values<'_>) -> ClientLimits {
     let positive = |d: &Duration| !d.is_zero();
@@ -17,6 +17,17 @@ pub(super) fn limits(v: &mut Values<'_>) -> ClientLimits {
             (true, _) => Some(1),
             (false, count) => count.map(|n| n.max(1)),
         },
+    }
+}
+
+/// Towards backends.
+pub(super) fn keep(v: &mut Values<'_>) -> UpstreamKeep {
+    let default = UpstreamKeep::default();
+    UpstreamKeep {
+        connections: v.count("upstream-keepalive-connections").unwrap_or(default.connections),
+        idle: v.seconds("upstream-keepalive-timeout").unwrap_or(default.idle),
+        life: v.take("upstream-keepalive-time", "a time such as `1h`", period).unwrap_or(default.life),
+        requests: v.count("upstream-keepalive-requests").map_or(default.requests, |n| n.max(1)),
     }
 }
 

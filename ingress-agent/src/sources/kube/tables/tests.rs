@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Resource;
@@ -50,7 +50,8 @@ fn ingress(name: &str, secrets: &[&str]) -> Read {
 }
 
 fn tables() -> Tables {
-    let mut t = Tables::new(ClassRule { without_class: true, ..ClassRule::default() });
+    let mut t =
+        Tables::new(ClassRule { without_class: true, ..ClassRule::default() }, Some(ObjectName::new("n", "settings")));
     t.add(SERVICES, "Service", "services".into(), "", "");
     t.add(SLICES, "EndpointSlice", "endpointslices".into(), "", "");
     t.add(INGRESSES, "Ingress", "ingresses".into(), "", "");
@@ -155,12 +156,42 @@ fn a_secret_is_in_use_as_long_as_something_names_it() {
     let mut t = listed();
     let x = ObjectName::new("n", "x");
     t.take(INGRESSES, News::Changed(ingress("i", &["x"]).into()), NOW);
-    assert_eq!(t.touched_secrets(), [(x.clone(), true)]);
+    assert_eq!(t.touched(Referred::Secret), [(x.clone(), true)]);
     t.take(INGRESSES, News::Changed(ingress("k", &["x", "x"]).into()), NOW);
     t.take(INGRESSES, News::Changed(ingress("i", &[]).into()), NOW);
-    assert_eq!(t.touched_secrets(), []);
+    assert_eq!(t.touched(Referred::Secret), []);
     t.take(INGRESSES, News::Gone(ObjectName::new("n", "k")), NOW);
-    assert_eq!(t.touched_secrets(), [(x, false)]);
+    assert_eq!(t.touched(Referred::Secret), [(x, false)]);
+}
+
+#[test]
+fn config_maps_are_in_use_that_ingresses_and_the_settings_name() {
+    let mut t = listed();
+    let named = |value: &str| {
+        let annotations = json!({"nginx.ingress.kubernetes.io/custom-headers": value});
+        let backend = json!({"service": {"name": "a", "port": {"number": 80}}});
+        let metadata = json!({"name": "i", "namespace": "n", "annotations": annotations});
+        let object = json!({"metadata": metadata, "spec": {"defaultBackend": backend}});
+        News::Changed(parsed::<Ingress>(&kinds::INGRESS, &object).into())
+    };
+    let settings = |value: &str| {
+        let object = json!({"metadata": {"name": "settings", "namespace": "n"}, "data": {"add-headers": value}});
+        News::Changed(parsed::<ConfigMap>(&kinds::CONFIG_MAP, &object).into())
+    };
+    let (own, other) = (ObjectName::new("n", "own"), ObjectName::new("m", "other"));
+    let touched = |t: &mut Tables| t.touched(Referred::ConfigMap);
+    t.take(INGRESSES, named("own"), NOW);
+    assert_eq!(touched(&mut t), [(own.clone(), true)]);
+    assert_eq!(t.touched(Referred::Secret), []);
+    t.add(WatchId(3), "ConfigMap", "configmap n/settings".into(), "n", "settings");
+    t.take(WatchId(3), settings("n/own"), NOW);
+    assert_eq!(touched(&mut t), []);
+    t.take(INGRESSES, named("m/other"), NOW);
+    assert_eq!(touched(&mut t), [(other.clone(), true)], "the settings name the first one still");
+    t.take(WatchId(3), settings("own"), NOW);
+    assert_eq!(touched(&mut t), [(own, false)], "without a namespace it names nothing");
+    t.take(INGRESSES, News::Gone(ObjectName::new("n", "i")), NOW);
+    assert_eq!(touched(&mut t), [(other, false)]);
 }
 
 #[test]
@@ -170,8 +201,9 @@ fn a_secret_that_may_not_be_read_holds_up_only_its_owner() {
         list(&mut t, id, vec![]);
     }
     list(&mut t, INGRESSES, vec![ingress("i", &["x"])]);
-    t.touched_secrets();
+    t.touched(Referred::Secret);
     t.add(WatchId(3), "Secret", "secret n/x".into(), "n", "x");
+    t.referred(WatchId(3));
     assert!(t.publish(NOW).is_none());
     let trouble = Trouble { text: "cannot watch secret n/x: forbidden".into(), stays: true };
     t.take(WatchId(3), News::Fails(trouble.clone()), NOW);
@@ -259,7 +291,8 @@ fn secrets_of_ingresses_of_other_classes_are_not_asked_for() {
         parsed::<Ingress>(&kinds::INGRESS, &object)
     };
     let touched = |t: &mut Tables| {
-        let mut touched: Vec<String> = t.touched_secrets().into_iter().map(|(n, used)| format!("{n} {used}")).collect();
+        let mut touched: Vec<String> =
+            t.touched(Referred::Secret).into_iter().map(|(n, used)| format!("{n} {used}")).collect();
         touched.sort();
         touched
     };
