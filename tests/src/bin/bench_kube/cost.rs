@@ -44,14 +44,18 @@ pub(crate) fn idle(cluster: &ControlPlane, agent: &Agent, table: &mut Table) -> 
     Ok(())
 }
 
-/// What the kernel counts as resident (KiB), once the agent has nothing to do.
+/// Quiet seconds in a row: the agent gives back what is free after two of them.
+const QUIET: usize = 5;
+
+/// What the kernel counts as resident (KiB), once the agent has nothing to do and has given back what it does not need.
 pub(crate) fn memory(agent: &Agent) -> Result<u64> {
     let id = agent.id().context("the agent runs")?;
-    let mut before = cpu_ticks(id)?;
+    let (mut before, mut quiet) = (cpu_ticks(id)?, 0);
     for _ in 0..60 {
         thread::sleep(Duration::from_secs(1));
         let now = cpu_ticks(id)?;
-        if now <= before + 2 {
+        quiet = if now <= before + 2 { quiet + 1 } else { 0 };
+        if quiet == QUIET {
             break;
         }
         before = now;
