@@ -325,13 +325,15 @@ pub struct Buffer(pub Vec<u8>);
 impl Buffer {
     pub fn fill(&mut self, stream: &mut impl Read) -> io::Result<()> {
         let mut part = [0; 16 * 1024];
-        match stream.read(&mut part)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            count => {
-                self.0.extend_from_slice(&part[..count]);
-                Ok(())
+        // signal(7): with a timeout a stop interrupts it, also where no signal has an action (a debugger).
+        let count = loop {
+            match stream.read(&mut part) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
             }
-        }
+        };
+        self.0.extend_from_slice(&part[..count]);
+        if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
     pub fn take(&mut self, stream: &mut impl Read, count: usize) -> io::Result<Vec<u8>> {

@@ -341,7 +341,7 @@ impl Model {
 
     fn backend_packet(&mut self, frame: &[u8], parsed: &Parsed, tuple: Tuple, flags: u8) -> Result<Outcome, Verdict> {
         let Some(at) = self.reply(&tuple) else {
-            let opens = tuple.proto == xdp_ebpf::IPPROTO_TCP && flags & 18 == 2;
+            let opens = tuple.proto == xdp_ebpf::IPPROTO_TCP && flags & 0x12 == 0x02;
             let here = || self.not_served(&tuple.dst, Verdict::PassNoFrontend);
             return self.hand_over(frame, parsed, tuple, opens).ok_or_else(here);
         };
