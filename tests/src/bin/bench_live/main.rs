@@ -37,8 +37,9 @@ const REQUESTS: f64 = 400.0;
 struct Arguments {
     #[arg(long, default_value_t = 1_000)]
     services: usize,
-    /// How many changes of each kind, each of another service.
-    #[arg(long, default_value_t = 200)]
+    /// How many changes of each kind, each of another service: as many as there is room for, so that the 99th percentile is not the
+    /// word of two.
+    #[arg(long, default_value_t = 330)]
     changes: usize,
 }
 
