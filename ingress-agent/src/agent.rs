@@ -355,7 +355,11 @@ impl Control {
         self.fit();
         self.guard_again();
         if let Some(vips) = &self.vips {
-            self.conflicts = conflicts::conflicts(&vips.holding(), &vips.elections(), now);
+            let found = conflicts::conflicts(&vips.holding(), &vips.elections(), now);
+            if self.config.vips.vrrp.is_some() {
+                conflicts::log(&self.conflicts, &found);
+            }
+            self.conflicts = found;
         }
         let ready = self.not_ready();
         if ready.is_empty() != self.was_ready {

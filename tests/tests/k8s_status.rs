@@ -275,6 +275,13 @@ fn strangers_that_use_an_address_or_a_vrid_of_ours_are_named_on_pool_service_and
     ] {
         assert!(status.contains(words.as_str()), "{words} is not in\n{status}");
     }
+    let log = std::fs::read_to_string(one.agent.log_path()).expect("its log");
+    for words in [
+        &format!("10.1.0.101 is also claimed by {theirs}: two machines hold one address"),
+        &format!("is not added: {theirs} on this link uses it"),
+    ] {
+        assert!(log.contains(words.as_str()), "{words} is not in\n{log}");
+    }
 
     // With a pool, whoever made it is told.
     w.define_pools();

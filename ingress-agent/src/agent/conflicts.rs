@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 use crate::model::conflict::Conflict;
 use crate::model::election::ElectionReport;
 use crate::model::holding::Holding;
@@ -25,6 +27,19 @@ pub(super) fn conflicts(holding: &Holding, elections: &ElectionReport, now: Inst
     let routers = routers.map(|f| Conflict::Vrid { vrid: f.vrid, router: f.address, mac: f.mac.clone() });
     // Either kind has a part for itself.
     claims.take(MOST / 2).chain(routers.take(MOST / 2)).collect()
+}
+
+/// What is new of them. Foreign routers are told of where they are heard; without elections, claims are as well.
+pub(super) fn log(before: &BTreeSet<Conflict>, now: &BTreeSet<Conflict>) {
+    for conflict in now.difference(before) {
+        match conflict {
+            Conflict::Claimed { address, mac } => {
+                warn!("{address} is also claimed by {mac}: two machines hold one address");
+            }
+            Conflict::InUse { address, mac } => warn!("{address} is not added: {mac} on this link uses it"),
+            Conflict::Vrid { .. } => {}
+        }
+    }
 }
 
 #[cfg(test)]
