@@ -103,14 +103,11 @@ where
                 }
                 Err(End::Failed(verb, failure)) => (verb, failure),
             };
-            if failure == Failure::Gone {
-                // Listed again, while all that was known stays.
-                place.version = None;
-            }
+            let pause = place.pause(&failure, &mut backoff, chance());
             if self.failed(verb, &failure).await.is_err() {
                 return;
             }
-            tokio::time::sleep(backoff.next(chance())).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -284,6 +281,15 @@ struct Place {
 }
 
 impl Place {
+    /// Before the next turn, when one has failed. A version that has grown too old: all is listed again, while what was known stays, and soon,
+    /// since the server is there, and what changed while it was not has waited for long enough.
+    fn pause(&mut self, failure: &Failure, backoff: &mut Backoff, chance: f64) -> Duration {
+        if *failure == Failure::Gone && self.version.take().is_some() {
+            backoff.reset();
+        }
+        backoff.next(chance)
+    }
+
     /// A version from the middle of a list is none to go on from.
     fn passed(&mut self, listing: bool, version: Option<String>) {
         if let Some(version) = version.filter(|v| !listing && !v.is_empty()) {

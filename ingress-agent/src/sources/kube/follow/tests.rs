@@ -154,6 +154,16 @@ async fn a_version_that_is_too_old_is_listed_anew_without_a_word() {
     assert!(!told.contains("too old"), "{told}");
 }
 
+#[test]
+fn a_version_that_grew_too_old_while_the_server_was_away_is_listed_anew_soon() {
+    let (mut place, mut backoff) = (Place { version: Some("5".into()), streaming: true }, Backoff::default());
+    let pauses: Vec<_> = [Failure::Other("away".into()), Failure::Other("away".into()), Failure::Gone, Failure::Gone]
+        .map(|failure| place.pause(&failure, &mut backoff, 1.0).as_secs())
+        .into();
+    assert_eq!(pauses, [1, 2, 1, 2], "and one that says so again and again is not pressed");
+    assert_eq!(place.version, None);
+}
+
 #[tokio::test]
 async fn a_server_that_does_not_stream_is_asked_for_pages() {
     let server = Server::start(|n, _| {
