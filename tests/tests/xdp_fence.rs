@@ -8,7 +8,7 @@ use ingress_tests::packet::{ACK, Packet, SYN, Upper, icmp, tcp};
 use ingress_tests::wait::until;
 use ingress_tests::xdp_site::*;
 use ingress_tests::xdp_world::{World, addr};
-use xdp_ebpf::rules::ADVERTS_MISSED;
+use xdp_ebpf::rules::{ADVERTS_MISSED, FENCE_LEAST};
 use xdp_ebpf::verdict::Verdict::{self, *};
 use xdp_ebpf::{Heartbeat, Router, Vip, mac_word, map, router, router_role, vip_flags};
 
@@ -295,7 +295,7 @@ fn a_fence_lapses_when_its_reason_is_gone() {
         f.forget();
         let before = now();
         f.w.ingress(&advert(GROUP, VRID, 100, centiseconds, &[at(WEB).ip()]).bytes()).expect("a run");
-        let lasts = u64::from(centiseconds) * 10_000_000 * ADVERTS_MISSED;
+        let lasts = (u64::from(centiseconds) * 10_000_000 * ADVERTS_MISSED).max(FENCE_LEAST);
         assert!((before + lasts..=now() + lasts).contains(&f.routers[id].elsewhere_until), "{name}");
     }
     // The node leaves: one interval more, in which its successor speaks.

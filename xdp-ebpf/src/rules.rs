@@ -106,7 +106,7 @@
 //! - An advert of VRRP (protocol 112): version 2 (IPv4) or 3, type 1, TTL or hop limit 255, a VRID and an interval that are not 0, at least
 //!   one address, and as long as its count says; one of its first [`ADVERT_ADDRESSES`] addresses is in `VIPS` with this very
 //!   router. So another router of the same VRID, with other addresses, is nobody of ours. While the heartbeat is fresh and the role is not
-//!   `UNKNOWN` it is the agent's business. Else `elsewhere_until` becomes [`ADVERTS_MISSED`] of its intervals from now (note `Fenced`, unless it was
+//!   `UNKNOWN` it is the agent's business. Else `elsewhere_until` becomes [`ADVERTS_MISSED`] of its intervals, but not less than [`FENCE_LEAST`], from now (note `Fenced`, unless it was
 //!   in the future), and so does `other_until`, with the sender's MAC in `other`, and `hand_over_until` if it is less. A priority of 0 says that the node leaves: at most one interval remains then, in which whoever follows will speak.
 //!   Checksums are not verified here either. Every advert passes, as `PassNotOurs` where it came to a group's address.
 //! - All else to a group: `PassNotOurs`.
@@ -155,6 +155,9 @@ pub const HOP_AGE: u32 = 4;
 
 /// Adverts that may be lost before a node that held addresses counts as gone. RFC 9568 §6.1 waits for three and a part of a fourth.
 pub const ADVERTS_MISSED: u64 = 4;
+/// So long the fence stands at least (nanoseconds), however short the intervals: the other node's thread may be late by more than a few of
+/// them on a busy machine, and two answers are worse than a second without one where that node dies while this one's agent is dead.
+pub const FENCE_LEAST: u64 = 1_000_000_000;
 /// Addresses of an advert that are looked at. In IPv6 the first is link-local and no VIP.
 pub const ADVERT_ADDRESSES: usize = 8;
 pub const IPPROTO_VRRP: u8 = 112;

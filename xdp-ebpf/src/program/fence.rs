@@ -2,7 +2,7 @@
 //! of TCP and UDP: global functions, which take the packet apart anew and are walked by the verifier once.
 
 use aya_ebpf::bindings::xdp_md;
-use xdp_ebpf::rules::{ADVERT_ADDRESSES, ADVERTS_MISSED, IPPROTO_VRRP};
+use xdp_ebpf::rules::{ADVERT_ADDRESSES, ADVERTS_MISSED, FENCE_LEAST, IPPROTO_VRRP};
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{router, router_role};
 
@@ -190,7 +190,7 @@ fn note<F: Family>(frame: Frame, ip: F::Header, payload: &Payload) {
     if until < now {
         maps::count(Verdict::Fenced);
     }
-    let until = now + ADVERTS_MISSED * tick;
+    let until = now + (ADVERTS_MISSED * tick).max(FENCE_LEAST);
     router.elsewhere_until.store(until);
     // Until an agent is back that takes the addresses off, this kernel would reset what belongs to the other node's proxy.
     if let Some(eth) = frame.window::<14>(frame.start())
