@@ -15,8 +15,11 @@ use crate::dataplane::Dataplane;
 use crate::model::election::{Fitness, Move, RouterKey, Standing, Standings, VipGroup};
 use crate::vip::{Hooks, VrrpOptions};
 
-/// So many times the interval of adverts the sign of life counts: less than the three after which other nodes take over.
-const FRESH: f64 = 2.5;
+/// So many times the interval of adverts the sign of life counts. Others take over three after the last advert, and the last sign may be
+/// a whole one younger: with more than two, the first advert of whoever follows a killed agent would find it alive, and both would
+/// answer for the address until the second.
+const FRESH: f64 = 1.5;
+const _: () = assert!(FRESH < 2.0);
 
 /// Connections are sent on for so much longer than they may last on the other node: it began to count later, and closes what is
 /// left then.
