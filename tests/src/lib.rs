@@ -43,6 +43,8 @@ pub mod packet;
 
 pub mod realtime;
 
+pub mod cost;
+
 pub mod plans;
 
 pub mod xdp_run;

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use ingress_tests::cost::{kib, mb, until_idle};
 use ingress_tests::edge::{Agent, sibling};
 use ingress_tests::lan::{Host, Lan};
 use ingress_tests::load::asking::KeepAlive;
@@ -78,38 +79,11 @@ pub(crate) fn weighed(ingresses: usize, megabytes: u64, table: &mut Table) -> Re
 /// Proportional set size (`proc_pid_smaps_rollup`), once the agent has nothing to do.
 fn memory(agent: &Agent, what: &str, megabytes: u64, table: &mut Table) -> Result<()> {
     let id = agent.id().context("the agent runs")?;
-    let (mut before, mut quiet) = (cpu(id)?, 0);
-    for _ in 0..60 {
-        thread::sleep(Duration::from_secs(1));
-        let now = cpu(id)?;
-        // Idle is a second with hardly any CPU time; four of them, for it gives memory back after two.
-        quiet = if now < before + Duration::from_millis(20) { quiet + 1 } else { 0 };
-        if quiet == 4 {
-            break;
-        }
-        before = now;
-    }
-    let text = std::fs::read_to_string(format!("/proc/{id}/smaps_rollup")).context("read the agent's memory")?;
-    let kib = |key: &str| -> Result<u64> {
-        let line =
-            text.lines().find_map(|line| line.strip_prefix(key)).with_context(|| format!("{key} of the agent"))?;
-        line.split_whitespace().next().and_then(|n| n.parse().ok()).context("kilobytes")
-    };
-    let (all, anonymous) = (kib("Pss:")?, kib("Pss_Anon:")?);
-    let mb = |kib: u64| format!("{:.0} MB", kib as f64 / 1024.0);
+    until_idle(id, 4)?;
+    let (all, anonymous) = (kib(id, "smaps_rollup", "Pss")?, kib(id, "smaps_rollup", "Pss_Anon")?);
     let measured = format!("{} (anonymous {}, files {})", mb(all), mb(anonymous), mb(all - anonymous));
     table.row(what, measured, format!("at most {megabytes} MB"), all <= megabytes << 10);
     Ok(())
-}
-
-/// Nanoseconds of all threads (`proc_pid_schedstat`).
-fn cpu(id: u32) -> Result<Duration> {
-    let mut sum = 0;
-    for task in std::fs::read_dir(format!("/proc/{id}/task")).context("the agent is gone")? {
-        let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        sum += text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-    }
-    Ok(Duration::from_nanos(sum))
 }
 
 pub(crate) fn changed(ingresses: usize, changes: usize, table: &mut Table) -> Result<()> {

@@ -1,10 +1,10 @@
 //! What the agent costs: memory, and CPU while nothing happens.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ingress_tests::cluster::ControlPlane;
+use ingress_tests::cost::{kib, until_idle};
 use ingress_tests::edge::Agent;
 use ingress_tests::table::Table;
 use k8s_openapi::api::core::v1::Node;
@@ -44,34 +44,14 @@ pub(crate) fn idle(cluster: &ControlPlane, agent: &Agent, table: &mut Table) -> 
     Ok(())
 }
 
-/// Quiet seconds in a row: the agent gives back what is free after two of them.
+/// Quiet seconds before memory is looked at.
 const QUIET: usize = 5;
 
 /// What the kernel counts as resident (KiB), once the agent has nothing to do and has given back what it does not need.
 pub(crate) fn memory(agent: &Agent) -> Result<u64> {
     let id = agent.id().context("the agent runs")?;
-    let (mut before, mut quiet) = (cpu_ticks(id)?, 0);
-    for _ in 0..60 {
-        thread::sleep(Duration::from_secs(1));
-        let now = cpu_ticks(id)?;
-        quiet = if now <= before + 2 { quiet + 1 } else { 0 };
-        if quiet == QUIET {
-            break;
-        }
-        before = now;
-    }
-    kib(agent, "VmRSS")
-}
-
-pub(crate) fn kib(agent: &Agent, key: &str) -> Result<u64> {
-    let id = agent.id().context("the agent runs")?;
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).context("read the agent's status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).with_context(|| format!("{key} of the agent"))
-}
-
-pub(crate) fn mb(kib: u64) -> String {
-    format!("{:.0} MB", kib as f64 / 1024.0)
+    until_idle(id, QUIET)?;
+    kib(id, "status", "VmRSS")
 }
 
 /// User and system time of a process, in ticks (proc(5), `/proc/PID/stat`, fields 14 and 15).

@@ -10,9 +10,10 @@ mod cost;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 use ingress_tests::cluster::ControlPlane;
+use ingress_tests::cost::{kib, mb};
 use ingress_tests::edge::{Agent, sibling};
 use ingress_tests::lan::Lan;
 use ingress_tests::load;
@@ -20,7 +21,7 @@ use ingress_tests::place::Place;
 use ingress_tests::table::{self, Table, ms};
 
 use cluster::ENDPOINTS;
-use cost::{kib, mb, memory};
+use cost::memory;
 
 /// A large cluster: first sync, memory, changes, idle cost.
 #[derive(Parser)]
@@ -99,7 +100,7 @@ fn lasting_memory(cluster: &ControlPlane, agent: &Agent, arguments: &Arguments, 
     table.row(&format!("RSS after {warm_up} changes"), mb(warm), "at most 250 MB", warm <= 250 << 10);
     cluster.with_client(async |api| cluster::churn(&api, arguments.services, warm_up..all).await)?;
     let last = memory(agent)?;
-    let text = format!("{}, peak {}", mb(last), mb(kib(agent, "VmHWM")?));
+    let text = format!("{}, peak {}", mb(last), mb(kib(agent.id().context("the agent runs")?, "status", "VmHWM")?));
     let wanted = format!("flat: at most 5 % above {}", mb(warm));
     table.row(&format!("RSS after {} changes more", arguments.churn), text, wanted, last <= warm + warm / 20);
     Ok(())

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use ingress_tests::cost::{kib, mb, until_idle};
 use ingress_tests::edge::{Agent, sibling};
 use ingress_tests::lan::{Host, Lan};
 use ingress_tests::load::web::Site;
@@ -83,41 +84,19 @@ fn backend(host: &Host, name: &str) -> Result<Running> {
 
 /// What the kernel counts as resident, once the agent has nothing to do.
 fn memory(agent: &Agent, table: &mut Table) -> Result<()> {
-    // Idle is when a second went by without CPU time.
     let id = agent.id().context("the agent runs")?;
-    let mut before = cpu_ticks(id)?;
-    for _ in 0..30 {
-        thread::sleep(Duration::from_secs(1));
-        let now = cpu_ticks(id)?;
-        if now <= before + 2 {
-            break;
-        }
-        before = now;
-    }
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).context("read the agent's status")?;
-    let kib = |key: &str| -> u64 {
-        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-    };
-    let mb = |kib: u64| format!("{:.0} MB", kib as f64 / 1024.0);
-    let (all, peak) = (kib("VmRSS"), kib("VmHWM"));
+    until_idle(id, 1)?;
+    let kib = |key: &str| kib(id, "status", key);
+    let (all, peak) = (kib("VmRSS")?, kib("VmHWM")?);
     let parts = format!(
         "{} (anonymous {}, files and maps {}; peak {})",
         mb(all),
-        mb(kib("RssAnon")),
-        mb(kib("RssFile") + kib("RssShmem")),
+        mb(kib("RssAnon")?),
+        mb(kib("RssFile")? + kib("RssShmem")?),
         mb(peak)
     );
     table.row("RSS of the idle agent", parts, "at most 120 MB", all <= 120 * 1024);
     Ok(())
-}
-
-/// User and system time of a process, in ticks (proc(5), `/proc/PID/stat`, fields 14 and 15).
-fn cpu_ticks(id: u32) -> Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).context("read the agent's times")?;
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let field = |index: usize| after_name.split_whitespace().nth(index).and_then(|n| n.parse::<u64>().ok());
-    Ok(field(11).context("utime")? + field(12).context("stime")?)
 }
 
 /// Changes one service after another, and watches that nothing else notices.
