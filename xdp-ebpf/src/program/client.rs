@@ -16,10 +16,8 @@ use crate::{hand_over, verdict, words};
 pub fn way<F: Family>(frame: Frame, seg: &Segment<F>, frontend: &FrontendView) -> Result<Way, u32> {
     if frontend.flags & frontend_flags::L7 != 0 {
         let opens = seg.proto != IPPROTO_TCP || seg.flags & flag::SYN != 0;
-        if opens || !hand_over::is_under_way() {
-            return Err(verdict::pass(Verdict::PassL7));
-        }
-        return Err(hand_over::send_on::<F>(frame).unwrap_or_else(|| verdict::pass(Verdict::PassL7)));
+        let sent_on = if opens { None } else { hand_over::send_on::<F>(frame) };
+        return Err(sent_on.unwrap_or_else(|| verdict::pass(Verdict::PassL7)));
     }
     if F::ttl(seg.ip) <= 1 {
         return Err(verdict::pass(Verdict::PassTtl));
@@ -29,7 +27,7 @@ pub fn way<F: Family>(frame: Frame, seg: &Segment<F>, frontend: &FrontendView) -
     let now = (maps::jiffies() >> (config.tick_shift & 31)) as u32;
     let at = hash as u32 & config.flow_mask;
     let Some(bucket) = maps::bucket(at) else { return Err(verdict::drop(Verdict::DropInternal)) };
-    let opens = seg.proto == IPPROTO_TCP && seg.flags & (flag::SYN | flag::ACK) == flag::SYN;
+    let opens = seg.opens();
 
     let mut own = if opens { UNSOUGHT } else { NONE };
     if !opens

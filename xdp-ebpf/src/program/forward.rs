@@ -2,13 +2,13 @@
 
 use aya_ebpf::bindings::xdp_action;
 use xdp_ebpf::verdict::Verdict;
-use xdp_ebpf::{IPPROTO_TCP, flow_state, forwarding};
+use xdp_ebpf::{flow_state, forwarding};
 
 use crate::family::Family;
 use crate::flow::{self, Way};
 use crate::next_hop::{self, Hop, Question};
 use crate::packet::{Frame, Window};
-use crate::segment::{Segment, flag};
+use crate::segment::Segment;
 use crate::{client, hand_over, maps, rewrite, too_big, verdict};
 
 #[inline(always)]
@@ -72,8 +72,7 @@ fn back<F: Family>(frame: Frame, seg: &Segment<F>) -> Result<Way, u32> {
         if maps::vip(seg.dst).is_none() {
             return Err(verdict::pass(Verdict::PassNotOurs));
         }
-        let opens = seg.proto == IPPROTO_TCP && seg.flags & (flag::SYN | flag::ACK) == flag::SYN;
-        let sent_on = if !opens && hand_over::is_under_way() { hand_over::send_on::<F>(frame) } else { None };
+        let sent_on = if seg.opens() { None } else { hand_over::send_on::<F>(frame) };
         return Err(sent_on.unwrap_or_else(|| verdict::pass(Verdict::PassNoFrontend)));
     };
     if F::ttl(seg.ip) <= 1 {

@@ -7,7 +7,7 @@ use xdp_ebpf::verdict::Verdict;
 
 use crate::family::{Family, V4, V6};
 use crate::maps;
-use crate::packet::{Buffer, Cursor, Frame, Window};
+use crate::packet::{Buffer, Frame, Window};
 use crate::segment::Segment;
 use crate::{fence, verdict};
 
@@ -16,13 +16,16 @@ const STAYS: u32 = 0;
 
 /// Whether any VIP is being handed over to this node.
 #[inline(always)]
-pub fn is_under_way() -> bool {
+fn is_under_way() -> bool {
     maps::heartbeat().is_some_and(|heartbeat| heartbeat.hand_over_until.load() != 0)
 }
 
-/// The action that sent the packet to the other node, if it is that one's.
+/// The action that sent the packet to the other node, if it is that one's. Only one question where no hand-over is under way.
 #[inline(always)]
 pub fn send_on<F: Family>(frame: Frame) -> Option<u32> {
+    if !is_under_way() {
+        return None;
+    }
     let action = if F::V4 { sluicegate_hand_over_v4(frame.ctx()) } else { sluicegate_hand_over_v6(frame.ctx()) };
     (action != STAYS).then_some(action)
 }
@@ -73,11 +76,9 @@ fn to_other<F: Family>(
     if eth.u32::<6>() == first && eth.u16::<10>() == last || F::ttl(ip) <= 1 {
         return None;
     }
-    // The socket look-up takes headers where their bounds are known.
-    let at: Cursor = payload.at;
-    let l4 = frame.window::<8>(at)?;
-    let tcp = if payload.proto == IPPROTO_TCP { Some(frame.window::<20>(at)?) } else { None };
-    if known(frame, ip, l4, tcp) {
+    // The socket look-up takes the header where its bounds are known.
+    let tcp = if payload.proto == IPPROTO_TCP { Some(frame.window::<20>(payload.at)?) } else { None };
+    if known(frame, ip, segment.l4, tcp) {
         return None;
     }
     leave(eth, first, last);

@@ -59,6 +59,12 @@ impl<F: Family> Segment<F> {
         Key { addr: self.dst, port: self.dport, proto: self.proto, pad: 0 }
     }
 
+    /// SYN without ACK: a client opens a connection.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        self.proto == IPPROTO_TCP && self.flags & (flag::SYN | flag::ACK) == flag::SYN
+    }
+
     /// FIN or RST: the flow is about to end.
     #[inline(always)]
     pub fn last(&self) -> bool {
