@@ -62,7 +62,6 @@ pub(super) struct Holder {
     report: watch::Sender<Arc<Holding>>,
     link_facts: watch::Sender<LinkFacts>,
     voice: Voice,
-    elected: bool,
     looked: Instant,
     lingering: Lingering,
     /// What the log was last told.
@@ -98,7 +97,6 @@ impl Holder {
             report,
             link_facts,
             voice,
-            elected: options.vrrp.is_some(),
             looked: now,
             lingering: Lingering::new(if lasts.is_zero() { lasts } else { lasts + OUTLASTS }),
             told: None,
@@ -269,8 +267,6 @@ impl Holder {
                 // Only for a warning: without an answer nothing is lost.
                 let _ = self.wire.as_ref().map(|w| w.probe(address));
             }
-            // In elections another may be about to take it over. Who has settled is told of by those who know the peers.
-            Action::Warn(..) if self.elected => {}
             Action::Warn(address, mac) => {
                 self.voice.warn(format!(
                     "{address} is also claimed by {mac} on {}: two machines hold one address",

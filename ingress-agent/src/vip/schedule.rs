@@ -262,7 +262,8 @@ impl Schedule {
         if by == mac {
             return;
         }
-        if held.claims.heard(by, now) {
+        // In elections another may be about to take it over. Who has settled is told of by those who know the peers.
+        if held.claims.heard(by, now) && !elected {
             actions.push(Action::Warn(address, by));
         }
         if !held.present && held.unsure.is_some() {
