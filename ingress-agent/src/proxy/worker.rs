@@ -149,7 +149,8 @@ pub(super) async fn run(birth: Birth) {
             }
             Command::Health(findings) => worker.found(&findings),
             Command::Ejected(pool, endpoint, until) => {
-                if let Some(pool) = worker.made(pool) {
+                // Also where no request has needed the pool here yet: the first one would learn of it the hard way.
+                if let Some(pool) = worker.pool(pool) {
                     pool.ejected(endpoint, until);
                 }
             }

@@ -1,19 +1,14 @@
 //! Which endpoints a worker leaves alone, and how workers hear of that: by messages, so that choosing a backend reads nothing that is shared.
 
-use std::rc::Rc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use super::{Command, Worker};
 use crate::proxy::health::Finding;
-use crate::proxy::pools::{Backend, PoolId, WorkerPool};
+use crate::proxy::pools::{Backend, WorkerPool};
 
 impl Worker {
-    pub(super) fn made(&self, id: PoolId) -> Option<Rc<WorkerPool>> {
-        self.pools.borrow().get(id.0 as usize)?.as_ref()?.made.clone()
-    }
-
     pub(super) fn found(&self, findings: &[Finding]) {
         let now = Instant::now();
         let mut pools = self.pools.borrow_mut();
