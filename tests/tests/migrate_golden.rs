@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 /// Cases in which something is answered in another way than the verdict is about, each with the reason.
 const OTHERWISE: &[(&str, &str)] = &[
     ("012-host-forms", "how targets in absolute form are read holds for everybody"),
-    ("113-headers-hop-by-hop", "what belongs to a connection is not passed on, for everybody"),
+    ("113-headers-hop-by-hop", "an upgrade to h2c is not passed on, for everybody"),
     ("134-response-framing", "what is no HTTP is refused, for everybody"),
     ("135-keepalive", "no change closes a connection, for everybody"),
     (

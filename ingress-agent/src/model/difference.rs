@@ -85,9 +85,9 @@ impl Difference {
                 "`use-forwarded-headers` and `enable-real-ip` of the ConfigMap",
             ],
             Self::HopByHop => [
-                "what `Connection` names and a client's `HTTP2-Settings` are not passed on; `Upgrade` never to h2c",
+                "a client's `HTTP2-Settings` is not passed on, nor `Upgrade` to h2c",
                 "passed on",
-                "RFC 9110 §7.6.1; a tunnel to a backend past all rules",
+                "RFC 9113 §3.1; a tunnel to a backend past all rules",
                 EVERYBODY,
             ],
             Self::Malformed => [

@@ -87,7 +87,8 @@ enum Fate {
 fn fate(name: &HeaderName, names: Names) -> Fate {
     let name = name.as_str();
     match name {
-        // RFC 9110 §7.6.1, and what is written anew.
+        // RFC 9110 §7.6.1, and what is written anew. Other fields that `Connection` names pass, as with nginx: whoever could have them
+        // removed would hide from a backend what was judged here.
         "host" | "connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade"
         | "content-length" | "expect" | "http2-settings"
         // httpoxy: CGI would turn it into HTTP_PROXY.
@@ -131,11 +132,9 @@ impl Outgoing<'_> {
             out.extend_from_slice(&self.host);
             out.extend_from_slice(b"\r\n");
             out.extend_from_slice(&self.client.forwarded_block);
-            let nominated = nominated(&self.parts.headers);
             for (name, value) in &self.parts.headers {
                 match fate(name, self.names) {
                     Fate::Drop => {}
-                    _ if nominated.contains(name) => {}
                     Fate::Pass => line(out, name, value.as_bytes()),
                     Fate::Original => line(out, &X_ORIGINAL_FORWARDED_FOR, value.as_bytes()),
                     Fate::OriginalHost => line(out, &X_ORIGINAL_FORWARDED_HOST, value.as_bytes()),
@@ -162,12 +161,10 @@ impl Outgoing<'_> {
     /// The same fields as a map, for filters and for HTTP/2.
     pub(super) fn headers(&self) -> HeaderMap {
         let incoming = &self.parts.headers;
-        let nominated = nominated(incoming);
         let mut map = HeaderMap::with_capacity(incoming.len() + 8);
         for (name, value) in incoming {
             match fate(name, self.names) {
                 Fate::Drop => {}
-                _ if nominated.contains(name) => {}
                 Fate::Pass => {
                     map.append(name.clone(), value.clone());
                 }
@@ -268,23 +265,6 @@ pub(super) fn forwarded_block(peer: &str, port: &str, scheme: &str) -> Vec<u8> {
 fn accepts_trailers(headers: &HeaderMap) -> bool {
     let Some(te) = headers.get(header::TE) else { return false };
     tokens(te.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"trailers"))
-}
-
-/// RFC 9110 §7.6.1: fields nominated by Connection are removed before forwarding. A list of none costs nothing.
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    let mut names = Vec::new();
-    for value in headers.get_all(header::CONNECTION) {
-        for token in tokens(value.as_bytes()) {
-            let usual = [b"close".as_slice(), b"keep-alive", b"upgrade"];
-            if usual.iter().any(|known| token.eq_ignore_ascii_case(known)) {
-                continue;
-            }
-            if let Ok(name) = HeaderName::from_bytes(token) {
-                names.push(name);
-            }
-        }
-    }
-    names
 }
 
 /// The protocol that the client offers to switch to (RFC 9110 §7.8). As nginx does, the backend is told also where `Connection` does not nominate
