@@ -33,7 +33,7 @@ pub mod config;
 
 pub mod agent;
 
-mod memory;
+pub mod memory;
 
 pub mod import;
 

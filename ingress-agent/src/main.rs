@@ -17,7 +17,7 @@ use ingress_agent::config::{self, Config, Format};
 use ingress_agent::migrate::report::INCOMPLETE;
 use ingress_agent::migrate::{self, MigrateConfig};
 use ingress_agent::webhook::{self, WebhookConfig};
-use ingress_agent::{agent, uninstall};
+use ingress_agent::{agent, memory, uninstall};
 use tracing_subscriber::EnvFilter;
 
 // glibc keeps an arena a thread and gives little back; the proxy frees on other threads than it allocated on.
@@ -25,6 +25,7 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    memory::small_pages();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(e) => {

@@ -3,6 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+/// No huge pages for this process, nor for those that it starts (`PR_SET_THP_DISABLE`, prctl(2)). Its heap is many small things that come and go on
+/// several threads: in pages of 2 MiB it takes 45 MB instead of 32 with a thousand Ingresses, 103 instead of 77 with ten thousand.
+pub fn small_pages() {
+    // SAFETY: it takes no pointers. Kernels without huge pages refuse it, which is as well.
+    let _ = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
 /// So long after the last work on a thread what it freed is given back: not between two changes that follow each other.
 pub(crate) const QUIET: Duration = Duration::from_secs(2);
 

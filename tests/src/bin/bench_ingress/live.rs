@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_micros(300);
 /// Issue 6, "To reach".
 const EFFECTIVE: Duration = Duration::from_millis(20);
-const MEGABYTES_AT_10_000: u64 = 100;
+pub(crate) const MEGABYTES_AT_10_000: u64 = 100;
 
 struct Edge {
     agent: Agent,
@@ -89,7 +89,6 @@ fn memory(agent: &Agent, what: &str, megabytes: u64, table: &mut Table) -> Resul
 pub(crate) fn changed(ingresses: usize, changes: usize, table: &mut Table) -> Result<()> {
     ensure!(ingresses >= 2_000, "the parts of this benchmark need 2,000 Ingresses");
     let edge = Edge::new(ingresses)?;
-    memory(&edge.agent, &format!("PSS at {ingresses} Ingresses"), MEGABYTES_AT_10_000, table)?;
     // The last one is nobody's to change.
     let quiet = site::ingress(ingresses - 1, ingresses);
     let asked = Site::plain(web()?, &quiet.host, &quiet.asked);

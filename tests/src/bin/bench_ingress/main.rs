@@ -57,9 +57,9 @@ enum Part {
     Cost,
     /// CPU a request with directives.
     Directives,
-    /// Changes under load, and memory at 10,000.
+    /// Changes under load, and what the agent weighs after them.
     Live,
-    /// Memory at 1,000.
+    /// Memory at 1,000 and at all of them.
     Memory,
 }
 
@@ -71,6 +71,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    ingress_agent::memory::small_pages();
     table::ended("benchmark", run(&Arguments::parse()))
 }
 
@@ -83,6 +84,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let mut table = Table::default();
     if wanted(Part::Memory) {
         live::weighed(1_000, 40, &mut table)?;
+        live::weighed(arguments.ingresses, live::MEGABYTES_AT_10_000, &mut table)?;
     }
     if wanted(Part::Live) {
         live::changed(arguments.ingresses, arguments.changes, &mut table)?;

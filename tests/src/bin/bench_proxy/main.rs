@@ -51,6 +51,7 @@ enum Verb {
 }
 
 fn main() -> anyhow::Result<()> {
+    ingress_agent::memory::small_pages();
     let args = Args::parse();
     match args.verb {
         Some(Verb::Serve { http, https, backend }) => return serve::run(http, https, backend),
