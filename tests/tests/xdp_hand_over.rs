@@ -108,10 +108,6 @@ fn what_no_socket_here_knows_goes_to_the_other_node() {
     let options = vec![0, 0, 1, 4, 0, 0, 0, 0];
     let extended = Packet { extensions: vec![(60, options)], ..tcp(at(CLIENT6), at(PROXY6), ACK) };
     h.goes_on("ipv6 options", &extended);
-    // A client's packet at L4 needs nobody's record.
-    let (run, rose) = h.w.ingress(&tcp(at(CLIENT), at(WEB), ACK).bytes()).expect("a run");
-    assert_eq!((run.action, rose), (TX, vec![ForwardNat, FlowNew, FlowMiss]));
-
     // It ends by its time, by the agent's word, and for each router apart.
     let (v4, v6) = (tcp(at(CLIENT), at(PROXY), ACK), tcp(at(CLIENT6), at(PROXY6), ACK));
     h.routers[router(VRID, false) as usize].other_until = now();
@@ -126,6 +122,41 @@ fn what_no_socket_here_knows_goes_to_the_other_node() {
     let alone = Vip { flags: vip_flags::ECHO, router: 0 };
     h.w.rig.set(map::VIPS, &addr(at(PROXY).ip()), &alone).expect("write VIPS");
     h.stays("no router's vip", &v4);
+}
+
+/// A client's, at L4: of young flows the other node has not told yet.
+#[test]
+fn flows_that_only_the_other_node_knows_go_there_until_it_has_told_of_them() {
+    let h = site_of("handoverfw");
+    let made = |h: &HandOver, name: &str, packet: &Packet| {
+        let (run, rose) = h.w.ingress(&packet.bytes()).expect("a run");
+        assert_eq!((run.action, rose), (TX, vec![ForwardNat, FlowNew, FlowMiss]), "{name}");
+    };
+    for (n, client, vip) in [(0, CLIENT, WEB), (1, CLIENT6, WEB6)] {
+        let vip = at(vip);
+        let client = |port: u16| SocketAddr::new(at(client).ip(), port);
+        for (name, flags) in [("data", ACK), ("the end", FIN | ACK), ("a reset", RST), ("an answer", SYN | ACK)] {
+            h.goes_on(name, &tcp(client(50_000), vip, flags));
+        }
+        // What begins here is known here.
+        for flags in [SYN, ACK] {
+            let (run, rose) = h.w.ingress(&tcp(client(50_001), vip, flags).bytes()).expect("a run");
+            assert!(run.action == TX && rose[0] == ForwardNat && !rose.contains(&FlowMiss), "{rose:?}");
+        }
+        let from_other = Packet { macs: (EDGE_MAC, OTHER), ..tcp(client(50_002), vip, ACK) };
+        made(&h, "from the other node itself", &from_other);
+        // It has told of its flows when there are so many milliseconds left.
+        let router = router(VRID, vip.is_ipv6()) as usize;
+        h.routers[router].flows_known = (LONG / 1_000_000) as u32 - 60_000;
+        h.goes_on("in the first minute", &tcp(client(50_003), vip, ACK));
+        h.routers[router].flows_known = (LONG / 1_000_000) as u32;
+        made(&h, "it has told of its flows", &tcp(client(50_004), vip, ACK));
+        let proxy = at([PROXY, PROXY6][n]);
+        h.goes_on("what its proxy has is another matter", &tcp(client(50_005), proxy, ACK));
+        h.w.passes("a hop limit of 1", &tcp(client(50_006), vip, ACK).ttl(1).bytes(), PassTtl);
+    }
+    let (_, rose) = h.w.ingress(&udp(at(CLIENT), at(DNS)).bytes()).expect("a run");
+    assert!(rose.contains(&FlowNew), "every datagram may be the first: {rose:?}");
 }
 
 /// From a backend to the source address of a flow, which is the VIP. The client's side of it is not on the port of any frontend.

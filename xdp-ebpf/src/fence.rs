@@ -15,8 +15,9 @@ pub const fn router(vrid: u8, v6: bool) -> u32 {
 pub struct Router {
     /// [`router_role`], by the agent.
     pub role: u32,
-    /// Explicit, so that the struct has no hidden bytes.
-    pub pad: u32,
+    /// So many milliseconds before `other_until` the time ends in which that node may have L4 flows of which it has not told this one.
+    /// Stored before `other_until`.
+    pub flows_known: u32,
     /// `CLOCK_MONOTONIC`, nanoseconds: until then another node holds its addresses, as far as the program has seen while the agent
     /// was silent. 0: none was seen. The agent stores 0 when it takes the addresses.
     pub elsewhere_until: u64,

@@ -116,11 +116,13 @@
 //! # Whose connection it is
 //! Connections that end in a proxy stay where they are when their VIP moves between living nodes; and a node whose agent is silent must
 //! not reset those of the node that took over. At L4 a backend may answer one node what the other forwarded: neighbours do not
-//! hear of a move all in the same moment, and young flows are not shared. So a packet that this node does not know is sent on to the other one, by the LAN that both share for their adverts: out by
+//! hear of a move all in the same moment, and young flows are not shared: for some seconds after the move, until they were, a client's
+//! packet of one goes to the node that chose its endpoint and port. So a packet that this node does not know is sent on to the other one, by the LAN that both share for their adverts: out by
 //! the ingress interface, tags and all above Ethernet as it came but for the TTL, from the MAC that it came to and to `Router::other`.
 //! `HandOver`, TX, where all of this holds:
 //! - `Heartbeat::hand_over_until` is not 0, and the `other_until` of the VIP's router (not 0) is in the future;
-//! - it is TCP for an `L7` frontend without SYN; or, for a VIP and no frontend, an answer without a record (above) that is no TCP with SYN and without ACK: what opens a connection opens it here;
+//! - it is TCP for an `L7` frontend without SYN; or TCP for another frontend, that is not SYN without ACK and has no record of its own here, while `flows_known` milliseconds before
+//!   `other_until` are in the future as well; or, for a VIP and no frontend, an answer without a record (above) that is no TCP with SYN and without ACK: what opens a connection opens it here;
 //! - it did not come from the MAC in `other`: what that node does not know either is nobody's, and goes to this kernel;
 //! - TTL or hop limit above 1. It is decremented, so that nodes that name each other in a ring come to an end;
 //! - no socket of this node has the connection, or takes the datagram. A request for a connection counts (`TCP_NEW_SYN_RECV`). `TIME_WAIT`

@@ -22,6 +22,12 @@ pub struct Fence {
     routers: Region<Router>,
 }
 
+/// After a move a peer has told all flows that it had then: they are told of when they are a second old, in passes of a quarter, and a peer that
+/// is behind has some time left.
+const FLOWS_KNOWN: Duration = Duration::from_secs(3);
+
+/// The second half of a [`Router`]'s first word.
+const KNOWN: usize = 1;
 /// Words of a [`Heartbeat`], and of a [`Router`].
 const AT: usize = 0;
 const FRESH_FOR: usize = 1;
@@ -58,10 +64,13 @@ impl Fence {
     }
 
     /// The node at this link-layer address gives the router's addresses to this one, or takes them, and lives: for `lasts` from now on
-    /// packets of connections that nobody here knows go to it. Said before the addresses are announced from here.
+    /// packets of connections that nobody here knows go to it; those of clients of L4 for [`FLOWS_KNOWN`], since it tells of its flows, and
+    /// may then end. Said before the addresses are announced from here.
     pub fn hand_over(&self, key: RouterKey, mac: [u8; 6], lasts: Duration) {
         let index = router(key.vrid, key.v6) as usize;
         let until = nanoseconds().saturating_add(u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX));
+        let known = u32::try_from(lasts.saturating_sub(FLOWS_KNOWN).as_millis()).unwrap_or(u32::MAX);
+        self.routers.half(index, KNOWN).store(known, Ordering::Release);
         self.routers.word(index, OTHER).store(mac_word(mac), Ordering::Release);
         self.routers.word(index, OTHER_UNTIL).store(until, Ordering::Release);
         self.heartbeat.word(0, HAND_OVER_UNTIL).fetch_max(until, Ordering::AcqRel);

@@ -179,6 +179,11 @@ impl Model {
         let good = own.is_some_and(|at| self.record(at).is_some_and(|r| self.good(r)));
         let opens = if tcp { syn && !ack } else { !good };
         let closes = tcp && (fin || rst);
+        if own.is_none()
+            && let Some(sent_on) = self.hand_over(frame, parsed, tuple, opens || !tcp)
+        {
+            return Ok(sent_on);
+        }
         let traffic_of;
         let (source, port, backend);
         if let Some(at) = own.filter(|_| good && !opens) {

@@ -16,7 +16,7 @@ use crate::{hand_over, verdict, words};
 pub fn way<F: Family>(frame: Frame, seg: &Segment<F>, frontend: &FrontendView) -> Result<Way, u32> {
     if frontend.flags & frontend_flags::L7 != 0 {
         let opens = seg.proto != IPPROTO_TCP || seg.flags & flag::SYN != 0;
-        let sent_on = if opens { None } else { hand_over::send_on::<F>(frame) };
+        let sent_on = if opens { None } else { hand_over::send_on::<F>(frame, false) };
         return Err(sent_on.unwrap_or_else(|| verdict::pass(Verdict::PassL7)));
     }
     if F::ttl(seg.ip) <= 1 {
@@ -59,6 +59,13 @@ pub fn way<F: Family>(frame: Frame, seg: &Segment<F>, frontend: &FrontendView) -
             place.touch(old, next_meta(old, now, flow_state::REPLIED, flow_state::ESTABLISHED, seg.last()));
             return Ok(found);
         }
+    }
+    // While a VIP moves, one that is young is the other node's alone: here its choices might be others.
+    if own == NONE
+        && seg.proto == IPPROTO_TCP
+        && let Some(action) = hand_over::send_on::<F>(frame, true)
+    {
+        return Err(action);
     }
     let Some(opening) = maps::opening() else { return Err(verdict::drop(Verdict::DropInternal)) };
     *opening = Opening {

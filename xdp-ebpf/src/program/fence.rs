@@ -16,7 +16,7 @@ use crate::{link, verdict};
 #[repr(C)]
 pub struct RouterView {
     pub role: Word,
-    pad: u32,
+    pub flows_known: Word,
     pub elsewhere_until: Entry,
     pub other: Entry,
     pub other_until: Entry,
@@ -197,6 +197,7 @@ fn note<F: Family>(frame: Frame, ip: F::Header, payload: &Payload) {
         && let Some(heartbeat) = maps::heartbeat()
     {
         router.other.store(u64::from(eth.u32::<6>()) | u64::from(eth.u16::<10>()) << 32);
+        router.flows_known.store(0);
         router.other_until.store(until);
         if heartbeat.hand_over_until.load() < until {
             heartbeat.hand_over_until.store(until);

@@ -72,7 +72,7 @@ fn back<F: Family>(frame: Frame, seg: &Segment<F>) -> Result<Way, u32> {
         if maps::vip(seg.dst).is_none() {
             return Err(verdict::pass(Verdict::PassNotOurs));
         }
-        let sent_on = if seg.opens() { None } else { hand_over::send_on::<F>(frame) };
+        let sent_on = if seg.opens() { None } else { hand_over::send_on::<F>(frame, false) };
         return Err(sent_on.unwrap_or_else(|| verdict::pass(Verdict::PassNoFrontend)));
     };
     if F::ttl(seg.ip) <= 1 {

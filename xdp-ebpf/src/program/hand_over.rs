@@ -20,33 +20,35 @@ fn is_under_way() -> bool {
     maps::heartbeat().is_some_and(|heartbeat| heartbeat.hand_over_until.load() != 0)
 }
 
-/// The action that sent the packet to the other node, if it is that one's. Only one question where no hand-over is under way.
+/// The action that sent the packet to the other node, if it is that one's. Only one question where no hand-over is under way. `flow`: it is a
+/// client's packet of a flow, of which the other node is to tell this one.
 #[inline(always)]
-pub fn send_on<F: Family>(frame: Frame) -> Option<u32> {
+pub fn send_on<F: Family>(frame: Frame, flow: bool) -> Option<u32> {
     if !is_under_way() {
         return None;
     }
-    let action = if F::V4 { sluicegate_hand_over_v4(frame.ctx()) } else { sluicegate_hand_over_v6(frame.ctx()) };
+    let (ctx, flow) = (frame.ctx(), u32::from(flow));
+    let action = if F::V4 { sluicegate_hand_over_v4(ctx, flow) } else { sluicegate_hand_over_v6(ctx, flow) };
     (action != STAYS).then_some(action)
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn sluicegate_hand_over_v4(ctx: *mut xdp_md) -> u32 {
+pub extern "C" fn sluicegate_hand_over_v4(ctx: *mut xdp_md, flow: u32) -> u32 {
     let known = |frame: Frame, ip: Window<20>, l4: Window<8>, tcp: Option<Window<20>>| {
         frame.has_socket(&[ip.u32::<12>(), ip.u32::<16>(), l4.u32::<0>()], ip, tcp)
     };
-    to_other::<V4>(Frame::new(ctx), known).unwrap_or(STAYS)
+    to_other::<V4>(Frame::new(ctx), flow, known).unwrap_or(STAYS)
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn sluicegate_hand_over_v6(ctx: *mut xdp_md) -> u32 {
+pub extern "C" fn sluicegate_hand_over_v6(ctx: *mut xdp_md, flow: u32) -> u32 {
     let known = |frame: Frame, ip: Window<40>, l4: Window<8>, tcp: Option<Window<20>>| {
         let [a, b, c, d] = [ip.u64::<8>(), ip.u64::<16>(), ip.u64::<24>(), ip.u64::<32>()];
         frame.has_socket(&Tuple6 { addresses: [a, b, c, d], ports: l4.u32::<0>() }, ip, tcp)
     };
-    to_other::<V6>(Frame::new(ctx), known).unwrap_or(STAYS)
+    to_other::<V6>(Frame::new(ctx), flow, known).unwrap_or(STAYS)
 }
 
 /// The part of `struct bpf_sock_tuple` for IPv6: source, destination, ports.
@@ -60,6 +62,7 @@ struct Tuple6 {
 #[inline(always)]
 fn to_other<F: Family>(
     frame: Frame,
+    flow: u32,
     known: impl Fn(Frame, F::Header, Window<8>, Option<Window<20>>) -> bool,
 ) -> Option<u32> {
     let ip = fence::header::<F>(frame).ok()?;
@@ -68,7 +71,8 @@ fn to_other<F: Family>(
     let eth = frame.window::<14>(frame.start())?;
     let id = maps::router_of(segment.dst);
     let router = maps::router(id).filter(|_| id != 0)?;
-    if maps::nanoseconds() >= router.other_until.load() {
+    let early = if flow == 0 { 0 } else { u64::from(router.flows_known.load()) * 1_000_000 };
+    if maps::nanoseconds() + early >= router.other_until.load() {
         return None;
     }
     let other = router.other.load();
