@@ -82,6 +82,9 @@ impl Refusal {
     }
 }
 
+/// A peer tells back what it was told, as it does whoever comes to it: rounded down twice and some time later, so that it looks younger by up to so
+/// many ticks.
+const ECHO: u32 = 3;
 const META: usize = std::mem::offset_of!(FlowBucket, meta) / 4;
 const SYNCED: usize = std::mem::offset_of!(Flow, synced) / 4;
 
@@ -205,11 +208,15 @@ impl Table {
                     return Upserted::Refused(Refusal::Room);
                 }
                 let untouched = theirs(place, seen[way]);
-                // Seconds were rounded on their way: a record of this node gives way only to what is later beyond doubt.
-                let margin = u32::from(!untouched);
-                let (ours, yours) = (meta::age(seen[way].word, now.tick), meta::age(word, now.tick) + margin);
                 let same = (old.backend, old.epoch, old.port, old.source)
                     == (flow.backend, flow.epoch, flow.port, flow.source);
+                // Seconds were rounded on their way: a record of this node gives way only to what is later beyond doubt.
+                let margin = match (untouched, same && meta::state(seen[way].word) == facts.state) {
+                    (true, _) => 0,
+                    (false, true) => ECHO,
+                    (false, false) => 1,
+                };
+                let (ours, yours) = (meta::age(seen[way].word, now.tick), meta::age(word, now.tick) + margin);
                 if same {
                     let news = yours < ours || yours == ours && meta::state(seen[way].word) != facts.state;
                     return if news { self.refresh(place, seen[way], word) } else { Upserted::Kept };
