@@ -223,6 +223,9 @@ pub struct RulesArgs {
     /// Do not resolve Services of type `ExternalName`: no Ingress can then send requests outside of the cluster by a name.
     #[arg(long, env = "SLUICEGATE_DISABLE_SVC_EXTERNAL_NAME", value_parser = clap::builder::BoolishValueParser::new())]
     pub disable_svc_external_name: bool,
+    /// Do not serve Ingresses of nothing but a default backend, which take the hosts that nobody names.
+    #[arg(long, env = "SLUICEGATE_DISABLE_CATCH_ALL", value_parser = clap::builder::BoolishValueParser::new())]
+    pub disable_catch_all: bool,
     /// Hosts whose Ingress has the annotation `ssl-passthrough` keep their TLS: by the name that clients ask for, connections go to the
     /// Service of the path `/` as they come.
     #[arg(long, env = "SLUICEGATE_ENABLE_SSL_PASSTHROUGH", value_parser = clap::builder::BoolishValueParser::new())]

@@ -309,12 +309,14 @@ fn proxy(r: &mut Reader, args: &RunArgs) -> ProxyOptions {
 }
 
 fn nginx_metrics(r: &mut Reader, args: &RunArgs) -> Option<NginxNames> {
-    let per_host = args.metrics.metrics_per_host;
-    if !per_host && !args.metrics.nginx_metrics {
-        r.mistake("--metrics-per-host", "means something with --nginx-metrics only");
+    let (per_host, status_classes) = (args.metrics.metrics_per_host, args.metrics.report_status_classes);
+    for (flag, is_said) in [("--metrics-per-host", !per_host), ("--report-status-classes", status_classes)] {
+        if is_said && !args.metrics.nginx_metrics {
+            r.mistake(flag, "means something with --nginx-metrics only");
+        }
     }
     let (class, namespace) = (args.rules.controller_class.clone(), args.cluster.namespace.clone());
-    args.metrics.nginx_metrics.then_some(NginxNames { class, namespace, per_host })
+    args.metrics.nginx_metrics.then_some(NginxNames { class, namespace, per_host, status_classes })
 }
 
 fn admin(r: &mut Reader, args: &RunArgs) -> AdminOptions {

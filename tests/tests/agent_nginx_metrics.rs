@@ -5,6 +5,7 @@
 mod world;
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 
 use ingress_tests::edge::Agent;
 use ingress_tests::wait::until;
@@ -107,7 +108,15 @@ fn value(text: &str, sample: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
 }
 
-fn labels(host: &str, ingress: &str, method: &str, path: &str, service: &str, status: u16, canary: &str) -> String {
+fn labels(
+    host: &str,
+    ingress: &str,
+    method: &str,
+    path: &str,
+    service: &str,
+    status: impl Display,
+    canary: &str,
+) -> String {
     let host = if host.is_empty() { String::new() } else { format!(",host=\"{host}\"") };
     format!(
         "{OWN},canary=\"{canary}\",ingress=\"{ingress}\",method=\"{method}\",namespace=\"demo\",path=\"{path}\",\
@@ -223,9 +232,26 @@ fn without_the_flag_there_are_none_and_without_hosts_they_are_added_up() {
     });
     assert!(!text.lines().any(|l| l.starts_with("nginx_") && l.contains("host=")));
     drop(agent);
-    let (code, _, error) = world.run_wrongly(&["--interface=eth0", "--metrics-per-host=false"]);
-    assert_eq!(code, 2);
-    assert!(error.contains("--metrics-per-host means something with --nginx-metrics only"), "{error}");
+
+    let agent = start(&world, &["--nginx-metrics", "--metrics-per-host=false", "--report-status-classes"]);
+    for path in ["/", "/idle", "/idle"] {
+        world.http(WEB, &format!("GET {path} HTTP/1.1\r\nhost: shop.example\r\n\r\n"));
+    }
+    let of = |labels: String| format!("nginx_ingress_controller_requests{{{labels}}}");
+    let good = of(labels("", "shop", "GET", "/", "web", "2xx", ""));
+    let idle = of(labels("", "more", "GET", "/idle", "idle", "5xx", ""));
+    until("both are counted by class", || {
+        let text = metrics(&agent);
+        (value(&text, &good) == Some(1.0) && value(&text, &idle) == Some(2.0)).then_some(())
+    });
+    drop(agent);
+
+    for flag in ["--metrics-per-host=false", "--report-status-classes"] {
+        let (code, _, error) = world.run_wrongly(&["--interface=eth0", flag]);
+        assert_eq!(code, 2);
+        let name = flag.split('=').next().expect("a name");
+        assert!(error.contains(&format!("{name} means something with --nginx-metrics only")), "{error}");
+    }
 }
 
 /// No sample twice, and each of a family that was announced.

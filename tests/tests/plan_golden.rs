@@ -76,6 +76,7 @@ fn options(text: &str) -> (SourceOptions, PlanOptions) {
             "watch-services-without-class" => plan.watch_services_without_class = value == "true",
             "external-ips" => plan.external_ips = true,
             "disable-svc-external-name" => plan.external_names = false,
+            "disable-catch-all" => plan.catch_all = false,
             "enable-ssl-passthrough" => plan.ssl_passthrough = true,
             "vip-interface" => value.clone_into(&mut plan.vip_interface),
             "node" => value.clone_into(&mut plan.node),

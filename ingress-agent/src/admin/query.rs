@@ -94,6 +94,8 @@ pub struct NginxNames {
     pub namespace: String,
     /// With the label `host` (`--metrics-per-host`).
     pub per_host: bool,
+    /// The label `status` is `4xx` and the like (`--report-status-classes`).
+    pub status_classes: bool,
 }
 
 /// What those metrics show besides what others do.

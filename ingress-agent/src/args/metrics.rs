@@ -21,4 +21,7 @@ pub struct MetricsArgs {
         value_name = "BOOL"
     )]
     pub metrics_per_host: bool,
+    /// With the class of a status, `4xx`, instead of the status: fewer series.
+    #[arg(long, env = "SLUICEGATE_REPORT_STATUS_CLASSES", value_parser = BoolishValueParser::new())]
+    pub report_status_classes: bool,
 }

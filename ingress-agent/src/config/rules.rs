@@ -35,6 +35,7 @@ pub(super) fn plan(r: &mut Reader, rules: &RulesArgs, services_without_class: bo
         watch_services_without_class: rules.watch_services_without_class.unwrap_or(services_without_class),
         external_ips: rules.external_ips,
         external_names: !rules.disable_svc_external_name,
+        catch_all: !rules.disable_catch_all,
         ssl_passthrough: rules.enable_ssl_passthrough,
         http_port,
         https_port,

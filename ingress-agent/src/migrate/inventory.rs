@@ -82,6 +82,7 @@ pub(super) fn options(controller: Option<&Controller>, said: &Said) -> PlanOptio
         ingress_vips: vec![std::net::IpAddr::from([192, 0, 2, 1])],
         watch_services_without_class: false,
         external_names: !is("disable-svc-external-name"),
+        catch_all: !is("disable-catch-all"),
         ssl_passthrough: is("enable-ssl-passthrough"),
         http_port: port("http-port", 80),
         https_port: port("https-port", 443),

@@ -105,6 +105,11 @@ pub(super) fn compile(
     if compiled.asked.dropped {
         return compiled;
     }
+    if ingress.catch_all && !settings.catch_all {
+        let why = "there are no rules, and with `--disable-catch-all` no Ingress takes the hosts that nobody names";
+        compiled.rejections.push(ingress.origin.reject("Ingress", "spec.defaultBackend", why));
+        return compiled;
+    }
     let services = &facts.services;
     for rule in &ingress.rules {
         for path in &rule.paths {

@@ -24,6 +24,8 @@ pub struct PlanOptions {
     pub external_ips: bool,
     /// Services of type `ExternalName` may be backends of Ingresses: somebody resolves them.
     pub external_names: bool,
+    /// Ingresses of nothing but a default backend are served.
+    pub catch_all: bool,
     /// Hosts whose Ingress says `ssl-passthrough` keep their TLS.
     pub ssl_passthrough: bool,
     /// What carries addresses on this node.
@@ -73,6 +75,7 @@ impl Default for PlanOptions {
             watch_services_without_class: true,
             external_ips: false,
             external_names: true,
+            catch_all: true,
             ssl_passthrough: false,
             vip_interface: String::new(),
             http_port: 80,

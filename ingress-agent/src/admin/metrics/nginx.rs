@@ -54,7 +54,9 @@ pub(super) fn encode(e: &mut DescriptorEncoder, r: &Readings, nginx: &NginxReadi
         let place = known.get(&(&route.owner, &*route.rule)).unwrap_or(&nowhere);
         for series in &route.series {
             let host = if nginx.names.per_host { &*place.host } else { "" };
-            let (status, method, canary) = (series.status, series.method, &*series.canary);
+            let status =
+                if nginx.names.status_classes { Status::class(series.status) } else { Status::Code(series.status) };
+            let (method, canary) = (series.method, &*series.canary);
             let (namespace, ingress) = (&*route.owner.namespace, &*route.owner.name);
             let (path, service) = (&*place.path, &*place.service);
             let key = Key { namespace, ingress, host, path, service, method, status, canary };
@@ -63,6 +65,30 @@ pub(super) fn encode(e: &mut DescriptorEncoder, r: &Readings, nginx: &NginxReadi
     }
     requests(e, &own, nginx.names.per_host, &all)?;
     state::encode(e, &own, r, nginx)
+}
+
+/// 0 stands for those of a route that has too many.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Status {
+    Code(u16),
+    /// Its first digit.
+    Class(u16),
+}
+
+impl Status {
+    fn class(code: u16) -> Self {
+        Self::Class(code / 100)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(0) | Self::Class(0) => f.write_str("other"),
+            Self::Code(code) => write!(f, "{code}"),
+            Self::Class(first) => write!(f, "{first}xx"),
+        }
+    }
 }
 
 /// In what requests are told apart.
@@ -74,12 +100,12 @@ struct Key<'a> {
     path: &'a str,
     service: &'a str,
     method: &'a str,
-    status: u16,
+    status: Status,
     canary: &'a str,
 }
 
 fn requests(e: &mut DescriptorEncoder, own: &Own<'_>, per_host: bool, all: &BTreeMap<Key<'_>, Series>) -> fmt::Result {
-    let statuses: Vec<String> = all.keys().map(|key| status(key.status)).collect();
+    let statuses: Vec<String> = all.keys().map(|key| key.status.to_string()).collect();
     let labels: Vec<Labels<'_>> = all
         .keys()
         .zip(&statuses)
@@ -118,11 +144,6 @@ fn requests(e: &mut DescriptorEncoder, own: &Own<'_>, per_host: bool, all: &BTre
 fn buckets(measure: Measure, measured: &Distribution) -> Vec<(f64, u64)> {
     let bounds = measure.bounds().iter().map(|bound| *bound as f64 / measure.unit());
     bounds.chain([f64::MAX]).zip(measured.buckets).collect()
-}
-
-/// 0 stands for those of a route that has too many.
-fn status(status: u16) -> String {
-    if status == 0 { "other".to_owned() } else { status.to_string() }
 }
 
 fn untyped<'a>(e: &'a mut DescriptorEncoder, name: &'a str, help: &str) -> Result<Family<'a>, fmt::Error> {

@@ -54,6 +54,8 @@ pub(in crate::plan) struct Settings {
     pub(super) global_auth: std::collections::BTreeMap<String, String>,
     pub(super) default_backend: Option<ObjectName>,
     pub(super) snippets: bool,
+    /// Not `--disable-catch-all`.
+    pub(in crate::plan) catch_all: bool,
     /// `--enable-ssl-passthrough`.
     pub(super) passthrough: bool,
     pub(super) risk: Risk,
@@ -236,6 +238,7 @@ impl Settings {
             strict_paths: v.flag("strict-validate-path-type", true),
             global_auth,
             default_backend: options.default_backend.clone(),
+            catch_all: options.catch_all,
             passthrough: options.ssl_passthrough,
             snippets: v.flag("allow-snippet-annotations", false) && risk == Risk::Critical,
             risk,
