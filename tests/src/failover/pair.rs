@@ -24,6 +24,8 @@ const TCP: [&str; 2] = ["10.1.0.100:9000", "[fd01::100]:9000"];
 const UDP: [&str; 2] = ["10.1.0.100:9003", "[fd01::100]:9003"];
 const HTTP: [&str; 2] = ["10.1.0.100:80", "[fd01::100]:80"];
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Of the log of each node, where one does not do what is waited for.
+const LAST_LINES: usize = 40;
 /// Flows younger than this are not told to the other node.
 const SHARED_AFTER: Duration = Duration::from_secs(3);
 /// The owner of a moment ago lingers for less.
@@ -138,7 +140,11 @@ impl Pair {
     }
 
     fn last_words(&self) -> String {
-        self.nodes.each_ref().map(|n| format!("{}:\n{}", n.name, n.last_words())).join("\n")
+        let last = |text: String| {
+            let lines: Vec<&str> = text.lines().collect();
+            lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+        };
+        self.nodes.each_ref().map(|n| format!("{}:\n{}", n.name, last(n.last_words()))).join("\n")
     }
 
     /// Opens those that are missing, and waits until the other node knows of them.
