@@ -31,6 +31,8 @@ mod explain;
 
 mod precedence;
 
+mod limit_drops;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
@@ -55,9 +57,10 @@ use crate::model::report::Report;
 use crate::model::snapshot::Snapshot;
 use crate::model::source::SourceState;
 use crate::plan::{self, Plan};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, ProxyOptions};
 use crate::status::Status;
 use crate::vip::Vips;
+use limit_drops::LimitDrops;
 use moves::Moves;
 use progress::Progress;
 use signals::{Caught, Signals};
@@ -85,7 +88,8 @@ async fn serve(config: Config) -> Result<()> {
     let (ask, mut queries) = mpsc::channel(QUERIES);
     let admin = Admin::start(config.admin.clone(), ask)?;
     let dataplane = Dataplane::open(config.dataplane.clone()).context("start the data plane")?;
-    let proxy = Proxy::start(config.proxy.clone()).context("start the proxy")?;
+    let (tell, mut offences) = limit_drops::channel(config.dataplane.limit_drop);
+    let proxy = Proxy::start(ProxyOptions { offences: tell, ..config.proxy.clone() }).context("start the proxy")?;
     let hooks = config.vips.vrrp.as_ref().map(|vrrp| elections::hooks(&dataplane, vrrp)).transpose()?;
     let vips = Vips::start_with(config.vips.clone(), hooks.unwrap_or_default());
     let vips = vips.context("start the holder of addresses")?;
@@ -126,6 +130,7 @@ async fn serve(config: Config) -> Result<()> {
             _ = tick.tick() => control.tick(),
             Ok(()) = holding.changed() => control.follow_moves(&proxy),
             Some(query) = queries.recv() => answer::answer(query, &mut control, Some(&proxy)),
+            Some(offence) = offences.recv() => control.offended(&offence, &mut offences),
             caught = signals.next() => match caught {
                 Caught::Hangup => {
                     info!("SIGHUP: the access log is opened again");
@@ -196,6 +201,7 @@ struct Control {
     /// What the data plane was told of them: by which router an address is elected, and where adverts come in.
     guarded: Option<(BTreeMap<IpAddr, RouterKey>, BTreeSet<IpAddr>)>,
     moves: Moves,
+    limit_drops: LimitDrops,
     /// What others on the LAN use of it, as of the last tick.
     conflicts: BTreeSet<Conflict>,
     checks: Checks,
@@ -244,6 +250,7 @@ impl Control {
             elected: None,
             guarded: None,
             moves: Moves::default(),
+            limit_drops: LimitDrops::default(),
             conflicts: BTreeSet::new(),
             checks,
             moved_away: false,
@@ -265,6 +272,7 @@ impl Control {
             return;
         }
         self.read = true;
+        self.limit_drops.nodes = facts.nodes.clone();
         let began = Instant::now();
         let plan = plan::plan(facts, &self.config.plan, self.plan.as_ref());
         let before = self.plan.as_ref().map(|p| Arc::clone(&p.snapshot));
@@ -343,6 +351,7 @@ impl Control {
         self.tick_fault = fault;
         let now = Instant::now();
         self.leftovers.give_back(now);
+        self.tell_dropped(now);
         if let Some(beat) = self.beat.as_ref().filter(|_| self.proxy_asked.is_none_or(|t| now < t + PROXY_ANSWERS)) {
             beat.send_replace(now);
         }

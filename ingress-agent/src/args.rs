@@ -1,5 +1,7 @@
 //! What was typed: command line and environment, as text. What it means, and whether it makes sense, is `config`'s business.
 
+mod limits;
+
 mod metrics;
 
 mod migrate;
@@ -8,6 +10,7 @@ mod vrrp;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+pub use limits::{LimitDropArgs, LimitsAction, LimitsArgs};
 pub use metrics::MetricsArgs;
 pub use migrate::MigrateArgs;
 pub use vrrp::VrrpArgs;
@@ -36,6 +39,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Show who holds which virtual address, and move them between the nodes.
     Vip(VipArgs),
+    /// Show which clients are dropped for exceeding limits, and let one go.
+    Limits(LimitsArgs),
     /// Run the admission webhook, which tells authors of objects in a cluster what is wrong with them.
     Webhook(Box<WebhookArgs>),
     /// Say what of an ingress-nginx's Ingresses, settings and flags is the same here, what differs, and what is not supported.
@@ -140,6 +145,8 @@ pub struct RunArgs {
     pub admin_socket: String,
     #[command(flatten)]
     pub metrics: MetricsArgs,
+    #[command(flatten)]
+    pub limit_drop: LimitDropArgs,
     /// Proxy threads [default: one a core].
     #[arg(long, env = "SLUICEGATE_WORKERS", value_name = "N")]
     pub workers: Option<String>,
@@ -230,6 +237,10 @@ pub struct RulesArgs {
     /// Service of the path `/` as they come.
     #[arg(long, env = "SLUICEGATE_ENABLE_SSL_PASSTHROUGH", value_parser = clap::builder::BoolishValueParser::new())]
     pub enable_ssl_passthrough: bool,
+    /// Ingresses may have clients dropped in XDP that go on exceeding their limits (annotation `sluicegate.io/limit-drop-after`): at every port of
+    /// the proxy, whosever Ingress it serves.
+    #[arg(long, env = "SLUICEGATE_ENABLE_LIMIT_DROP", value_parser = clap::builder::BoolishValueParser::new())]
+    pub enable_limit_drop: bool,
     /// ConfigMap of TCP ports on the ingress addresses: `"9000": "namespace/service:port[:PROXY[:PROXY]]"`.
     #[arg(long, env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
     pub tcp_services_configmap: Option<String>,

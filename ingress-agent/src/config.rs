@@ -17,6 +17,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::admin::AdminOptions;
 use crate::admin::query::NginxNames;
 use crate::args::{RunArgs, UninstallArgs};
@@ -50,6 +52,8 @@ pub struct Config {
     pub admin: AdminOptions,
     /// `None`: metrics have our own names only.
     pub nginx_metrics: Option<NginxNames>,
+    /// Clients that are never dropped for exceeding limits.
+    pub limit_drop_exempt: Vec<IpNet>,
     pub drain_timeout: Duration,
 }
 
@@ -98,6 +102,7 @@ impl Config {
             checks: elected.map(|e| e.checks).unwrap_or_default(),
             admin: admin(&mut r, args),
             nginx_metrics: nginx_metrics(&mut r, args),
+            limit_drop_exempt: limit_drop_exempt(&mut r, args),
             drain_timeout,
         };
         r.finish(config)
@@ -261,6 +266,7 @@ fn dataplane(r: &mut Reader, args: &RunArgs, interfaces: Vec<String>) -> Datapla
         max_affinity_clients,
         hash_seed: seed.and_then(|t| r.read_secret("--hash-seed", t, value::seed)),
         sync: sync(r, args),
+        limit_drop: args.rules.enable_limit_drop,
         snat_ports: r.read("--snat-ports", &args.snat_ports, value::port_range).unwrap_or(1024..=65535),
         ..DataplaneOptions::default()
     }
@@ -317,6 +323,14 @@ fn nginx_metrics(r: &mut Reader, args: &RunArgs) -> Option<NginxNames> {
     }
     let (class, namespace) = (args.rules.controller_class.clone(), args.cluster.namespace.clone());
     args.metrics.nginx_metrics.then_some(NginxNames { class, namespace, per_host, status_classes })
+}
+
+fn limit_drop_exempt(r: &mut Reader, args: &RunArgs) -> Vec<IpNet> {
+    let exempt = r.list("--limit-drop-exempt", &args.limit_drop.limit_drop_exempt, value::range);
+    if !exempt.is_empty() && !args.rules.enable_limit_drop {
+        r.mistake("--limit-drop-exempt", "means something with --enable-limit-drop only");
+    }
+    exempt
 }
 
 fn admin(r: &mut Reader, args: &RunArgs) -> AdminOptions {

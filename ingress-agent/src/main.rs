@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 use ingress_agent::admin::query::Question;
-use ingress_agent::admin::{ask, elections, table};
+use ingress_agent::admin::{ask, elections, limit_drops, table};
 use ingress_agent::args::{
-    Args, Command, ExplainArgs, MigrateArgs, RunArgs, StatusArgs, UninstallArgs, VipAction, VipArgs, WebhookArgs,
+    Args, Command, ExplainArgs, LimitsAction, LimitsArgs, MigrateArgs, RunArgs, StatusArgs, UninstallArgs, VipAction,
+    VipArgs, WebhookArgs,
 };
 use ingress_agent::config::{self, Config, Format};
 use ingress_agent::migrate::report::INCOMPLETE;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Status(a) => status(&a),
         Command::Explain(a) => explain(&a),
         Command::Vip(a) => vip(&a),
+        Command::Limits(a) => limits(&a),
         Command::Webhook(webhook_args) => review(&webhook_args),
         Command::Migrate(a) => migrate(&a),
         Command::Import(a) => done(import(Path::new(&a.file))),
@@ -135,6 +137,27 @@ fn vip(args: &VipArgs) -> ExitCode {
         VipAction::Undrain => ask::order(socket, "undrain", &[]),
     };
     done(order.map(|answer| println!("{answer}")))
+}
+
+fn limits(args: &LimitsArgs) -> ExitCode {
+    let socket = Path::new(&args.admin_socket);
+    let output = match &args.action {
+        LimitsAction::List { output } => output,
+        LimitsAction::Release { client } => {
+            return done(ask::release(socket, client).map(|answer| println!("{answer}")));
+        }
+    };
+    let format = match config::format("--output", output) {
+        Ok(format) => format,
+        Err(mistakes) => return usage(&mistakes),
+    };
+    done(ask::status(socket).and_then(|status| {
+        match format {
+            Format::Text => print!("{}", limit_drops::list(&status)),
+            Format::Json => println!("{}", serde_json::to_string_pretty(&status.limit_drops)?),
+        }
+        Ok(())
+    }))
 }
 
 fn migrate(args: &MigrateArgs) -> ExitCode {

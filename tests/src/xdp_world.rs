@@ -82,6 +82,7 @@ impl World {
             udp_idle: 30,
             port_min: u32::from(PORT_MIN),
             port_count: 10_000,
+            dropping: 0,
         };
         Ok(world)
     }

@@ -85,7 +85,7 @@ fn program_and_model_agree_on_random_packets() {
     }
     // A run that never met a rule shows nothing about it.
     let musts = "forward_nat forward_local reply_nat icmp_forward icmp_reply \
-                 flow_miss flow_evicted port_probe drop_source hand_over";
+                 flow_miss flow_evicted port_probe drop_source drop_limited hand_over";
     for must in musts.split(' ') {
         assert!(
             model.counts.iter().any(|(v, n)| v.label() == must && *n > 10),
@@ -137,6 +137,7 @@ fn world() -> Maps {
             port_min: 20_000,
             // Few, so that they collide.
             port_count: 40,
+            dropping: 0,
         },
         ..Maps::default()
     };
@@ -193,7 +194,7 @@ fn ring(salt: u32, family: u32) -> Vec<u32> {
 }
 
 fn change(maps: &mut Maps, dice: &mut Dice) {
-    match dice.below(5) {
+    match dice.below(6) {
         0 => {
             let id = 1 + dice.below(24) as u32;
             let backend = maps.backends.get_mut(&id).expect("all ids are there");
@@ -219,6 +220,14 @@ fn change(maps: &mut Maps, dice: &mut Dice) {
         }
         // The second one is whom random packets come from.
         3 => maps.other = *dice.pick(&[None, Some([2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee]), Some(packet::CLIENT_MAC)]),
+        4 => {
+            let v6 = dice.one_in(2);
+            let client = abi(ends(dice, v6).0);
+            if maps.dropped.remove(&client).is_none() {
+                maps.dropped.insert(client, !dice.one_in(4));
+            }
+            maps.config.dropping = u64::from(!maps.dropped.is_empty());
+        }
         _ => {
             let whole = world();
             let keys: Vec<_> = whole.frontends.keys().copied().collect();

@@ -191,6 +191,22 @@ fn answers_to_flows_that_the_other_node_forwarded_go_there() {
     h.w.passes("none is under way", &udp(at(WEB_BACKEND), at("203.0.113.10:50001")).bytes(), PassNoFrontend);
 }
 
+/// What a client does that is dropped here harms neither node.
+#[test]
+fn what_a_dropped_client_sends_goes_nowhere() {
+    let h = site_of("handoverdrop");
+    for (client, vip) in [(CLIENT, PROXY), (CLIENT6, PROXY6)] {
+        let segment = tcp(at(client), at(vip), ACK);
+        h.w.rig.set(map::DROPPED, &addr(at(client).ip()), &u64::MAX).expect("write DROPPED");
+        h.goes_on("nobody is said to be dropped", &segment);
+    }
+    h.w.config.dropping = 1;
+    for (client, vip) in [(CLIENT, PROXY), (CLIENT6, PROXY6)] {
+        let segment = tcp(at(client), at(vip), ACK).bytes();
+        h.w.check("dropped", &segment, DROP, &segment, &[DropLimited]);
+    }
+}
+
 /// A socket of the proxy at `vip`, and one of a client at `client`, in the namespace of this thread.
 fn sockets(h: &HandOver, client: SocketAddr, vip: SocketAddr) -> (Socket, Socket) {
     for ip in [client.ip(), vip.ip()] {
@@ -200,7 +216,9 @@ fn sockets(h: &HandOver, client: SocketAddr, vip: SocketAddr) -> (Socket, Socket
         };
         h.w.rig.ns.ip(&[&["addr", "add", &text, "dev", "lo"], nodad].concat()).expect("add an address");
         // The kernel makes an IPv6 address's route a moment later, in a work of its own.
-        until("the address has its route", || h.w.rig.ns.ip(&["route", "get", &ip.to_string()]).ok());
+        let route = || h.w.rig.ns.ip(&["route", "get", &ip.to_string()]).ok();
+        // Its own, and not that of the range that it is in.
+        until("the address has its route", || route().filter(|route| route.starts_with("local ")));
     }
     let open = |at: SocketAddr| {
         let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP)).expect("a socket");

@@ -28,7 +28,7 @@ pub use fence::{Heartbeat, ROUTERS, Router, mac_word, router, router_role};
 
 /// Version of everything in this file, in [`affinity`] and in `fence`. Pinned maps live in a directory named after it; an agent adopts pins of its
 /// own schema only.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// IPv4-mapped or IPv6 address, network order.
 pub type Addr = [u8; 16];
@@ -65,8 +65,10 @@ pub struct Config {
     /// `port_min + port_count <= 65536`.
     pub port_min: u32,
     pub port_count: u32,
+    /// 0: nobody is in `DROPPED`. It spares every packet for the proxy the look-up there.
+    pub dropping: u64,
 }
-const _: () = assert!(size_of::<Config>() == 32);
+const _: () = assert!(size_of::<Config>() == 40);
 
 /// The shift that makes ticks of one to two seconds from jiffies.
 pub const fn tick_shift(hz: u32) -> u32 {

@@ -21,6 +21,12 @@ pub const FRONTENDS: &str = "FRONTENDS";
 /// `LPM_TRIE` of [`SourceKey`](crate::SourceKey) to 1: the clients that frontends with the flag `SOURCES` admit. Read when a
 /// flow opens, never for one that has its record. Grows with what is in it; its bound is [`SOURCES_MOST`](crate::SOURCES_MOST).
 pub const SOURCES: &str = "SOURCES";
+/// `HASH` of a client's [`Addr`](crate::Addr) to a `u64`: until when (`CLOCK_MONOTONIC`, nanoseconds) it is dropped at the ports of the proxy, since it
+/// went on exceeding limits. Written by the agent only, and read for packets to the proxy while [`Config::dropping`](crate::Config::dropping) says that anybody is in it. An
+/// entry ends by its time, whether or not an agent is there to remove it. Not preallocated: of its [`DROPPED_MOST`] places only those in use take memory.
+pub const DROPPED: &str = "DROPPED";
+/// Clients that [`DROPPED`] can hold.
+pub const DROPPED_MOST: u32 = 65_536;
 /// `LRU_HASH` of [`AffinityKey`](crate::affinity::AffinityKey) to [`Affinity`](crate::affinity::Affinity): the endpoints that clients of frontends with
 /// a timeout have. Read and written when a flow of theirs opens, and never otherwise; a client that is forgotten for lack of space
 /// goes by its hash again.

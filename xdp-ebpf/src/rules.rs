@@ -16,7 +16,8 @@
 //!    updated incrementally, so a wrong one stays wrong.
 //!
 //! # From a client (TCP and UDP, the destination is in `FRONTENDS`)
-//! - `L7`: `PassL7`, but see *whose connection it is*. TTL or hop limit ≤ 1: `PassTtl`.
+//! - `L7`: `DropLimited` while the client's time in `DROPPED` is not over, whatever the packet (where `Config::dropping` is 0 nobody is asked);
+//!   else `PassL7`, but see *whose connection it is*. TTL or hop limit ≤ 1: `PassTtl`.
 //! - The *own* record: in the bucket `hash & flow_mask` of [`hash::tuple`](crate::hash::tuple)`(seed, client, vip, client port,
 //!   vip port, proto)`, the first way with that [`tag`](crate::hash::tag), if its record has the same client, client port and
 //!   frontend. It is *good* while its backend's `epoch` is the record's and its `state` is not `GONE`.
@@ -119,7 +120,7 @@
 //! hear of a move all in the same moment, and young flows are not shared: for some seconds after the move, until they were, a client's
 //! packet of one goes to the node that chose its endpoint and port. So a packet that this node does not know is sent on to the other one, by the LAN that both share for their adverts: out by
 //! the ingress interface, tags and all above Ethernet as it came but for the TTL, from the MAC that it came to and to `Router::other`.
-//! `HandOver`, TX, where all of this holds:
+//! `HandOver`, TX, where all of this holds (and the client is not dropped, see above):
 //! - `Heartbeat::hand_over_until` is not 0, and the `other_until` of the VIP's router (not 0) is in the future;
 //! - it is TCP for an `L7` frontend without SYN; or TCP for another frontend, that is not SYN without ACK and has no record of its own here, while `flows_known` milliseconds before
 //!   `other_until` are in the future as well; or, for a VIP and no frontend, an answer without a record (above) that is no TCP with SYN and without ACK: what opens a connection opens it here;

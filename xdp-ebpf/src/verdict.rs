@@ -70,6 +70,8 @@ verdicts! {
     PacketTooBig = "packet_too_big",
     /// The client's address is in none of the ranges that the Service admits (`loadBalancerSourceRanges`).
     DropSource = "drop_source",
+    /// For the proxy, of a client that exceeded an Ingress's limits too often and is dropped for a while (`sluicegate.io/limit-drop-after`).
+    DropLimited = "drop_limited",
     /// An ARP request or neighbour solicitation for a VIP that another node holds: this one must not answer.
     DropElsewhere = "drop_elsewhere",
     /// No source port was free towards the backend.

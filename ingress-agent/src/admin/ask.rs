@@ -52,6 +52,12 @@ pub fn order(socket: &Path, name: &str, parameters: &[(&str, &str)]) -> Result<S
     Ok(answer.trim_end().to_owned())
 }
 
+/// Lets a client go that is dropped; the answer in words.
+pub fn release(socket: &Path, client: &str) -> Result<String> {
+    let answer = talk(socket, "POST", &format!("/api/limits/release?client={}", encode(client)))?;
+    Ok(answer.trim_end().to_owned())
+}
+
 /// One GET; the body of a 200.
 pub fn get(socket: &Path, target: &str) -> Result<String> {
     talk(socket, "GET", target)

@@ -4,6 +4,8 @@ mod elections;
 
 mod l7;
 
+mod limit_drops;
+
 mod nginx;
 
 mod process;
@@ -51,6 +53,9 @@ impl Collector for Scrape {
             sync::encode(&mut encoder, sync)?;
         }
         l7::encode(&mut encoder, &readings.l7)?;
+        if let Some(drops) = &readings.limit_drops {
+            limit_drops::encode(&mut encoder, drops)?;
+        }
         if let Some(nginx) = &readings.nginx {
             nginx::encode(&mut encoder, &readings, nginx)?;
         }

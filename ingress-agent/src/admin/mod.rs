@@ -1,5 +1,5 @@
 //! The human's window: health, metrics, status, explanations. It shows plain values that the control thread hands out
-//! when asked, on a thread of its own, so that a slow reader holds up nothing. It changes nothing but where virtual addresses are, and that only by the Unix socket.
+//! when asked, on a thread of its own, so that a slow reader holds up nothing. It changes nothing but where virtual addresses are and which clients are dropped, and that only by the Unix socket.
 
 mod serve;
 
@@ -16,6 +16,8 @@ mod dump;
 pub mod table;
 
 pub mod elections;
+
+pub mod limit_drops;
 
 pub mod ask;
 

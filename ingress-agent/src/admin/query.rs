@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::model::election::ElectionReport;
 use crate::model::holding::Holding;
+use crate::model::offence::LimitDropReading;
 use crate::model::snapshot::{Protocol, Snapshot};
 use crate::model::source::SourceState;
 use crate::model::sync::SyncReading;
@@ -24,8 +25,10 @@ pub enum Query {
     Readiness(oneshot::Sender<Readiness>),
     Readings(oneshot::Sender<Box<Readings>>),
     Explain(Box<Question>, oneshot::Sender<Explanation>),
-    /// The only thing that changes anything. It comes by the Unix socket, which belongs to root.
+    /// The only things that change anything are orders. They come by the Unix socket, which belongs to root.
     Order(Order, oneshot::Sender<Result<String, String>>),
+    /// The same of a client that is dropped: it is let go.
+    Release(IpAddr, oneshot::Sender<Result<String, String>>),
 }
 
 /// What an operator orders about virtual addresses.
@@ -81,6 +84,8 @@ pub struct Readings {
     /// `None`: flows are not shared.
     pub sync: Option<SyncReading>,
     pub l7: L7Traffic,
+    /// `None`: nobody is dropped for exceeding limits.
+    pub limit_drops: Option<LimitDropReading>,
     /// `None`: nobody wants ingress-nginx's metrics.
     pub nginx: Option<NginxReading>,
 }

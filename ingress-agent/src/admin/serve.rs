@@ -2,6 +2,7 @@
 //! number are bounded, bodies are never read, and no input ends more than its own connection.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ sluicegate
 /debug/rejections  what was not taken, and why
 /api/status        what `sluicegate status` shows, as JSON
 /api/vip/ORDER     POST, on the Unix socket only: move?vip=ADDR&node=NAME, drain, undrain
+/api/limits/release  POST, on the Unix socket only: ?client=ADDR
 /api/explain       ?what=tcp&what=CLIENT:PORT&what=VIP:PORT, or ?what=URL&method=GET&header=NAME:VALUE&client=ADDR
 ";
 
@@ -93,12 +95,16 @@ where
 }
 
 async fn answer(request: &Request<Incoming>, queries: &mpsc::Sender<Query>, trusted: bool) -> Answer {
-    if trusted
-        && request.method() == Method::POST
-        && let Some(name) = request.uri().path().strip_prefix("/api/vip/")
-    {
-        let done = order(name, request.uri().query().unwrap_or(""), queries).await;
-        return done.unwrap_or_else(|| text(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending\n"));
+    if trusted && request.method() == Method::POST {
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or(""));
+        let done = match path.strip_prefix("/api/vip/") {
+            Some(name) => Some(order(name, query, queries).await),
+            None if path == "/api/limits/release" => Some(release(query, queries).await),
+            None => None,
+        };
+        if let Some(done) = done {
+            return done.unwrap_or_else(|| text(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending\n"));
+        }
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
@@ -188,10 +194,23 @@ async fn order(name: &str, query: &str, queries: &mpsc::Sender<Query>) -> Option
         Ok(order) => order,
         Err(mistake) => return Some(text(StatusCode::BAD_REQUEST, mistake + "\n")),
     };
-    Some(match ask_control(queries, |place| Query::Order(order, place)).await? {
+    Some(obeyed(ask_control(queries, |place| Query::Order(order, place)).await?))
+}
+
+async fn release(query: &str, queries: &mpsc::Sender<Query>) -> Option<Answer> {
+    let pairs = ask::decode_pairs(query);
+    let client = pairs.iter().find(|(name, _)| name == "client").map_or("", |(_, value)| value);
+    let Ok(address) = client.parse::<IpAddr>() else {
+        return Some(text(StatusCode::BAD_REQUEST, format!("{client}: is not an IP address\n")));
+    };
+    Some(obeyed(ask_control(queries, |place| Query::Release(address.to_canonical(), place)).await?))
+}
+
+fn obeyed(result: Result<String, String>) -> Answer {
+    match result {
         Ok(answer) => text(StatusCode::OK, answer + "\n"),
         Err(why) => text(StatusCode::CONFLICT, why + "\n"),
-    })
+    }
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {

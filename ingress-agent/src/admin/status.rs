@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::elections::ElectionsStatus;
+use super::limit_drops::LimitDropStatus;
 use super::query::{Readings, Room};
 use super::sync_status::SyncStatus;
 use crate::model::holding::HeldAddress;
@@ -43,6 +44,9 @@ pub struct Status {
     pub sync: Option<SyncStatus>,
     pub verdicts: Vec<VerdictStatus>,
     pub routes: Vec<RouteStatus>,
+    /// `None`: nobody is dropped for exceeding limits.
+    #[serde(default)]
+    pub limit_drops: Option<LimitDropStatus>,
     /// Endpoints whose health is checked.
     #[serde(default)]
     pub health: Vec<HealthStatus>,
@@ -215,6 +219,7 @@ impl Status {
             sync: r.sync.as_ref().map(SyncStatus::of),
             verdicts: verdicts(r),
             routes: routes(r),
+            limit_drops: r.limit_drops.as_ref().map(LimitDropStatus::of),
             health: health(r),
             certificates: certificates(r),
             rejections: r.snapshot.rejections.iter().map(RejectionStatus::from).collect(),

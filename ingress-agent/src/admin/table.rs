@@ -23,6 +23,7 @@ pub fn status(now: &Status, before: Option<(&Status, f64)>) -> String {
     }
     section(&mut out, "ROUTES", &routes(now, before));
     section(&mut out, "HEALTH CHECKS", &health(now));
+    super::limit_drops::show(&mut out, now);
     section(&mut out, "CERTIFICATES", &certificates(now));
     section(&mut out, "PACKETS", &verdicts(now, before));
     problems(&mut out, now);

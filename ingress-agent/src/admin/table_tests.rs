@@ -51,6 +51,7 @@ fn sample(packets: u64) -> Status {
         sync: None,
         verdicts: vec![VerdictStatus { verdict: "echo".into(), meaning: "An echo.".into(), packets }],
         routes: vec![],
+        limit_drops: None,
         health: vec![],
         certificates: vec![],
         rejections: vec![RejectionStatus {

@@ -22,6 +22,7 @@ pub(super) fn answer(query: Query, control: &mut Control, proxy: Option<&Proxy>)
         Query::Readings(place) => drop(place.send(Box::new(readings(control, proxy)))),
         Query::Explain(question, place) => drop(place.send(explain::explain(control, proxy, &question))),
         Query::Order(order, place) => drop(place.send(control.obey(order))),
+        Query::Release(client, place) => drop(place.send(control.release(client))),
     }
 }
 
@@ -48,6 +49,7 @@ fn readings(control: &Control, proxy: Option<&Proxy>) -> Readings {
         l4,
         sync: control.dataplane.sync(),
         l7: proxy.map(|p| l7(p.metrics())).unwrap_or_default(),
+        limit_drops: control.limit_drops(),
         nginx: control.config.nginx_metrics.clone().map(|names| {
             let changed = control.l7.since.and_then(|since| SystemTime::now().checked_sub(since.elapsed()));
             NginxReading { names, changed }

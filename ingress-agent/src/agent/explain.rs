@@ -52,6 +52,7 @@ fn l4(control: &Control, e: L4Explanation) -> Explanation {
         (Some((backend, _)), _) if e.source.is_none() => format!("dropped: no source port is free towards {backend}"),
         (Some((backend, Forwarding::Local)), _) => format!("forwarded to {backend}, on this node"),
         (Some((backend, Forwarding::Nat)), _) => format!("forwarded to {backend}, by address translation"),
+        (None, Some(FrontendKind::L7)) if e.dropped => "dropped: the client exceeded limits too often".into(),
         (None, Some(FrontendKind::L7)) => match stream {
             Some(_) => "passed up to the proxy on this node, which takes it to a backend of the pool".into(),
             None => "passed up to the proxy on this node; ask again with the URL".into(),

@@ -37,6 +37,7 @@ pub(super) fn plan(r: &mut Reader, rules: &RulesArgs, services_without_class: bo
         external_names: !rules.disable_svc_external_name,
         catch_all: !rules.disable_catch_all,
         ssl_passthrough: rules.enable_ssl_passthrough,
+        limit_drop: rules.enable_limit_drop,
         http_port,
         https_port,
         config_map: r.object("--configmap", rules.configmap.as_ref()),

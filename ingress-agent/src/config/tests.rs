@@ -30,6 +30,7 @@ fn least_that_must_be_said() {
     assert!(c.plan.watch_services_without_class && !c.plan.external_ips);
     assert_eq!(c.drain_timeout, Duration::from_secs(30));
     assert!(c.proxy.workers >= 1);
+    assert!(!c.plan.limit_drop && !c.dataplane.limit_drop && c.limit_drop_exempt.is_empty());
 }
 
 #[test]
@@ -74,6 +75,9 @@ fn everything_said() {
         "--access-log-format=combined",
         "--drain-timeout=1500ms",
         "--proc-sys=/host/proc/sys",
+        "--enable-limit-drop",
+        "--limit-drop-exempt=198.51.100.7,10.1.2.3/8",
+        "--limit-drop-exempt=2001:db8::/32",
     ])
     .expect("valid");
     assert_eq!(c.dataplane.interfaces, ["eth0", "eth1", "eth2"]);
@@ -87,6 +91,9 @@ fn everything_said() {
     assert_eq!((c.vips.interface.as_str(), c.admin.address, c.proxy.workers), ("bond0", None, 3));
     assert_eq!(c.proxy.access_log, AccessLog::File("/var/log/a".into()));
     assert_eq!(c.drain_timeout, Duration::from_millis(1500));
+    assert!(c.plan.limit_drop && c.dataplane.limit_drop);
+    let exempt: Vec<_> = c.limit_drop_exempt.iter().map(ToString::to_string).collect();
+    assert_eq!(exempt, ["198.51.100.7/32", "10.0.0.0/8", "2001:db8::/32"]);
     let sync = c.dataplane.sync.expect("it has peers");
     assert_eq!(sync.peers, ["10.0.0.2", "fd00::2"].map(|a| a.parse::<IpAddr>().unwrap()));
     assert_eq!((sync.port, sync.key_file.to_str(), sync.rate), (7000, Some("/etc/key"), 1000));

@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::model::snapshot::ObjectName;
 
 /// Collects mistakes. A value that could not be read is replaced by anything: with a mistake nothing of it is used.
@@ -123,6 +125,14 @@ pub(super) fn vip(text: &str) -> Result<IpAddr, String> {
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Err("is link-local".into()),
         _ => Ok(address),
     }
+}
+
+/// An address, or a range of them.
+pub(super) fn range(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let range = text.parse::<IpNet>().ok().map(|range| range.trunc());
+    let range = range.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    range.ok_or_else(|| "is neither an address nor a range such as 198.51.100.0/24".into())
 }
 
 pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {

@@ -14,6 +14,7 @@ use xdp_ebpf::{
 };
 
 use super::Dataplane;
+use super::dropped::Dropped;
 use super::image::Image;
 use super::plain::Abi;
 use super::pool::{ip, wire};
@@ -24,18 +25,20 @@ impl Dataplane {
     /// What a packet from `client` to `vip` meets: the flow's record if there is one, else what a new flow would get.
     pub fn explain(&self, protocol: Protocol, client: SocketAddr, vip: SocketAddr) -> Result<L4Explanation> {
         let now = self.clock.tick()?;
-        let mut path = Path { image: &self.image, config: self.image.maps.config.load(0), now, told: empty() };
+        let (image, dropped, config) = (&self.image, &self.dropped, self.image.maps.config.load(0));
+        let mut path = Path { image, dropped, config, now, told: empty() };
         path.follow(protocol, client, vip)?;
         Ok(path.told)
     }
 }
 
 fn empty() -> L4Explanation {
-    L4Explanation { steps: Vec::new(), frontend: None, backend: None, source: None, from_flow: false }
+    L4Explanation { steps: Vec::new(), frontend: None, backend: None, source: None, from_flow: false, dropped: false }
 }
 
 struct Path<'a> {
     image: &'a Image,
+    dropped: &'a Dropped,
     config: Config,
     now: u32,
     told: L4Explanation,
@@ -79,6 +82,15 @@ impl Path<'_> {
         self.told.frontend = Some(key);
         self.say(format!("{key} is frontend {}", frontend.id));
         if frontend.flags & frontend_flags::L7 != 0 {
+            if let Some((left, owner)) = self.dropped.find(&t.client) {
+                let whose = owner.map_or_else(|| "limits".to_owned(), |owner| format!("the limits of {owner}"));
+                let (client, left) = (client.ip(), left.as_secs());
+                self.say(format!(
+                    "{client} exceeded {whose} too often: dropped at ports of the proxy, for {left} s yet"
+                ));
+                self.told.dropped = true;
+                return Ok(());
+            }
             self.say("an L7 frontend: passed to the proxy on this node");
             return Ok(());
         }

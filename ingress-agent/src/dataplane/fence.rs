@@ -106,7 +106,7 @@ impl Fence {
 }
 
 /// `CLOCK_MONOTONIC`, as the programs' `bpf_ktime_get_ns`.
-fn nanoseconds() -> u64 {
+pub(super) fn nanoseconds() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: room for one `timespec`. The clock exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };

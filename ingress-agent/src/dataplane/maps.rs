@@ -27,6 +27,8 @@ pub(super) struct Maps {
     pub frontends: HashMap<MapData, Abi<FrontendKey>, Abi<Frontend>>,
     /// The bits of a [`SourceKey`](xdp_ebpf::SourceKey) after their number: frontend and address.
     pub sources: LpmTrie<MapData, [u8; 20], u32>,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub dropped: HashMap<MapData, Addr, u64>,
     pub affinity: HashMap<MapData, Abi<AffinityKey>, Abi<Affinity>>,
     pub devices: DevMapHash<MapData>,
     pub verdicts: PerCpuArray<MapData, u64>,
@@ -70,6 +72,7 @@ impl Maps {
             vips: typed(map::VIPS)?.try_into()?,
             frontends: typed(map::FRONTENDS)?.try_into()?,
             sources: typed(map::SOURCES)?.try_into()?,
+            dropped: typed(map::DROPPED)?.try_into()?,
             affinity: typed(map::AFFINITY)?.try_into()?,
             devices: typed(map::DEVICES)?.try_into()?,
             verdicts: typed(map::VERDICTS)?.try_into()?,

@@ -46,6 +46,8 @@ mod sync;
 
 mod fence;
 
+mod dropped;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -63,6 +65,7 @@ pub use self::sync::SyncOptions;
 use self::claim::Claims;
 use self::clock::Clock;
 use self::device::Device;
+use self::dropped::Dropped;
 use self::image::Image;
 use self::maps::Maps;
 use self::pins::Pins;
@@ -80,6 +83,7 @@ pub struct Dataplane {
     devices: Vec<Device>,
     namespace: u64,
     image: Image,
+    dropped: Dropped,
     clock: Clock,
     attachments: Vec<Attachment>,
     /// Programs that wait for the first snapshot, because another schema's are still forwarding.
@@ -124,8 +128,9 @@ impl Dataplane {
         pins.create()?;
         let (specs, adopted) = pins.survey(&options.sizes())?;
         let mut ebpf = attach::load(crate::object::PROGRAM, &pins, &specs)?;
-        let maps = Maps::open(&pins, &specs)?;
+        let mut maps = Maps::open(&pins, &specs)?;
         let config = configure(&maps, &options)?;
+        let dropped = Dropped::adopt(&mut maps, options.limit_drop, fence::nanoseconds())?;
         let clock = Clock::new(config.tick_shift)?;
         let mut image = Image::read(maps, config.seed, &options, now).with_context(|| {
             format!(
@@ -155,6 +160,7 @@ impl Dataplane {
             devices,
             namespace,
             image,
+            dropped,
             clock,
             attachments: Vec::new(),
             waiting: None,
@@ -191,7 +197,8 @@ impl Dataplane {
             self.sync.as_ref().is_none_or(FlowSync::is_alive),
             "the thread of the flow sync has ended: flows are not shared any more; restart the agent"
         );
-        self.image.tick(Instant::now(), self.clock.tick()?)
+        self.image.tick(Instant::now(), self.clock.tick()?)?;
+        self.dropped.expire(&mut self.image.maps)
     }
 
     /// How each interface is attached. Empty until the first snapshot where another schema's programs are replaced.
@@ -214,6 +221,11 @@ impl Dataplane {
     /// The handle for the thread of the election.
     pub fn fence(&self) -> Result<Fence> {
         Fence::open(&self.pins)
+    }
+
+    /// Whether an address is one of this node's.
+    pub fn is_own(address: IpAddr) -> bool {
+        sync::is_own(address)
     }
 
     /// How the flow sync goes; `None` where it is off.
@@ -287,6 +299,7 @@ fn configure(maps: &Maps, options: &DataplaneOptions) -> Result<Config> {
             .max(1),
         port_min: first,
         port_count: last - first + 1,
+        dropping: pinned.dropping,
     };
     maps.config.store(0, &config);
     Ok(config)

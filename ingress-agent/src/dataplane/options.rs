@@ -40,6 +40,8 @@ pub struct DataplaneOptions {
     pub leave: Duration,
     /// With whom flows are shared. `None`: with nobody.
     pub sync: Option<SyncOptions>,
+    /// Clients are dropped where somebody says so. Off: those that an earlier agent dropped are let go.
+    pub limit_drop: bool,
 }
 
 impl Default for DataplaneOptions {
@@ -60,6 +62,7 @@ impl Default for DataplaneOptions {
             previous_table: Duration::from_mins(1),
             leave: Duration::from_secs(10),
             sync: None,
+            limit_drop: false,
         }
     }
 }

@@ -195,6 +195,7 @@ fn specs(sizes: &Sizes) -> Vec<MapSpec> {
             flags: 0,
             entries: SOURCES_MOST,
         },
+        hash(map::DROPPED, size_of::<Addr>(), size_of::<u64>(), map::DROPPED_MOST),
         MapSpec {
             name: map::AFFINITY,
             kind: MapType::LruHash,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::difference::Contrast;
 use super::objects::{Named, Objects};
-use super::policy::{Care, RetryBudget};
+use super::policy::{Care, LimitDrop, RetryBudget};
 use super::rejection::{Finding, Rejection, Severity, one_line};
 use super::route::Balance;
 use super::selector::Labels;
@@ -195,6 +195,8 @@ pub struct IngressFacts {
     pub care: Option<Arc<Care>>,
     #[serde(default)]
     pub retry_budget: Option<RetryBudget>,
+    #[serde(default)]
+    pub limit_drop: Option<LimitDrop>,
     /// `nginx.ingress.kubernetes.io/*`, without the prefix.
     pub annotations: BTreeMap<String, String>,
     /// Secrets that those name.

@@ -25,6 +25,8 @@ pub mod conflict;
 
 pub mod report;
 
+pub mod offence;
+
 pub mod source;
 
 pub mod facts;

@@ -4,6 +4,7 @@
 mod answer;
 mod auth;
 mod care;
+mod limit_drop;
 mod listener;
 mod log;
 mod snippet;
@@ -20,6 +21,7 @@ use super::snapshot::{AppProtocol, ObjectName, PoolName};
 pub use answer::{Algorithm, AnswerEdits, Coding, Compression, SendRate};
 pub use auth::{AuthCache, BasicAuth, ClientCertificates, Demand, ExternalAuth};
 pub use care::{Care, HealthCheck, Probe, RetryBudget};
+pub use limit_drop::LimitDrop;
 pub use listener::{
     Block, ClientLimits, FieldPattern, HeadLimits, ListenerSettings, Names, ProxyHeader, TlsSettings, UpstreamKeep,
 };
@@ -208,6 +210,8 @@ pub struct Limits {
     pub exempt: Vec<IpNet>,
     pub rate_status: StatusCode,
     pub connection_status: StatusCode,
+    /// What becomes of clients that go on exceeding them. `None`: they are refused, and that is all.
+    pub drop: Option<LimitDrop>,
 }
 
 /// One request each `every`, and `burst` more at once.

@@ -61,6 +61,8 @@ pub struct L4Explanation {
     pub source: Option<(IpAddr, u16)>,
     /// Whether a flow record decided, rather than the table.
     pub from_flow: bool,
+    /// The proxy would have it, but for what the client did before.
+    pub dropped: bool,
 }
 
 /// A reading of what the proxy counted. Totals since the agent started; `proxy` fills it, `admin` shows it.

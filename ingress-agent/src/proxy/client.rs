@@ -32,6 +32,8 @@ pub(super) struct Client {
     pub(super) worker: Rc<Worker>,
     pub(super) peer: IpAddr,
     pub(super) peer_value: HeaderValue,
+    /// A PROXY header may have said so.
+    pub(super) told: bool,
     /// The address and port that it connected to.
     pub(super) listener: SocketAddr,
     pub(super) port_value: HeaderValue,
@@ -98,7 +100,7 @@ struct Waiting {
 impl Client {
     pub(super) fn new(
         worker: Rc<Worker>,
-        peer: IpAddr,
+        (peer, told): (IpAddr, bool),
         listener: SocketAddr,
         compiled: (u64, Arc<CompiledListener>),
         server_name: Option<Box<str>>,
@@ -112,6 +114,7 @@ impl Client {
         Self {
             peer,
             peer_value: value(&peer_text),
+            told,
             listener,
             port_value: value(&port_text),
             tls,

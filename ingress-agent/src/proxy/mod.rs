@@ -107,6 +107,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use access_log::{AccessLog, AccessLogFormat};
 pub use explain::{HttpExplanation, explain};
 
+use crate::model::offence::Offence;
 use crate::model::snapshot::Snapshot;
 use crate::model::traffic::EndpointHealth;
 use access_log::LogWriter;
@@ -124,6 +125,8 @@ pub struct ProxyOptions {
     pub limits: Limits,
     /// Requests are measured as ingress-nginx does, too.
     pub meters: bool,
+    /// Who is told of clients that go on exceeding limits; what it does not take is left out. `None`: nobody.
+    pub offences: Option<mpsc::Sender<Offence>>,
 }
 
 impl Default for ProxyOptions {
@@ -134,6 +137,7 @@ impl Default for ProxyOptions {
             access_log_format: AccessLogFormat::default(),
             limits: Limits::default(),
             meters: false,
+            offences: None,
         }
     }
 }
@@ -183,6 +187,7 @@ impl Proxy {
         let log = LogWriter::start(options.access_log)?;
         let compiler = Compiler::new(count)?;
         let limiter = Arc::new(policy::Limiter::default());
+        let refusals = options.offences.map(|tell| Arc::new(policy::Refusals::new(tell)));
         let mut workers = Vec::with_capacity(count);
         let mut all_counters = Vec::with_capacity(count);
         let channels: Vec<_> = (0..count).map(|_| mpsc::unbounded_channel()).collect();
@@ -200,6 +205,7 @@ impl Proxy {
                 commands,
                 seed: seed(),
                 limiter: Arc::clone(&limiter),
+                refusals: refusals.clone(),
                 peers,
             };
             let thread = std::thread::Builder::new()

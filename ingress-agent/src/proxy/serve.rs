@@ -77,6 +77,7 @@ async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, 
         return;
     };
     let mut ip = peer.ip().to_canonical();
+    let headed = compiled.settings.proxy_protocol.is_some();
     if let Some(wanted) = &compiled.settings.proxy_protocol {
         let told = tokio::time::timeout(wanted.timeout, super::stream::before(&stream)).await;
         let Ok(Ok(said)) = told else {
@@ -89,7 +90,7 @@ async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, 
         }
     }
     if !compiled.secure {
-        let client = Client::new(Rc::clone(&worker), ip, address, (generation, compiled), None, Vec::new());
+        let client = Client::new(Rc::clone(&worker), (ip, headed), address, (generation, compiled), None, Vec::new());
         return plain(Rc::new(client), stream).await;
     }
     let Some(tls) = compiled.tls.clone() else { return };
@@ -106,7 +107,8 @@ async fn connection(worker: Rc<Worker>, address: SocketAddr, stream: TcpStream, 
     let http2 = session.alpn_protocol() == Some(b"h2");
     let name = session.server_name().map(Box::from);
     let shown = session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
-    let client = Rc::new(Client::new(Rc::clone(&worker), ip, address, (generation, compiled), name, shown));
+    let who = (ip, headed);
+    let client = Rc::new(Client::new(Rc::clone(&worker), who, address, (generation, compiled), name, shown));
     if http2 { serve_http2(client, *stream).await } else { serve_http1(client, *stream).await }
 }
 

@@ -24,7 +24,7 @@ use super::deadline::{Deadlines, ROUND};
 use super::health::Finding;
 use super::listen;
 use super::metrics::WorkerCounters;
-use super::policy::{Limiter, Passwords, Verdicts};
+use super::policy::{Limiter, Passwords, Refusals, Verdicts};
 use super::pools::{Keep, PoolId, WorkerPool};
 use super::serve;
 use super::upstream::io::CompiledUpstream;
@@ -53,6 +53,8 @@ pub(super) struct Worker {
     /// The other workers, who hear of ejections.
     peers: Vec<mpsc::WeakUnboundedSender<Command>>,
     pub(super) limiter: Arc<Limiter>,
+    /// `None`: nobody wants to know.
+    pub(super) refusals: Option<Arc<Refusals>>,
     pub(super) passwords: Passwords,
     pub(super) verdicts: Verdicts,
     questions: RefCell<HashMap<(String, u16, bool), Asked>>,
@@ -104,6 +106,7 @@ pub(super) struct Birth {
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) seed: u64,
     pub(super) limiter: Arc<Limiter>,
+    pub(super) refusals: Option<Arc<Refusals>>,
     /// Weak, or workers would keep each other alive.
     pub(super) peers: Vec<mpsc::WeakUnboundedSender<Command>>,
 }
@@ -130,6 +133,7 @@ pub(super) async fn run(birth: Birth) {
         away: RefCell::default(),
         peers: birth.peers,
         limiter: birth.limiter,
+        refusals: birth.refusals,
         passwords: Passwords::new(birth.seed),
         verdicts: Verdicts::default(),
         questions: RefCell::default(),

@@ -182,6 +182,7 @@ fn only(rival: &IngressFacts, claims: &Contested<'_>) -> IngressFacts {
         balance: None,
         care: None,
         retry_budget: None,
+        limit_drop: None,
         annotations: rival.annotations.clone(),
         secrets: Vec::new(),
         config_maps: Vec::new(),

@@ -12,11 +12,11 @@ use aya::programs::Xdp;
 use clap::Parser;
 use ingress_tests::packet::{ACK, Packet, SYN, faults, icmp, tcp, udp};
 use ingress_tests::xdp_run::{PEER_MAC, Sizes, pin, update};
-use ingress_tests::xdp_site::{PASS, TX, at};
-use ingress_tests::xdp_world::World;
+use ingress_tests::xdp_site::{DROP, PASS, TX, at};
+use ingress_tests::xdp_world::{World, addr};
 use xdp_ebpf::bench::{BASE, HEADER, PLAN, PREPARE, Plan, UNDER_TEST, flows, place};
 use xdp_ebpf::verdict::Verdict;
-use xdp_ebpf::{IPPROTO_TCP, IPPROTO_UDP, forwarding, frontend_flags};
+use xdp_ebpf::{IPPROTO_TCP, IPPROTO_UDP, forwarding, frontend_flags, map};
 
 /// Nanoseconds a packet in the XDP program, by packet kind.
 #[derive(Parser)]
@@ -49,6 +49,8 @@ const VIP6: &str = "[2001:db8:1::10]:443";
 /// The wrapper replaces the low half of the address, and the port.
 const CLIENT: &str = "10.128.0.0:40000";
 const CLIENT6: &str = "[2001:db8::]:40000";
+/// Whoever is dropped, and a thousand after it.
+const DROPPED: &str = "10.129.0.0:40000";
 const BACKENDS: u32 = 64;
 
 struct Kind {
@@ -59,6 +61,8 @@ struct Kind {
     flows: u32,
     /// Forget all flows before each run.
     empty: bool,
+    /// Some clients are dropped.
+    dropping: bool,
     action: u32,
     verdict: Verdict,
     /// At most this many nanoseconds, in the median, where the project set itself a bar.
@@ -69,17 +73,18 @@ fn kinds() -> Vec<Kind> {
     let (client, vip) = (at(CLIENT), at(VIP));
     let syn = tcp(client, vip, SYN);
     let ack = tcp(client, vip, ACK);
-    let udp_vip = at("203.0.113.10:53");
+    let (udp_vip, proxy) = (at("203.0.113.10:53"), at("203.0.113.10:80"));
     let kind = |name, packet, verdict| Kind {
         name,
         before: None,
         packet,
         flows: flows::ONE,
         empty: false,
-        action: if matches!(verdict, Verdict::PassNotOurs | Verdict::PassL7 | Verdict::ForwardLocal) {
-            PASS
-        } else {
-            TX
+        dropping: false,
+        action: match verdict {
+            Verdict::PassNotOurs | Verdict::PassL7 | Verdict::ForwardLocal => PASS,
+            Verdict::DropLimited => DROP,
+            _ => TX,
         },
         verdict,
         bar: None,
@@ -87,7 +92,9 @@ fn kinds() -> Vec<Kind> {
     let nat = |name, packet| kind(name, packet, Verdict::ForwardNat);
     vec![
         Kind { bar: Some(35), ..kind("not ours", tcp(client, at("203.0.113.99:443"), ACK), Verdict::PassNotOurs) },
-        kind("L7, passed", tcp(client, at("203.0.113.10:80"), ACK), Verdict::PassL7),
+        kind("L7, passed", tcp(client, proxy, ACK), Verdict::PassL7),
+        Kind { dropping: true, ..kind("L7, passed, others are dropped", tcp(client, proxy, ACK), Verdict::PassL7) },
+        Kind { dropping: true, ..kind("L7, dropped", tcp(at(DROPPED), proxy, ACK), Verdict::DropLimited) },
         Kind { before: Some(syn.clone()), bar: Some(137), ..nat("nat TCP v4, one flow", ack.clone()) },
         Kind { flows: flows::RANDOM, bar: Some(323), ..nat("nat TCP v4, 65,536 flows at random", ack.clone()) },
         Kind { flows: flows::NEW, empty: true, bar: Some(510), ..nat("nat TCP v4, new flow, free way", syn.clone()) },
@@ -128,6 +135,10 @@ fn world(options: &Options) -> Result<World> {
     w.pool(2, &slots(1));
     w.pool(4, &slots(101));
     w.pool(5, &[99]);
+    for i in 0..1000u16 {
+        let [high, low] = i.to_be_bytes();
+        w.rig.set(map::DROPPED, &addr(IpAddr::from([10, 129, high, low])), &u64::MAX)?;
+    }
     Ok(w)
 }
 
@@ -204,6 +215,7 @@ struct Measured {
 
 fn measure(w: &mut World, wrapper: &Wrapper, mut kind: Kind, options: &Options) -> Result<Measured> {
     w.clear_flows();
+    w.config.dropping = u64::from(kind.dropping);
     if let Some(before) = &kind.before {
         let run = w.rig.ingress(&padded(before))?;
         if kind.verdict == Verdict::ReplyNat {
@@ -219,7 +231,7 @@ fn measure(w: &mut World, wrapper: &Wrapper, mut kind: Kind, options: &Options) 
     ensure!(first.action == kind.action, "{}: action {}", kind.name, first.action);
     let mac = if kind.verdict == Verdict::Echo { kind.packet.macs.1 } else { PEER_MAC };
     ensure!(
-        kind.action == PASS || first.packet[..6] == mac,
+        kind.action != TX || first.packet[..6] == mac,
         "{}: not to the next hop: {:02x?}",
         kind.name,
         &first.packet[..14]
@@ -227,7 +239,8 @@ fn measure(w: &mut World, wrapper: &Wrapper, mut kind: Kind, options: &Options) 
     if kind.flows == flows::ONE {
         ensure!(faults(&first.packet).is_empty(), "{}: {:?}", kind.name, faults(&first.packet));
         ensure!(
-            (first.packet == padded(&kind.packet)) == matches!(kind.verdict, Verdict::PassNotOurs | Verdict::PassL7),
+            (first.packet == padded(&kind.packet))
+                == matches!(kind.verdict, Verdict::PassNotOurs | Verdict::PassL7 | Verdict::DropLimited),
             "{}: bytes",
             kind.name
         );

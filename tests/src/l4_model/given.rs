@@ -14,6 +14,8 @@ pub struct Maps {
     pub frontends: BTreeMap<FrontendKey, Frontend>,
     /// By frontend id: the clients that are admitted where the frontend asks, as an address and how many of its bits count.
     pub sources: BTreeMap<u32, (Addr, u32)>,
+    /// Clients in `DROPPED`, and whether their time is still to end.
+    pub dropped: BTreeMap<Addr, bool>,
     /// By frontend id.
     pub infos: BTreeMap<u32, FrontendInfo>,
     /// By pool id: the current and the previous ring.

@@ -122,7 +122,7 @@ impl Model {
                     None => self.backend_packet(frame, &parsed, tuple, flags),
                 }
                 .unwrap_or_else(|verdict| Outcome {
-                    action: if matches!(verdict, Verdict::DropNoPort | Verdict::DropSource) {
+                    action: if matches!(verdict, Verdict::DropNoPort | Verdict::DropSource | Verdict::DropLimited) {
                         Action::Drop
                     } else {
                         Action::Pass
@@ -169,6 +169,9 @@ impl Model {
         frontend: Frontend,
     ) -> Result<Outcome, Verdict> {
         if frontend.flags & frontend_flags::L7 != 0 {
+            if self.maps.dropped.get(&tuple.src) == Some(&true) {
+                return Err(Verdict::DropLimited);
+            }
             let opens = tuple.proto != xdp_ebpf::IPPROTO_TCP || flags & 2 != 0;
             return self.hand_over(frame, parsed, tuple, opens).ok_or(Verdict::PassL7);
         }

@@ -26,6 +26,13 @@ pub(crate) fn write(real: &mut World, maps: &Maps, before: Option<&Maps>) {
         let key = SourceKey { bits: 32 + bits, frontend: *frontend, addr: *addr };
         real.rig.set(map::SOURCES, &key, &1u32).expect("write a range");
     }
+    for client in before.iter().flat_map(|b| b.dropped.keys()).filter(|client| !maps.dropped.contains_key(*client)) {
+        real.rig.remove(map::DROPPED, client).expect("let a client go");
+    }
+    for (client, still) in &maps.dropped {
+        let until = if *still { u64::MAX } else { 1 };
+        real.rig.set(map::DROPPED, client, &until).expect("drop a client");
+    }
     for (id, info) in &maps.infos {
         real.frontend_info[*id as usize] = *info;
     }

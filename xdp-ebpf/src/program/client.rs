@@ -9,12 +9,15 @@ use crate::insert::{NONE, Opening, UNSOUGHT, sluicegate_open};
 use crate::maps::{self, FrontendView};
 use crate::packet::Frame;
 use crate::segment::{Segment, flag};
-use crate::{hand_over, verdict, words};
+use crate::{dropped, hand_over, verdict, words};
 
 /// The way to a backend, or the action that ends the packet.
 #[inline(always)]
 pub fn way<F: Family>(frame: Frame, seg: &Segment<F>, frontend: &FrontendView) -> Result<Way, u32> {
     if frontend.flags & frontend_flags::L7 != 0 {
+        if dropped::is_dropped(seg.src) {
+            return Err(verdict::drop(Verdict::DropLimited));
+        }
         let opens = seg.proto != IPPROTO_TCP || seg.flags & flag::SYN != 0;
         let sent_on = if opens { None } else { hand_over::send_on::<F>(frame, false) };
         return Err(sent_on.unwrap_or_else(|| verdict::pass(Verdict::PassL7)));

@@ -6,6 +6,7 @@
 #![expect(unreachable_pub, reason = "a program has no outside; `pub` here means visible to its other files")]
 
 mod client;
+mod dropped;
 mod egress;
 mod evict;
 mod family;

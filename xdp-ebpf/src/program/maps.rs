@@ -8,11 +8,13 @@ use crate::fence::{HeartbeatView, RouterView};
 use crate::insert::Opening;
 use crate::next_hop::{Fib, KEPT, Kept};
 use crate::words::{Entry, Word};
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_map_update_elem, bpf_redirect_map};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray};
 use xdp_ebpf::affinity::{Affinity, AffinityKey};
+use xdp_ebpf::map::DROPPED_MOST;
 use xdp_ebpf::verdict::Verdict;
 use xdp_ebpf::{
     AddrFilter, Backend, Config, Flow, FlowBucket, Frontend, FrontendInfo, FrontendKey, Pool, REPLY_FACTOR,
@@ -38,6 +40,8 @@ static FRONTENDS: HashMap<Key, FrontendView> = HashMap::with_max_entries(1024, 0
 /// The key's number of bits is said apart by the type; together they are a [`SourceKey`].
 #[map]
 static SOURCES: LpmTrie<[u8; size_of::<SourceKey>() - 4], u32> = LpmTrie::with_max_entries(SOURCES_MOST, 0);
+#[map]
+static DROPPED: HashMap<Address, u64> = HashMap::with_max_entries(DROPPED_MOST, BPF_F_NO_PREALLOC);
 #[map]
 static AFFINITY: LruHashMap<AffinityView, Affinity> = LruHashMap::with_max_entries(1024, 0);
 #[map]
@@ -243,6 +247,12 @@ pub fn frontend(key: Key) -> Option<&'static FrontendView> {
 #[inline(always)]
 pub fn admits(frontend: u32, client: Address) -> bool {
     look_up!(SOURCES, u32, SourceView { bits: SourceKey::ALL_BITS, frontend, addr: client }).is_some()
+}
+
+/// Until when a client is dropped; 0 for one that is not.
+#[inline(always)]
+pub fn dropped_until(client: Address) -> u64 {
+    look_up!(DROPPED, u64, client).map_or(0, |until| *until)
 }
 
 /// The endpoint that a client had last.

@@ -7,6 +7,7 @@ use super::*;
 use crate::admin::query::Room;
 use crate::model::election::ElectionReport;
 use crate::model::holding::{HeldAddress, Holding, LinkState};
+use crate::model::offence::{DroppedClient, LimitDropReading};
 use crate::model::policy::{HealthCheck, Probe};
 use crate::model::snapshot::{FrontendKey, ObjectName, PoolName, Protocol, Snapshot};
 use crate::model::source::SourceState;
@@ -39,6 +40,11 @@ fn checked(well: bool) -> EndpointHealth {
         failed: 1,
         reason: None,
     }
+}
+
+fn dropped(client: &str, known: bool) -> DroppedClient {
+    let owner = known.then(|| Arc::new(ObjectName::new("shop", "web")));
+    DroppedClient { client: client.parse().unwrap(), owner, left: std::time::Duration::from_secs(30) }
 }
 
 fn readings() -> Box<Readings> {
@@ -102,6 +108,11 @@ fn readings() -> Box<Readings> {
             health: vec![checked(true), checked(false)],
             ..L7Traffic::default()
         },
+        limit_drops: Some(LimitDropReading {
+            clients: vec![dropped("198.51.100.1", true), dropped("198.51.100.2", true), dropped("2001:db8::1", false)],
+            dropped: 7,
+            spared: 2,
+        }),
         nginx: None,
     })
 }
@@ -121,6 +132,10 @@ fn samples_are_there() {
         "sluicegate_backend_tx_packets_total{namespace=\"shop\",service=\"web\",port=\"443\",protocol=\"tcp\",backend=\"10.0.0.1:8443\"} 4",
         "sluicegate_health_check_up{namespace=\"shop\",service=\"web\",port=\"443\",backend=\"10.0.0.9:8443\",check=\"tcp every 5s\"} 0.0",
         "sluicegate_health_checks_total{namespace=\"shop\",service=\"web\",port=\"443\",backend=\"10.0.0.9:8443\",check=\"tcp every 5s\",result=\"passed\"} 4",
+        "sluicegate_limit_dropped_clients{namespace=\"shop\",ingress=\"web\"} 2.0",
+        "sluicegate_limit_dropped_clients{namespace=\"\",ingress=\"\"} 1.0",
+        "sluicegate_limit_drops_total 7",
+        "sluicegate_limit_drops_spared_total 2",
         "sluicegate_sync_settled 1.0",
         "sluicegate_sync_flows 12.0",
         "sluicegate_sync_rejected_total{reason=\"forged\"} 3",

@@ -44,6 +44,7 @@ use self::directory::Directory;
 use self::node::Node;
 use self::peer::Peer;
 use self::post::Post;
+pub(super) use self::post::is_own;
 use self::table::Table;
 use super::clock::Clock;
 use super::maps::Maps;
@@ -95,7 +96,7 @@ impl FlowSync {
     /// Starts the thread, in the network namespace of the caller. It asks and tells nothing before the first snapshot is in the maps.
     pub(super) fn start(options: &SyncOptions, key: hmac::Key, host: Host<'_>) -> Result<Self> {
         let Host { pins, maps, directory, hz } = host;
-        let (own, others): (Vec<_>, Vec<_>) = options.peers.iter().copied().partition(|address| post::is_own(*address));
+        let (own, others): (Vec<_>, Vec<_>) = options.peers.iter().copied().partition(|address| is_own(*address));
         for address in own {
             tracing::info!(%address, "this --sync-peer is this node itself");
         }

@@ -106,7 +106,7 @@ fn taken(port: u16) -> String {
 }
 
 /// Whether an address is one of this node's.
-pub(super) fn is_own(address: IpAddr) -> bool {
+pub(in crate::dataplane) fn is_own(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
 

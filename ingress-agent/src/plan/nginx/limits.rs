@@ -1,13 +1,14 @@
-//! `limit-rps`, `limit-rpm`, `limit-connections` and their kin.
+//! `limit-rps`, `limit-rpm`, `limit-connections` and their kin, and what becomes of clients that go on exceeding them.
 
 use std::time::Duration;
 
 use super::read::{Reader, Spoilt, ranges};
 use super::settings::Settings;
-use crate::model::policy::{Limits, Rate};
+use crate::model::policy::{LimitDrop, Limits, Rate};
 
 /// How much more than the rate comes through at once, unless `limit-burst-multiplier` says otherwise.
 const BURST: u32 = 5;
+const LIMIT_DROP_AFTER: &str = "metadata.annotations[sluicegate.io/limit-drop-after]";
 
 pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings) -> Option<Limits> {
     let multiplier = reader.number("limit-burst-multiplier").filter(|m| *m > 0).unwrap_or(BURST);
@@ -18,7 +19,9 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings) -> Option<Limit
         }
     }
     let connections = count(reader, "limit-connections");
-    if rates.is_empty() && connections.is_none() {
+    let limited = !rates.is_empty() || connections.is_some();
+    let drop = asked_drop(reader, settings, limited);
+    if !limited {
         return None;
     }
     let mut exempt = Vec::new();
@@ -32,7 +35,21 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings) -> Option<Limit
     }
     let owner = reader.ingress.origin.name.clone();
     let (rate_status, connection_status) = (settings.rate_status, settings.connection_status);
-    Some(Limits { owner, rates, connections, exempt, rate_status, connection_status })
+    Some(Limits { owner, rates, connections, exempt, rate_status, connection_status, drop })
+}
+
+/// What our own annotation asks for, where it has a meaning.
+fn asked_drop(reader: &mut Reader<'_>, settings: &Settings, limited: bool) -> Option<LimitDrop> {
+    let drop = reader.ingress.limit_drop?;
+    let useless = if !settings.limit_drop {
+        "changes nothing: agents drop clients with `--enable-limit-drop` only"
+    } else if limited {
+        return Some(drop);
+    } else {
+        "changes nothing: there is no limit-rps, limit-rpm or limit-connections"
+    };
+    reader.rejections.push(reader.ingress.origin.warn("Ingress", LIMIT_DROP_AFTER, useless));
+    None
 }
 
 /// Negative and 0: no limit.

@@ -136,6 +136,7 @@ mod tests {
             exempt: vec!["192.0.2.0/24".parse().expect("a range")],
             rate_status: StatusCode::SERVICE_UNAVAILABLE,
             connection_status: StatusCode::TOO_MANY_REQUESTS,
+            drop: None,
         }
     }
 

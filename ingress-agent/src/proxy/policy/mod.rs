@@ -7,6 +7,8 @@ mod rewrite;
 
 mod limits;
 
+mod refusals;
+
 mod password;
 
 mod basic;
@@ -43,6 +45,7 @@ pub(super) use errors::question;
 pub(super) use external::{NAMES_HOLD, Passed, addresses, question_route};
 pub(super) use limits::{Limiter, Open};
 pub(super) use mutual::{Mutual, forget, signs_itself};
+pub(super) use refusals::Refusals;
 pub(super) use rewrite::rewritten;
 pub(super) use snippet::{CompiledSnippet, Effects};
 pub(super) use verdicts::Verdicts;
@@ -100,7 +103,10 @@ pub(super) async fn gate(
     }
     let mut admitted = Admitted::default();
     if let Some(limits) = &policy.limits {
-        admitted.open = worker.limiter.admit(limits, view.origin.address, now).map_err(Reply::new)?;
+        admitted.open = worker.limiter.admit(limits, view.origin.address, now).map_err(|status| {
+            refusals::refused(worker, limits, view, now);
+            Reply::new(status)
+        })?;
     }
     let by_address = policy.access.as_ref().map(|access| access.admits(view.origin.address));
     if policy.satisfy_any {

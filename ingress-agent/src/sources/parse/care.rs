@@ -29,8 +29,8 @@ const UNHEALTHY: u32 = 3;
 /// As a kubelet's probe: a redirect is the answer of a server that is well.
 const STATUSES: (u16, u16) = (200, 399);
 
-const SOONEST: Duration = Duration::from_millis(100);
-const HOUR: Duration = Duration::from_hours(1);
+pub(super) const SOONEST: Duration = Duration::from_millis(100);
+pub(super) const HOUR: Duration = Duration::from_hours(1);
 
 /// Of checks that only some kinds have, or that need one at all.
 const PARTS: [(&str, &[&str]); 9] = [
@@ -178,25 +178,34 @@ fn count(metadata: &ObjectMeta, notes: &mut Notes, name: &str, default: u32) -> 
     })
 }
 
-/// `500ms`, `5s`, `2m`; a bare number is seconds. `instead`: what holds where it cannot be read.
-fn duration(metadata: &ObjectMeta, notes: &mut Notes, name: &str, least: Duration, instead: &str) -> Option<Duration> {
+/// At most an hour. `instead`: what holds where it cannot be read.
+pub(super) fn duration(
+    metadata: &ObjectMeta,
+    notes: &mut Notes,
+    name: &str,
+    least: Duration,
+    instead: &str,
+) -> Option<Duration> {
     let text = annotation(metadata, name)?;
-    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
-        None => (text, "s"),
-        Some(at) => text.split_at(at),
-    };
-    let duration = digits.parse().ok().and_then(|count: u32| {
-        Some(match unit {
-            "ms" => Duration::from_millis(u64::from(count)),
-            "s" => Duration::from_secs(u64::from(count)),
-            "m" => Duration::from_secs(u64::from(count) * 60),
-            _ => return None,
-        })
-    });
-    let duration = duration.filter(|duration| (least..=HOUR).contains(duration));
+    let duration = time(text).filter(|duration| (least..=HOUR).contains(duration));
     if duration.is_none() {
         let reason = format!("`{text}` is not a time from {least:?} to 60m, such as 500ms, 5s or 2m; {instead}");
         notes.reject(annotation_field(name), reason);
     }
     duration
+}
+
+/// `500ms`, `5s`, `2m`; a bare number is seconds.
+pub(super) fn time(text: &str) -> Option<Duration> {
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        None => (text, "s"),
+        Some(at) => text.split_at(at),
+    };
+    let count: u32 = digits.parse().ok()?;
+    match unit {
+        "ms" => Some(Duration::from_millis(u64::from(count))),
+        "s" => Some(Duration::from_secs(u64::from(count))),
+        "m" => Some(Duration::from_secs(u64::from(count) * 60)),
+        _ => None,
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressTLS};
 
 use super::care::{self, care, retry_budget};
+use super::limit_drop::{self, limit_drop};
 use super::{BALANCE, Notes, annotation, annotations, balance, port_number, sibling};
 use crate::model::facts::{
     BackendRef, ClassChoice, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, Remark, RuleFacts, TlsFacts,
@@ -27,6 +28,8 @@ const KNOWN: &[&str] = &[
     care::HEALTH_CHECK_UNHEALTHY,
     care::SLOW_START,
     care::RETRY_BUDGET,
+    limit_drop::LIMIT_DROP_AFTER,
+    limit_drop::LIMIT_DROP_FOR,
 ];
 
 pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Rejection> {
@@ -76,6 +79,7 @@ pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Reject
         balance: balance(&object.metadata, notes),
         care: care(&object.metadata, notes).map(Arc::new),
         retry_budget: retry_budget(&object.metadata, notes),
+        limit_drop: limit_drop(&object.metadata, notes),
         annotations,
         secrets: annotations::secrets(&object.metadata, &notes.origin.name.namespace),
         config_maps: annotations::config_maps(&object.metadata, &notes.origin.name.namespace),

@@ -8,6 +8,7 @@ mod care;
 pub mod config_map;
 pub mod ingress;
 pub mod ingress_class;
+mod limit_drop;
 mod load_balancer;
 pub mod node;
 pub mod secret;

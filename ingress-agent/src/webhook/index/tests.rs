@@ -28,6 +28,7 @@ fn ingress(name: &str, created: i64, paths: &[(&str, &str)]) -> Arc<IngressFacts
         balance: None,
         care: None,
         retry_budget: None,
+        limit_drop: None,
         annotations: BTreeMap::new(),
         secrets: Vec::new(),
         config_maps: Vec::new(),
