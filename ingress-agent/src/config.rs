@@ -82,7 +82,7 @@ impl Config {
         let election = elected.as_ref().map(|e| e.plan.clone());
         let plan = PlanOptions { election, ..plan(&mut r, args, &vip_interface) };
         let source = source(&mut r, args, &plan);
-        let config = Self {
+        let mut config = Self {
             status: status(&source, &plan.node),
             source,
             sources,
@@ -100,6 +100,7 @@ impl Config {
             nginx_metrics: nginx_metrics(&mut r, args),
             drain_timeout,
         };
+        config.plan.alone = config.dataplane.sync.is_none();
         r.finish(config)
     }
 }

@@ -28,6 +28,8 @@ pub struct PlanOptions {
     pub catch_all: bool,
     /// Hosts whose Ingress says `ssl-passthrough` keep their TLS.
     pub ssl_passthrough: bool,
+    /// There are no other edges that this one could share limits with.
+    pub alone: bool,
     /// What carries addresses on this node.
     pub vip_interface: String,
     /// 0: no HTTP listener.
@@ -77,6 +79,7 @@ impl Default for PlanOptions {
             external_names: true,
             catch_all: true,
             ssl_passthrough: false,
+            alone: false,
             vip_interface: String::new(),
             http_port: 80,
             https_port: 443,

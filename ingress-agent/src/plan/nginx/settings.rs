@@ -58,6 +58,8 @@ pub(in crate::plan) struct Settings {
     pub(in crate::plan) catch_all: bool,
     /// `--enable-ssl-passthrough`.
     pub(super) passthrough: bool,
+    /// [`PlanOptions::alone`].
+    pub(super) alone: bool,
     pub(super) risk: Risk,
     /// That must not stand in an annotation's value.
     pub(super) words: Vec<String>,
@@ -240,6 +242,7 @@ impl Settings {
             default_backend: options.default_backend.clone(),
             catch_all: options.catch_all,
             passthrough: options.ssl_passthrough,
+            alone: options.alone,
             snippets: v.flag("allow-snippet-annotations", false) && risk == Risk::Critical,
             risk,
             words: v.list("annotation-value-word-blocklist"),
