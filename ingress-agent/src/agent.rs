@@ -90,6 +90,7 @@ async fn serve(config: Config) -> Result<()> {
     let dataplane = Dataplane::open(config.dataplane.clone()).context("start the data plane")?;
     let (tell, mut offences) = limit_drops::channel(config.dataplane.limit_drop);
     let proxy = Proxy::start(ProxyOptions { offences: tell, ..config.proxy.clone() }).context("start the proxy")?;
+    dataplane.share_limits(proxy.shared_limits());
     let hooks = config.vips.vrrp.as_ref().map(|vrrp| elections::hooks(&dataplane, vrrp)).transpose()?;
     let vips = Vips::start_with(config.vips.clone(), hooks.unwrap_or_default());
     let vips = vips.context("start the holder of addresses")?;

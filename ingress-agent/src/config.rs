@@ -86,7 +86,7 @@ impl Config {
         let election = elected.as_ref().map(|e| e.plan.clone());
         let plan = PlanOptions { election, ..plan(&mut r, args, &vip_interface) };
         let source = source(&mut r, args, &plan);
-        let config = Self {
+        let mut config = Self {
             status: status(&source, &plan.node),
             source,
             sources,
@@ -105,6 +105,7 @@ impl Config {
             limit_drop_exempt: limit_drop_exempt(&mut r, args),
             drain_timeout,
         };
+        config.plan.alone = config.dataplane.sync.is_none();
         r.finish(config)
     }
 }

@@ -2,11 +2,13 @@
 //! edge has seen itself. The datagrams are written here from the page of the format, not by the agent's code.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use ingress_agent::dataplane::Dataplane;
-use ingress_agent::model::sync::SyncReading;
+use ingress_agent::model::sync::{LimitId, LimitUse, SharedLimits, SyncReading};
 use ingress_tests::edges::{A, B, Edges, SYNC_PORT, VIP, records};
 use ingress_tests::wait::until;
 
@@ -15,6 +17,7 @@ const ENDPOINT: &str = "10.0.0.11:8080";
 const FLOWS: u8 = 1;
 const REQUEST: u8 = 2;
 const END: u8 = 3;
+const LIMITS: u8 = 5;
 
 struct Peer {
     socket: UdpSocket,
@@ -51,14 +54,28 @@ impl Peer {
 
     /// The token of the edge's next request.
     fn requested(&self) -> u64 {
+        u64::from_be_bytes(self.heard(REQUEST)[32..40].try_into().expect("eight bytes"))
+    }
+
+    /// The edge's next datagram of this kind.
+    fn heard(&self, kind: u8) -> Vec<u8> {
         let mut buffer = [0; 2048];
         loop {
             let (len, _) = self.socket.recv_from(&mut buffer).expect("the edge speaks");
-            if len >= 72 && buffer[5] == REQUEST {
-                return u64::from_be_bytes(buffer[32..40].try_into().expect("eight bytes"));
+            if len >= 72 && buffer[5] == kind {
+                return buffer[..len].to_vec();
             }
         }
     }
+}
+
+/// Requests of a client under a shared limit.
+fn used(limit: u8, requests: u32, client: &str) -> Vec<u8> {
+    let (family, address) = match client.parse().expect("an address") {
+        IpAddr::V4(v4) => (4, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (6, v6.octets().to_vec()),
+    };
+    [&[family][..], &[limit; 16], &requests.to_be_bytes(), &address].concat()
 }
 
 fn sockets(all: &[&str]) -> Vec<u8> {
@@ -183,4 +200,80 @@ fn what_a_peer_says_counts_once_and_where_it_fits() {
     peer.say(FLOWS, 0, &[delete("10.0.0.2:45001", VIP), delete("10.0.0.2:45003", VIP)]);
     until("the ends", || (reading(&b).deleted == 2).then_some(()));
     assert_eq!(records(), flows - 2);
+}
+
+#[test]
+fn what_a_peer_let_through_is_heard_once_and_what_is_let_through_here_is_told() {
+    let edges = Edges::new("sylimit").expect("make the LAN");
+    let mut peer = Peer::new(&edges);
+    let b = edges.open_b(|_| {});
+    let both = [used(1, 3, "10.0.0.2"), used(1, 70_000, "fd00::2")];
+    peer.say(LIMITS, 0, &both);
+    counted(&b, "unknown_limit", 2);
+
+    let (heard, news, missing) =
+        (Arc::<Mutex<Vec<_>>>::default(), Arc::<Mutex<Vec<LimitUse>>>::default(), Arc::new(AtomicU64::new(0)));
+    let (hears, tells, lacks) = (Arc::clone(&heard), Arc::clone(&news), Arc::clone(&missing));
+    b.share_limits(SharedLimits {
+        take: Box::new(move |uses| {
+            uses.append(&mut tells.lock().expect("no panic under the lock"));
+            lacks.swap(0, Ordering::Relaxed)
+        }),
+        hear: Box::new(move |used| {
+            let known = used.limit == LimitId([1; 16]);
+            if known {
+                hears.lock().expect("no panic under the lock").push((used.client.to_string(), used.requests));
+            }
+            known
+        }),
+    });
+    peer.say(LIMITS, 0, &[&both[..], &[used(2, 9, "10.0.0.2")]].concat());
+    counted(&b, "unknown_limit", 3);
+    let said = (peer.epoch, peer.sequence, milliseconds());
+    peer.say_at(LIMITS, said, 0, 2, &both.concat());
+    counted(&b, "replayed", 1);
+    peer.say_at(LIMITS, (peer.epoch - 1, 9999, milliseconds()), 0, 2, &both.concat());
+    counted(&b, "old_epoch", 1);
+    peer.say_at(LIMITS, (peer.epoch, peer.sequence + 1, milliseconds() - 31_000), 0, 2, &both.concat());
+    counted(&b, "clock", 1);
+    // Nor has anything of a body an effect that is not understood to its last byte, or of a kind that is not known.
+    for (n, (kind, count, body)) in [
+        (LIMITS, 3, both.concat()),
+        (LIMITS, 1, both.concat()),
+        (LIMITS, 2, [both[0].clone(), used(1, 0, "10.0.0.2")].concat()),
+        (LIMITS, 2, [both[0].clone(), used(1, 1, "::ffff:10.0.0.2")].concat()),
+        (LIMITS + 1, 0, Vec::new()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        peer.sequence += 1;
+        peer.say_at(kind, (peer.epoch, peer.sequence, milliseconds()), 0, count, &body);
+        counted(&b, "malformed", n as u64 + 1);
+    }
+    let expected = [("10.0.0.2".to_owned(), 3), ("fd00::2".to_owned(), 70_000)];
+    assert_eq!(*heard.lock().expect("no panic under the lock"), expected);
+    assert_eq!(reading(&b).limits_heard, 70_003);
+
+    // More than one datagram holds, in the order in which they were given.
+    let clients = |n: u8| format!("10.0.{n}.7");
+    *news.lock().expect("no panic under the lock") = (0..100)
+        .map(|n| LimitUse {
+            limit: LimitId([n; 16]),
+            client: clients(n).parse().expect("an address"),
+            requests: u32::from(n) + 1,
+        })
+        .collect();
+    missing.store(11, Ordering::Relaxed);
+    let mut told = Vec::new();
+    while told.len() < 100 * 25 {
+        let datagram = peer.heard(LIMITS);
+        let body = &datagram[40..datagram.len() - 32];
+        assert_eq!(body.len(), 25 * usize::from(u16::from_be_bytes([datagram[6], datagram[7]])));
+        assert!(datagram.len() <= 1232, "{} bytes", datagram.len());
+        told.extend_from_slice(body);
+    }
+    let expected: Vec<u8> = (0..100).flat_map(|n| used(n, u32::from(n) + 1, &clients(n))).collect();
+    assert_eq!(told, expected);
+    until("it is counted", || (reading(&b).limits_told == 5050 && reading(&b).limits_left_out == 11).then_some(()));
 }

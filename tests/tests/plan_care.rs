@@ -1,20 +1,27 @@
-//! Our annotations of an Ingress about health, slow start and retries: what they mean, and that one which cannot be read is rejected with
-//! its reason and costs nothing else.
+//! Our annotations of an Ingress about health, slow start, retries and shared limits: what they mean, and that one which cannot be read is
+//! rejected with its reason and costs nothing else.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ingress_agent::model::policy::{HealthCheck, Policy, Probe, RetryBudget};
+use ingress_agent::model::snapshot::Snapshot;
 use ingress_agent::plan::{PlanOptions, plan};
 use ingress_agent::sources::SourceOptions;
 use ingress_agent::sources::store::Store;
 use serde_json::json;
 
-/// The policy of `shop.example/`, and what was said.
+/// The policy of `shop.example/`, and what was said. Names without a prefix are ours.
 fn served(annotations: &[(&str, &str)]) -> (Arc<Policy>, String) {
+    let (_, policy, said) = served_by(annotations, false);
+    (policy, said)
+}
+
+fn served_by(annotations: &[(&str, &str)], alone: bool) -> (Arc<Snapshot>, Arc<Policy>, String) {
+    let whole = |name: &str| if name.contains('/') { name.to_owned() } else { format!("sluicegate.io/{name}") };
     let annotations: serde_json::Map<String, serde_json::Value> =
-        annotations.iter().map(|(k, v)| (format!("sluicegate.io/{k}"), (*v).into())).collect();
+        annotations.iter().map(|(k, v)| (whole(k), (*v).into())).collect();
     let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "edge"},
@@ -29,13 +36,14 @@ fn served(annotations: &[(&str, &str)]) -> (Arc<Policy>, String) {
     store.put("a.json", Ok(&list.to_string()));
     let facts = store.publish(SystemTime::now(), &[]).expect("the first facts");
     let vips = vec!["192.0.2.1".parse().expect("an address")];
-    let snapshot = plan(&facts, &PlanOptions { ingress_vips: vips, ..PlanOptions::default() }, None).snapshot;
+    let snapshot = plan(&facts, &PlanOptions { ingress_vips: vips, alone, ..PlanOptions::default() }, None).snapshot;
     let mut said = String::new();
     for rejection in &snapshot.rejections {
         writeln!(said, "{rejection}").expect("a String takes all");
     }
     let route = &snapshot.listeners[0].hosts.exact["shop.example"].routes[0];
-    (route.policy.clone().expect("a policy"), said)
+    let policy = route.policy.clone().expect("a policy");
+    (snapshot, policy, said)
 }
 
 fn health(policy: &Policy) -> Option<HealthCheck> {
@@ -137,4 +145,48 @@ fn one_that_cannot_be_read_is_rejected_alone() {
         let care = policy.care.as_ref().expect("the other one stands");
         assert!(care.health.is_some() != care.slow_start.is_some(), "{annotations:?}");
     }
+}
+
+const RPS: (&str, &str) = ("nginx.ingress.kubernetes.io/limit-rps", "5");
+const CONNECTIONS: (&str, &str) = ("nginx.ingress.kubernetes.io/limit-connections", "5");
+
+#[test]
+fn a_limit_is_shared_where_it_says_so_and_there_is_somebody_to_share_it_with() {
+    for (annotations, alone, shared, said) in [
+        (&[RPS][..], false, false, ""),
+        (&[RPS, ("limit-shared", "true")][..], false, true, ""),
+        (&[RPS, ("limit-shared", "false")][..], false, false, ""),
+        (
+            &[RPS, ("limit-shared", "yes")][..],
+            false,
+            false,
+            "`yes` is neither `true` nor `false`; each edge limits by itself",
+        ),
+        (&[RPS, ("limit-shared", "")][..], false, false, "`` is neither `true` nor `false`"),
+        (&[RPS, ("limit-shared", "true")][..], true, false, "has no effect: this edge knows no others (`--sync-peer`)"),
+        (
+            &[CONNECTIONS, ("limit-shared", "true")][..],
+            false,
+            false,
+            "changes nothing: there is no limit-rps and no limit-rpm",
+        ),
+    ] {
+        let (snapshot, policy, told) = served_by(annotations, alone);
+        let limits = policy.limits.as_ref().expect("a limit stays a limit");
+        assert_eq!(limits.shared, shared, "{annotations:?}");
+        let listed: Vec<_> = snapshot.shared_limits.iter().map(Arc::as_ptr).collect();
+        assert_eq!(listed, if shared { vec![Arc::as_ptr(limits)] } else { vec![] }, "{annotations:?}");
+        if said.is_empty() {
+            assert_eq!(told, "", "{annotations:?}");
+        } else {
+            let field = "Ingress shop/web, metadata.annotations[sluicegate.io/limit-shared]: ";
+            assert!(
+                told.contains(field) && told.contains(said) && told.lines().count() == 1,
+                "{annotations:?}: {told}"
+            );
+        }
+    }
+    let (_, policy, told) = served_by(&[("limit-shared", "true")], false);
+    assert_eq!(policy.limits, None);
+    assert!(told.contains("changes nothing"), "{told}");
 }

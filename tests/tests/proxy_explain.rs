@@ -70,6 +70,12 @@ fn locations_are_those_of_ingress_nginx() {
         ingress("plain", "shop.example", "", &plain),
         ingress("regex", "re.example", "nginx.ingress.kubernetes.io/use-regex: 'true'", &regex),
         ingress("wild", "*.wild.example", "", &[path("/", "Prefix")]),
+        ingress(
+            "limited",
+            "limited.example",
+            "nginx.ingress.kubernetes.io/limit-rps: '5', sluicegate.io/limit-shared: 'true'",
+            &[path("/", "Prefix")],
+        ),
         ingress("alias", "one.example", "nginx.ingress.kubernetes.io/server-alias: two.example", &[path("/", "Prefix")]),
         "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: rest, namespace: t}\nspec: {defaultBackend: {service: {name: web, port: {number: 80}}}}\n".to_owned(),
     ];
@@ -100,4 +106,7 @@ fn locations_are_those_of_ingress_nginx() {
         assert_eq!(told.location, Some(format!("location {location}")), "{url}: {:#?}", told.steps);
         assert!(told.steps.iter().any(|s| s.starts_with("In ingress-nginx: location")), "{:#?}", told.steps);
     }
+    let told = explain(&snapshot, "http://limited.example/", &Method::GET, &HeaderMap::new()).expect("an explanation");
+    let limit = "A client may ask once in 200ms and 25 times more at once, as counted by all edges together; else 503.";
+    assert!(told.steps.iter().any(|s| s == limit), "{:#?}", told.steps);
 }

@@ -22,6 +22,7 @@ const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 fn limited(drop: Option<LimitDrop>) -> Policy {
     let limits = Limits {
         owner: ObjectName::new("shop", "web"),
+        shared: false,
         rates: vec![Rate { every: Duration::from_hours(1), burst: 0 }],
         connections: None,
         exempt: Vec::new(),

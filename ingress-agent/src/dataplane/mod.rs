@@ -73,7 +73,7 @@ use self::sync::FlowSync;
 use self::sync::directory::Directory;
 use crate::model::election::RouterKey;
 use crate::model::snapshot::Snapshot;
-use crate::model::sync::SyncReading;
+use crate::model::sync::{SharedLimits, SyncReading};
 use crate::model::traffic::Attachment;
 
 /// The loaded, attached and pinned data plane. Dropping it leaves everything in place.
@@ -231,6 +231,14 @@ impl Dataplane {
     /// How the flow sync goes; `None` where it is off.
     pub fn sync(&self) -> Option<SyncReading> {
         self.sync.as_ref().map(FlowSync::reading)
+    }
+
+    /// Tells other edges what the proxy lets through under the limits that they share, and the proxy what they do. Without effect where
+    /// the flow sync is off: nothing is shared there.
+    pub fn share_limits(&self, limits: SharedLimits) {
+        if let Some(sync) = &self.sync {
+            sync.share_limits(limits);
+        }
     }
 
     /// A cheap question for the election of another thread: whether this node may take an address from a node that holds it

@@ -192,6 +192,8 @@ pub struct IngressFacts {
     pub tls: Vec<TlsFacts>,
     pub balance: Option<Balance>,
     #[serde(default)]
+    pub limit_shared: bool,
+    #[serde(default)]
     pub care: Option<Arc<Care>>,
     #[serde(default)]
     pub retry_budget: Option<RetryBudget>,

@@ -204,6 +204,8 @@ pub enum Origins {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub owner: ObjectName,
+    /// The rates are those of all edges together.
+    pub shared: bool,
     pub rates: Vec<Rate>,
     /// At one time.
     pub connections: Option<u32>,

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::election::VipGroup;
+use super::policy::Limits;
 use super::pool_state::PoolState;
 use super::rejection::Rejection;
 use super::route::Listener;
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<Listener>>,
     /// TCP through the proxy, by address and port. Each has an L7 frontend as well.
     pub streams: Vec<Arc<Stream>>,
+    /// Limits of routes whose rates are those of all edges together, by owner.
+    pub shared_limits: Arc<Vec<Arc<Limits>>>,
     /// Certificates that listeners may present, by the name of their Secret.
     pub certificates: BTreeMap<ObjectName, Arc<Certificate>>,
     /// What is to be said of objects in the cluster.

@@ -15,6 +15,7 @@ use super::{PlanOptions, hosts, keep, served, tls, vips};
 use crate::model::facts::{
     BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef,
 };
+use crate::model::policy::Limits;
 use crate::model::rejection::Rejection;
 use crate::model::route::{Action, Balance, HostTable, Listener, PathMatch, Route, Tls, WeightedPool};
 use crate::model::snapshot::{
@@ -28,6 +29,8 @@ pub(super) struct Http {
     pub(super) frontends: Vec<Arc<Frontend>>,
     pub(super) pools: Arc<BTreeSet<PoolName>>,
     pub(super) certificates: BTreeMap<ObjectName, Arc<Certificate>>,
+    /// Of Ingresses whose limits all edges have together, by name.
+    pub(super) shared_limits: Arc<Vec<Arc<Limits>>>,
     /// All ingress addresses.
     pub(super) vips: BTreeSet<IpAddr>,
     /// Who asked for which address.
@@ -78,6 +81,8 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
         chosen.push((class, compiled));
     }
     http.compiled = chosen.iter().map(|(_, c)| Arc::clone(c)).collect();
+    let shared = http.compiled.iter().filter_map(|c| c.asked.policy.limits.as_ref().filter(|l| l.shared).cloned());
+    http.shared_limits = keep(shared.collect(), last.map(|l| &l.shared_limits));
     let groups = groups(&ours, addresses, &mut http);
     let by_class = by_class(&groups);
     let now = chosen.iter().filter_map(|(class, c)| Some((&c.ingress.origin.name, Arc::clone(by_class.get(class)?))));

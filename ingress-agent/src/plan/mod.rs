@@ -194,6 +194,7 @@ fn snapshot(facts: &Facts, parts: &Parts<'_>, last: Option<&Arc<Snapshot>>) -> A
             .collect::<BTreeMap<PoolName, Arc<Pool>>>(),
         listeners: http.listeners.clone(),
         streams: l4.streams.clone(),
+        shared_limits: Arc::clone(&http.shared_limits),
         certificates: http.certificates.clone(),
         served: Served {
             services: Arc::clone(&l4.served),
@@ -220,6 +221,7 @@ fn same(a: &Snapshot, b: &Snapshot) -> bool {
         && a.listeners.iter().zip(&b.listeners).all(|(a, b)| Arc::ptr_eq(a, b))
         && a.streams.len() == b.streams.len()
         && a.streams.iter().zip(&b.streams).all(|(a, b)| Arc::ptr_eq(a, b))
+        && Arc::ptr_eq(&a.shared_limits, &b.shared_limits)
         && a.vips == b.vips
         && (Arc::ptr_eq(&a.groups, &b.groups) || a.groups == b.groups)
         && Arc::ptr_eq(&a.served.services, &b.served.services)

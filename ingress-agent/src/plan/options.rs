@@ -30,6 +30,8 @@ pub struct PlanOptions {
     pub ssl_passthrough: bool,
     /// Clients that go on exceeding the limits of an Ingress that says so are dropped, at all ports of the proxy.
     pub limit_drop: bool,
+    /// There are no other edges that this one could share limits with.
+    pub alone: bool,
     /// What carries addresses on this node.
     pub vip_interface: String,
     /// 0: no HTTP listener.
@@ -80,6 +82,7 @@ impl Default for PlanOptions {
             catch_all: true,
             ssl_passthrough: false,
             limit_drop: false,
+            alone: false,
             vip_interface: String::new(),
             http_port: 80,
             https_port: 443,

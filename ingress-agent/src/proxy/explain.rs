@@ -114,8 +114,23 @@ pub fn explain(
     told.steps.push(format!("In ingress-nginx: {location}."));
     told.location = Some(location);
     told.check = route.policy.as_ref().and_then(|p| p.care.as_ref()?.health.clone());
+    limits(route, &mut told);
     action(snapshot, route, &mut told);
     Ok(told)
+}
+
+/// How often one client may ask.
+fn limits(route: &Route, told: &mut HttpExplanation) {
+    let Some(limits) = route.policy.as_ref().and_then(|policy| policy.limits.as_ref()) else { return };
+    let whose = if limits.shared { "all edges together" } else { "each edge" };
+    for rate in &limits.rates {
+        told.steps.push(format!(
+            "A client may ask once in {:?} and {} times more at once, as counted by {whose}; else {}.",
+            rate.every,
+            rate.burst,
+            limits.rate_status.as_u16()
+        ));
+    }
 }
 
 fn certificate(tls: &crate::model::route::Tls, name: &str) -> String {

@@ -109,11 +109,13 @@ pub use explain::{HttpExplanation, explain};
 
 use crate::model::offence::Offence;
 use crate::model::snapshot::Snapshot;
+use crate::model::sync::SharedLimits;
 use crate::model::traffic::EndpointHealth;
 use access_log::LogWriter;
 use compile::{Compiler, Routing};
 use health::Health;
 use metrics::{HttpTraffic, WorkerCounters};
+use policy::Limiter;
 use worker::{Birth, Command};
 
 #[derive(Clone, Debug)]
@@ -171,6 +173,7 @@ pub struct Proxy {
     routing: Mutex<Arc<Routing>>,
     counters: Vec<Arc<WorkerCounters>>,
     health: Health,
+    limiter: Arc<Limiter>,
     log: Option<LogWriter>,
     generation: AtomicU64,
 }
@@ -186,7 +189,7 @@ impl Proxy {
         let count = options.workers.max(1);
         let log = LogWriter::start(options.access_log)?;
         let compiler = Compiler::new(count)?;
-        let limiter = Arc::new(policy::Limiter::default());
+        let limiter = Arc::new(Limiter::default());
         let refusals = options.offences.map(|tell| Arc::new(policy::Refusals::new(tell)));
         let mut workers = Vec::with_capacity(count);
         let mut all_counters = Vec::with_capacity(count);
@@ -224,6 +227,7 @@ impl Proxy {
             routing: Mutex::default(),
             counters: all_counters,
             health: Health::new(senders),
+            limiter,
             log,
             generation: AtomicU64::new(0),
         })
@@ -246,6 +250,7 @@ impl Proxy {
         }
         let problems = collect(waiting).await?;
         self.health.apply(checks);
+        self.limiter.know(&snapshot.shared_limits);
         *self.routing.lock().unwrap_or_else(PoisonError::into_inner) = routing;
         self.generation.store(snapshot.generation, Ordering::Release);
         Ok(problems)
@@ -286,6 +291,15 @@ impl Proxy {
         for worker in &self.workers {
             // One that has ended has no connections.
             let _ = worker.commands.send(Command::Away(away.clone()));
+        }
+    }
+
+    /// What the limits that edges share have to hear and to tell.
+    pub fn shared_limits(&self) -> SharedLimits {
+        let (tells, hears) = (Arc::clone(&self.limiter), Arc::clone(&self.limiter));
+        SharedLimits {
+            take: Box::new(move |uses| tells.take_uses(uses)),
+            hear: Box::new(move |used| hears.hear_use(used, Instant::now())),
         }
     }
 

@@ -180,6 +180,7 @@ fn only(rival: &IngressFacts, claims: &Contested<'_>) -> IngressFacts {
         rules,
         tls: Vec::new(),
         balance: None,
+        limit_shared: false,
         care: None,
         retry_budget: None,
         limit_drop: None,

@@ -22,6 +22,14 @@ pub(super) fn encode(e: &mut DescriptorEncoder, r: &SyncReading) -> fmt::Result 
     for (reason, count) in &r.rejected {
         rejected.count(&[("reason", reason)], *count)?;
     }
+    let mut limited = counters(
+        e,
+        "sluicegate_sync_limited_requests",
+        "Requests under limits that edges share: told to peers, left out of what they are told, heard from them.",
+    )?;
+    for (what, count) in [("told", r.limits_told), ("left_out", r.limits_left_out), ("heard", r.limits_heard)] {
+        limited.count(&[("result", what)], count)?;
+    }
     counters(e, "sluicegate_sync_datagrams_unsent", "Datagrams that the kernel did not take.")?.count(&[], r.unsent)?;
     let peers: Vec<_> = r.peers.iter().map(|peer| (peer.address.to_string(), peer)).collect();
     let mut heard = gauges(e, "sluicegate_sync_peer_heard", "1 if the peer was heard within three seconds.")?;

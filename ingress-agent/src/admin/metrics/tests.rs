@@ -93,6 +93,7 @@ fn readings() -> Box<Readings> {
             settled: true,
             told: 12,
             rejected: vec![("forged", 3)],
+            limits_heard: 5,
             ..SyncReading::default()
         }),
         l7: L7Traffic {
@@ -139,6 +140,7 @@ fn samples_are_there() {
         "sluicegate_sync_settled 1.0",
         "sluicegate_sync_flows 12.0",
         "sluicegate_sync_rejected_total{reason=\"forged\"} 3",
+        "sluicegate_sync_limited_requests_total{result=\"heard\"} 5",
         "sluicegate_sync_peer_heard{peer=\"10.0.0.2\"} 1.0",
         "sluicegate_sync_peer_clock_seconds{peer=\"10.0.0.2\"} -0.25",
         "sluicegate_http_requests_total{namespace=\"shop\",ingress=\"web\",rule=\"shop/a\\\"b\\\\c\\n\",class=\"5xx\"} 1",

@@ -1,4 +1,4 @@
-//! What edges say to each other: one datagram, authenticated as a whole, with up to a few dozen flows. Pure; it reads no clock and
+//! What edges say to each other: one datagram, authenticated as a whole, with up to a few dozen flows or uses of shared limits. Pure; it reads no clock and
 //! opens no socket. A body is understood to its last byte before any of it has an effect.
 //!
 //! All integers are big-endian. A datagram is the header, the body and the tag:
@@ -7,15 +7,16 @@
 //! |---|---|
 //! | 4 | `SGFS` |
 //! | 1 | version, 1 |
-//! | 1 | kind: 1 flows, 2 request, 3 end, 4 alive |
+//! | 1 | kind: 1 flows, 2 request, 3 end, 4 alive, 5 limits |
 //! | 2 | entries in the body |
 //! | 8 | the sender's epoch: nanoseconds since 1970 when it started |
 //! | 8 | sequence number within the epoch, from 1, one count for all receivers |
 //! | 8 | milliseconds since 1970 when it was sent |
 //! | 8 | token: of a request, and of the flows and the end that answer it; else 0 |
 //!
-//! The tag is HMAC-SHA256 (RFC 2104, RFC 6234) over all before it. Bodies: flows has entries; end has 4 bytes, the number of
-//! datagrams before it under its token; the others have none. An entry:
+//! The tag is HMAC-SHA256 (RFC 2104, RFC 6234) over all before it. Bodies: flows and limits have entries; end has 4 bytes, the number of
+//! datagrams before it under its token; the others have none. A kind that is not known makes a datagram malformed; nobody depends on an
+//! answer to one, so edges of different age get along. An entry of flows:
 //!
 //! | bytes | upsert | delete |
 //! |---|---|---|
@@ -29,11 +30,22 @@
 //! | 2 + 2 | port of the endpoint, and the source port that the endpoint sees | – |
 //! | 4 or 16, twice | address of the client, of the VIP | the same |
 //! | 4 or 16, twice | address of the endpoint, and the source address that it sees | – |
+//!
+//! An entry of limits, a client's requests that the sender let through and has not told yet:
+//!
+//! | bytes | |
+//! |---|---|
+//! | 1 | 4 or 6: the family of the address |
+//! | 16 | [`LimitId`] |
+//! | 4 | requests, never 0 |
+//! | 4 or 16 | address of the client |
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aws_lc_rs::hmac;
 use xdp_ebpf::{IPPROTO_TCP, IPPROTO_UDP, flow_state};
+
+use crate::model::sync::{LimitId, LimitUse};
 
 /// UDP payload of a datagram at most: with IPv6 and UDP headers it passes a path of 1280 bytes, the least that IPv6 allows
 /// (RFC 8200 §5), so that no tunnel between the edges makes it fragments.
@@ -61,6 +73,7 @@ pub(super) enum Kind {
     End,
     /// I am here and know of nothing new.
     Alive,
+    Limits,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +81,7 @@ pub(super) enum Body {
     Flows(Vec<Entry>),
     /// Datagrams of flows under the token.
     End(u32),
+    Limits(Vec<LimitUse>),
     Nothing,
 }
 
@@ -154,11 +168,23 @@ impl Draft {
             out.extend(address.port().to_be_bytes());
         }
         for address in addresses.iter().flatten() {
-            match address.ip() {
-                IpAddr::V4(v4) => out.extend(v4.octets()),
-                IpAddr::V6(v6) => out.extend(v6.octets()),
-            }
+            put(out, address.ip());
         }
+        self.entries += 1;
+        true
+    }
+
+    /// The same with an entry of limits. A draft has entries of one kind.
+    pub(super) fn push_use(&mut self, used: &LimitUse) -> bool {
+        let (family, address) = if used.client.is_ipv4() { (4, 4) } else { (6, 16) };
+        if self.bytes.len() + 21 + address + TAG > LARGEST {
+            return false;
+        }
+        let out = &mut self.bytes;
+        out.push(family);
+        out.extend(used.limit.0);
+        out.extend(used.requests.to_be_bytes());
+        put(out, used.client);
         self.entries += 1;
         true
     }
@@ -177,6 +203,7 @@ impl Draft {
             Kind::Request => 2,
             Kind::End => 3,
             Kind::Alive => 4,
+            Kind::Limits => 5,
         };
         bytes[..4].copy_from_slice(&MAGIC);
         (bytes[4], bytes[5]) = (VERSION, kind);
@@ -192,6 +219,13 @@ impl Draft {
         let mut draft = Self::new();
         draft.bytes.extend(datagrams.to_be_bytes());
         draft
+    }
+}
+
+fn put(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => out.extend(v4.octets()),
+        IpAddr::V6(v6) => out.extend(v6.octets()),
     }
 }
 
@@ -218,16 +252,29 @@ fn parse(rest: &mut Bytes) -> Option<(Header, Body)> {
         [2] => Kind::Request,
         [3] => Kind::End,
         [4] => Kind::Alive,
+        [5] => Kind::Limits,
         _ => return None,
     };
     let count = rest.u16()?;
     let header = Header { kind, epoch: rest.u64()?, sequence: rest.u64()?, time: rest.u64()?, token: rest.u64()? };
     let body = match kind {
         Kind::Flows => Body::Flows((0..count).map(|_| entry(rest)).collect::<Option<_>>()?),
-        Kind::End => Body::End(u32::from_be_bytes(rest.take()?)),
+        Kind::Limits => Body::Limits((0..count).map(|_| limit_use(rest)).collect::<Option<_>>()?),
+        Kind::End => Body::End(rest.u32()?),
         Kind::Request | Kind::Alive => Body::Nothing,
     };
-    (kind == Kind::Flows || count == 0).then_some((header, body))
+    (matches!(kind, Kind::Flows | Kind::Limits) || count == 0).then_some((header, body))
+}
+
+fn limit_use(rest: &mut Bytes) -> Option<LimitUse> {
+    let [family] = rest.take()?;
+    let limit = LimitId(rest.take()?);
+    let requests = rest.u32().filter(|requests| *requests != 0)?;
+    let client = match family {
+        4 | 6 => address(rest, family == 4)?,
+        _ => return None,
+    };
+    Some(LimitUse { limit, client, requests })
 }
 
 fn entry(rest: &mut Bytes) -> Option<Entry> {
@@ -261,14 +308,17 @@ fn sockets<const N: usize>(rest: &mut Bytes, v4: bool) -> Option<[SocketAddr; N]
     }
     let mut found = [SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0); N];
     for (socket, port) in found.iter_mut().zip(ports) {
-        let ip = if v4 {
-            IpAddr::from(Ipv4Addr::from(rest.take::<4>()?))
-        } else {
-            IpAddr::from(Some(Ipv6Addr::from(rest.take::<16>()?)).filter(|a| a.to_ipv4_mapped().is_none())?)
-        };
-        *socket = SocketAddr::new(ip, port);
+        *socket = SocketAddr::new(address(rest, v4)?, port);
     }
     Some(found)
+}
+
+/// None that is mapped.
+fn address(rest: &mut Bytes, v4: bool) -> Option<IpAddr> {
+    if v4 {
+        return Some(Ipv4Addr::from(rest.take::<4>()?).into());
+    }
+    Some(Ipv6Addr::from(rest.take::<16>()?)).filter(|a| a.to_ipv4_mapped().is_none()).map(IpAddr::from)
 }
 
 /// What is left of a datagram.
@@ -283,6 +333,10 @@ impl Bytes<'_> {
 
     fn u16(&mut self) -> Option<u16> {
         self.take().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_be_bytes)
     }
 
     fn u64(&mut self) -> Option<u64> {

@@ -6,8 +6,11 @@
 //! flow's packets tells the others; a record that came from a peer is not told on until a packet of it came here. Nothing is
 //! acknowledged: entries are idempotent, and each is repeated every 20 s.
 //!
+//! By the same way edges tell each other what they let through under limits that they share. That is told once: what is lost on the way is
+//! let through once more.
+//!
 //! Read in the order `datagram` (the wire) → `replay`, `peer`, `pace` (pure) → `directory`, `table`, `ledger` (what is there, and who
-//! knows it) → `walk` (what is told) → `node` (the thread).
+//! knows it) → `walk` (what is told) → `limits` (the other thing that is) → `node` (the thread).
 
 mod datagram;
 
@@ -27,6 +30,8 @@ mod ledger;
 
 mod walk;
 
+mod limits;
+
 mod post;
 
 mod node;
@@ -34,7 +39,7 @@ mod node;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, ensure};
@@ -49,7 +54,7 @@ use self::table::Table;
 use super::clock::Clock;
 use super::maps::Maps;
 use super::pins::Pins;
-use crate::model::sync::SyncReading;
+use crate::model::sync::{SharedLimits, SyncReading};
 
 /// With whom flows are shared, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +80,8 @@ struct Shared {
     stop: AtomicBool,
     settled: AtomicBool,
     reading: Mutex<SyncReading>,
+    /// From when the proxy is there.
+    limits: OnceLock<SharedLimits>,
 }
 
 /// The running flow sync. Dropping it ends its thread; the records stay.
@@ -112,6 +119,11 @@ impl FlowSync {
 
     pub(super) fn reading(&self) -> SyncReading {
         self.shared.reading.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on what these say is told, and what comes for them is said to them. The first ones stay.
+    pub(super) fn share_limits(&self, limits: SharedLimits) {
+        let _ = self.shared.limits.set(limits);
     }
 
     /// A cheap look from any thread: see [`SyncReading::settled`].

@@ -15,6 +15,7 @@ use super::Shared;
 use super::datagram::{self, Body, Draft, Entry, Fault, Kind, LARGEST};
 use super::directory::Directory;
 use super::ledger::{Ledger, Note};
+use super::limits::{self, Limits};
 use super::pace::Pace;
 use super::peer::Peer;
 use super::post::{self, Post};
@@ -46,6 +47,7 @@ pub(super) struct Node {
     pub shared: Arc<Shared>,
     ledger: Ledger,
     walk: Walk,
+    limits: Limits,
     draft: Draft,
     started: Option<Instant>,
     spoke: Option<Instant>,
@@ -81,7 +83,7 @@ impl Node {
     ) -> Self {
         let now = Instant::now();
         let places = table.buckets() * xdp_ebpf::WAYS;
-        let labels = DATAGRAM_FAULTS.into_iter().chain(Refusal::ALL.map(Refusal::label));
+        let labels = DATAGRAM_FAULTS.into_iter().chain(Refusal::ALL.map(Refusal::label)).chain([limits::UNKNOWN]);
         let counts = Counts { rejected: labels.map(|label| (label, 0)).collect(), ..Counts::default() };
         // News and answers to who asks for everything have half each, so that neither waits for the other.
         let half = rate.div_ceil(2);
@@ -98,6 +100,7 @@ impl Node {
             shared,
             ledger: Ledger::new(places),
             walk: Walk::new(),
+            limits: Limits::default(),
             draft: Draft::new(),
             started: None,
             spoke: None,
@@ -119,6 +122,7 @@ impl Node {
     }
 
     fn turn(&mut self, now: Instant) -> Result<()> {
+        self.tell_limits(now);
         let moment = Moment::new(self.clock.jiffies()?, self.hz);
         self.receive(now, &moment);
         // Before the first snapshot nothing that comes could be placed.
@@ -143,6 +147,7 @@ impl Node {
         let pass = self.walk.due().map_or(self.news.wait(), |due| due.saturating_duration_since(now));
         let answering = self.peers.iter().any(|peer| peer.answer.is_some());
         let nap = if answering { pass.min(self.answers.wait()) } else { pass };
+        let nap = self.shared.limits.get().map_or(nap, |_| nap.min(self.limits.wait(now)));
         // A tenth of a burst at least, so that what is sent fills datagrams.
         nap.clamp(Duration::from_millis(2), NAP)
     }
@@ -202,6 +207,10 @@ impl Node {
                 }
             }
             (Kind::Request, _) => self.peers[peer].asked(header.token),
+            (Kind::Limits, Body::Limits(uses)) => {
+                let unknown = self.limits.hear(self.shared.limits.get(), &uses);
+                *self.counts.rejected.entry(limits::UNKNOWN).or_default() += unknown;
+            }
             _ => {}
         }
         Ok(())
@@ -283,6 +292,15 @@ impl Node {
         }
     }
 
+    /// No sign of life: a peer may be too old to understand it.
+    fn tell_limits(&mut self, now: Instant) {
+        let Some(ends) = self.shared.limits.get() else { return };
+        let (peers, post) = (&self.peers, &mut self.post);
+        self.limits.tell(ends, peers.len(), now, |draft| {
+            post.send(draft, Kind::Limits, 0, peers.iter().map(|peer| peer.to));
+        });
+    }
+
     /// Goes on with what peers asked for.
     fn answer(&mut self, now: Instant, moment: &Moment) {
         self.answers.refill(now);
@@ -349,6 +367,9 @@ impl Node {
             unsent: self.post.unsent,
             late: Duration::from_millis(self.walk.late),
             rejected: self.counts.rejected.iter().map(|(label, count)| (*label, *count)).collect(),
+            limits_told: self.limits.told,
+            limits_left_out: self.limits.left_out,
+            limits_heard: self.limits.heard,
         };
         *self.shared.reading.lock().unwrap_or_else(PoisonError::into_inner) = reading;
     }

@@ -1,4 +1,4 @@
-//! `limit-rps`, `limit-rpm`, `limit-connections` and their kin, and what becomes of clients that go on exceeding them.
+//! `limit-rps`, `limit-rpm`, `limit-connections` and their kin; whether edges share them, and what becomes of clients that go on exceeding them.
 
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings) -> Option<Limit
         }
     }
     let connections = count(reader, "limit-connections");
+    let shared = shared(reader, settings, &rates);
     let limited = !rates.is_empty() || connections.is_some();
     let drop = asked_drop(reader, settings, limited);
     if !limited {
@@ -35,7 +36,7 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings) -> Option<Limit
     }
     let owner = reader.ingress.origin.name.clone();
     let (rate_status, connection_status) = (settings.rate_status, settings.connection_status);
-    Some(Limits { owner, rates, connections, exempt, rate_status, connection_status, drop })
+    Some(Limits { owner, shared, rates, connections, exempt, rate_status, connection_status, drop })
 }
 
 /// What our own annotation asks for, where it has a meaning.
@@ -60,4 +61,21 @@ fn count(reader: &mut Reader<'_>, key: &str) -> Option<u32> {
         return None;
     };
     u32::try_from(number).ok().filter(|n| *n > 0).map(|n| n.min(1_000_000))
+}
+
+/// Ours (`sluicegate.io/limit-shared`): whether the rates are those of all edges together.
+fn shared(reader: &mut Reader<'_>, settings: &Settings, rates: &[Rate]) -> bool {
+    if !reader.ingress.limit_shared {
+        return false;
+    }
+    let why = if rates.is_empty() {
+        "changes nothing: there is no limit-rps and no limit-rpm"
+    } else if settings.alone {
+        "has no effect: this edge knows no others (`--sync-peer`), so each limits by itself"
+    } else {
+        return true;
+    };
+    let field = "metadata.annotations[sluicegate.io/limit-shared]";
+    reader.rejections.push(reader.ingress.origin.warn("Ingress", field, why));
+    false
 }

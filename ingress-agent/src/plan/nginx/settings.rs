@@ -60,6 +60,8 @@ pub(in crate::plan) struct Settings {
     pub(super) passthrough: bool,
     /// `--enable-limit-drop`.
     pub(super) limit_drop: bool,
+    /// [`PlanOptions::alone`].
+    pub(super) alone: bool,
     pub(super) risk: Risk,
     /// That must not stand in an annotation's value.
     pub(super) words: Vec<String>,
@@ -243,6 +245,7 @@ impl Settings {
             catch_all: options.catch_all,
             passthrough: options.ssl_passthrough,
             limit_drop: options.limit_drop,
+            alone: options.alone,
             snippets: v.flag("allow-snippet-annotations", false) && risk == Risk::Critical,
             risk,
             words: v.list("annotation-value-word-blocklist"),

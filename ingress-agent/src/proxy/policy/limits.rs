@@ -1,6 +1,8 @@
 //! Rate limits and limits of requests at one time, for all workers together. The memory is bounded whatever the number of clients: a client
 //! that has not asked for longest gives its place, and begins anew when it comes back.
 
+mod shared;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -10,6 +12,7 @@ use std::time::Instant;
 use http::StatusCode;
 
 use crate::model::policy::{Limits, Rate};
+use shared::Shared;
 
 const SHARDS: usize = 256;
 /// Clients a shard remembers: 64 KiB, made when the shard is first needed.
@@ -22,6 +25,7 @@ pub(in crate::proxy) struct Limiter {
     hasher: RandomState,
     rates: [OnceLock<Mutex<Vec<Slot>>>; SHARDS],
     open: [Mutex<HashMap<u64, u32>>; SHARDS],
+    shared: Shared,
 }
 
 /// GCRA: the theoretical arrival time of the next request, in nanoseconds since the epoch.
@@ -29,6 +33,27 @@ pub(in crate::proxy) struct Limiter {
 struct Slot {
     key: u64,
     arrival: u64,
+}
+
+impl Slot {
+    /// Whether another request may pass. Then it counts.
+    fn admits(&mut self, rate: &Rate, now: u64) -> bool {
+        let every = rate.every.as_nanos() as u64;
+        // Of a limit that was tighter before it may be far away.
+        self.arrival = self.arrival.clamp(now, furthest(rate, now));
+        if self.arrival - now > every.saturating_mul(u64::from(rate.burst)) {
+            return false;
+        }
+        self.arrival = self.arrival.saturating_add(every);
+        true
+    }
+}
+
+/// How far in the future an arrival may be: twice what a client can use at once. So nobody is refused for longer than it takes to have all
+/// of that again, and one period.
+fn furthest(rate: &Rate, now: u64) -> u64 {
+    let at_once = u64::from(rate.burst) + 1;
+    now.saturating_add((rate.every.as_nanos() as u64).saturating_mul(2 * at_once))
 }
 
 /// A request under way that is counted.
@@ -44,6 +69,7 @@ impl Default for Limiter {
             hasher: RandomState::new(),
             rates: [const { OnceLock::new() }; SHARDS],
             open: std::array::from_fn(|_| Mutex::default()),
+            shared: Shared::default(),
         }
     }
 }
@@ -52,7 +78,7 @@ impl Limiter {
     /// `Err` is the status of the refusal.
     pub(in crate::proxy) fn admit(
         self: &Arc<Self>,
-        limits: &Limits,
+        limits: &Arc<Limits>,
         client: IpAddr,
         now: Instant,
     ) -> Result<Option<Open>, StatusCode> {
@@ -64,8 +90,12 @@ impl Limiter {
             None => None,
         };
         for (i, rate) in limits.rates.iter().enumerate() {
-            if !self.rate(self.key(limits, client, i), rate, now) {
+            let key = self.key(limits, client, i);
+            if !self.rate(key, rate, now) {
                 return Err(limits.rate_status);
+            }
+            if limits.shared {
+                self.shared.note(key, limits, i, client);
             }
         }
         Ok(open)
@@ -76,26 +106,26 @@ impl Limiter {
     }
 
     fn rate(&self, key: u64, rate: &Rate, now: Instant) -> bool {
-        let now = now.saturating_duration_since(self.epoch).as_nanos() as u64 + 1;
-        let every = rate.every.as_nanos() as u64;
+        let now = self.nanoseconds(now);
+        self.change(key, |slot| slot.admits(rate, now))
+    }
+
+    fn nanoseconds(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_nanos() as u64 + 1
+    }
+
+    fn change<T>(&self, key: u64, change: impl FnOnce(&mut Slot) -> T) -> T {
         let slots = self.rates[key as usize % SHARDS].get_or_init(|| Mutex::new(vec![Slot::default(); SLOTS]));
         let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
         let first = (key >> 8) as usize % (SLOTS / WAYS) * WAYS;
         let ways = &mut slots[first..first + WAYS];
-        let slot = if let Some(at) = ways.iter().position(|slot| slot.key == key) {
-            &mut ways[at]
-        } else {
+        let at = ways.iter().position(|slot| slot.key == key).unwrap_or_else(|| {
             // Free places have the earliest arrival of all.
-            let Some(oldest) = ways.iter_mut().min_by_key(|slot| slot.arrival) else { return true };
-            *oldest = Slot { key, arrival: 0 };
+            let oldest = (0..WAYS).min_by_key(|at| ways[*at].arrival).unwrap_or(0);
+            ways[oldest] = Slot { key, arrival: 0 };
             oldest
-        };
-        let arrival = slot.arrival.max(now);
-        if arrival - now > every.saturating_mul(u64::from(rate.burst)) {
-            return false;
-        }
-        slot.arrival = arrival.saturating_add(every);
-        true
+        });
+        change(&mut ways[at])
     }
 
     fn open(self: &Arc<Self>, key: u64, most: u32) -> Option<Open> {
@@ -128,16 +158,17 @@ mod tests {
     use super::*;
     use crate::model::snapshot::ObjectName;
 
-    fn limits(every: Duration, burst: u32, connections: Option<u32>) -> Limits {
-        Limits {
+    fn limits(every: Duration, burst: u32, connections: Option<u32>) -> Arc<Limits> {
+        Arc::new(Limits {
             owner: ObjectName::new("t", "i"),
+            shared: false,
             rates: vec![Rate { every, burst }],
             connections,
             exempt: vec!["192.0.2.0/24".parse().expect("a range")],
             rate_status: StatusCode::SERVICE_UNAVAILABLE,
             connection_status: StatusCode::TOO_MANY_REQUESTS,
             drop: None,
-        }
+        })
     }
 
     #[test]
@@ -152,6 +183,18 @@ mod tests {
         assert_eq!((0..10).filter(|_| limiter.admit(&limits, client, now).is_ok()).count(), 2);
         let exempt = "192.0.2.7".parse().expect("an address");
         assert!((0..100).all(|_| limiter.admit(&limits, exempt, now).is_ok()));
+    }
+
+    #[test]
+    fn a_limit_that_was_widened_does_not_hold_clients_to_the_old_one() {
+        let limiter = Arc::new(Limiter::default());
+        let (narrow, wide) = (limits(Duration::from_mins(1), 50, None), limits(Duration::from_millis(100), 5, None));
+        let client = "198.51.100.1".parse().expect("an address");
+        let mut now = Instant::now();
+        assert_eq!((0..100).filter(|_| limiter.admit(&narrow, client, now).is_ok()).count(), 51);
+        assert!(limiter.admit(&wide, client, now).is_err());
+        now += Duration::from_millis(700);
+        assert!(limiter.admit(&wide, client, now).is_ok());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend,
 
 use super::care::{self, care, retry_budget};
 use super::limit_drop::{self, limit_drop};
-use super::{BALANCE, Notes, annotation, annotations, balance, port_number, sibling};
+use super::{BALANCE, LIMIT_SHARED, Notes, annotation, annotations, balance, limit_shared, port_number, sibling};
 use crate::model::facts::{
     BackendRef, ClassChoice, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, Remark, RuleFacts, TlsFacts,
 };
@@ -16,6 +16,7 @@ const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 /// Of our prefix.
 const KNOWN: &[&str] = &[
     BALANCE,
+    LIMIT_SHARED,
     care::HEALTH_CHECK,
     care::HEALTH_CHECK_PATH,
     care::HEALTH_CHECK_HOST,
@@ -77,6 +78,7 @@ pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Reject
         rules,
         tls,
         balance: balance(&object.metadata, notes),
+        limit_shared: limit_shared(&object.metadata, notes),
         care: care(&object.metadata, notes).map(Arc::new),
         retry_budget: retry_budget(&object.metadata, notes),
         limit_drop: limit_drop(&object.metadata, notes),

@@ -38,6 +38,7 @@ pub const ALLOW_SHARED_IP: &str = "sluicegate.io/allow-shared-ip";
 /// Written by `status`; see there.
 pub const ASSIGNED: &str = "sluicegate.io/assigned";
 pub const WEIGHT: &str = "sluicegate.io/weight";
+pub const LIMIT_SHARED: &str = "sluicegate.io/limit-shared";
 
 /// Where an object comes from, and what was found wrong with parts of it.
 #[derive(Debug)]
@@ -166,6 +167,19 @@ fn balance(metadata: &ObjectMeta, notes: &mut Notes) -> Option<Balance> {
                 format!("`{other}` is neither `round-robin` nor `least-request`; round-robin is used"),
             );
             None
+        }
+    }
+}
+
+/// `sluicegate.io/limit-shared`.
+fn limit_shared(metadata: &ObjectMeta, notes: &mut Notes) -> bool {
+    match annotation(metadata, LIMIT_SHARED) {
+        Some("true") => true,
+        None | Some("false") => false,
+        Some(other) => {
+            let reason = format!("`{other}` is neither `true` nor `false`; each edge limits by itself");
+            notes.reject(annotation_field(LIMIT_SHARED), reason);
+            false
         }
     }
 }

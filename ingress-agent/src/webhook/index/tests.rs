@@ -26,6 +26,7 @@ fn ingress(name: &str, created: i64, paths: &[(&str, &str)]) -> Arc<IngressFacts
         rules: paths.iter().map(rule).collect(),
         tls: Vec::new(),
         balance: None,
+        limit_shared: false,
         care: None,
         retry_budget: None,
         limit_drop: None,
