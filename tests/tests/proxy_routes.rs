@@ -187,7 +187,7 @@ fn filters_edit_rewrite_and_redirect() {
         ("x-set", &["1"][..]),
         ("x-add", &["1", "2"]),
         ("x-gone", &[]),
-        ("x-hop", &[]),
+        ("x-hop", &["1"]),
         ("x-real-ip", &["hidden"]),
         ("x-forwarded-for", &["127.0.0.1"]),
         ("x-forwarded-proto", &["http"]),
