@@ -15,7 +15,9 @@ use ingress_tests::xdp_site::*;
 use ingress_tests::xdp_world::{World, addr};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use xdp_ebpf::verdict::Verdict::*;
-use xdp_ebpf::{Heartbeat, IPPROTO_TCP, Router, Vip, frontend_flags, mac_word, map, router, vip_flags};
+use xdp_ebpf::{
+    Heartbeat, IPPROTO_TCP, Router, Vip, flow_state, frontend_flags, mac_word, map, router, rules, vip_flags,
+};
 
 const VRID: u8 = 51;
 const PROXY6: &str = "[2001:db8:1::10]:80";
@@ -162,7 +164,7 @@ fn flows_that_only_the_other_node_knows_go_there_until_it_has_told_of_them() {
 /// From a backend to the source address of a flow, which is the VIP. The client's side of it is not on the port of any frontend.
 #[test]
 fn answers_to_flows_that_the_other_node_forwarded_go_there() {
-    let h = site_of("handoverl4");
+    let mut h = site_of("handoverl4");
     for (backend, vip) in [(WEB_BACKEND, "203.0.113.10:50001"), (WEB6_BACKEND, "[2001:db8:1::10]:50001")] {
         let (backend, vip) = (at(backend), at(vip));
         h.goes_on("what answers an opening", &tcp(backend, vip, SYN | ACK));
@@ -185,8 +187,24 @@ fn answers_to_flows_that_the_other_node_forwarded_go_there() {
     // What this node forwards itself is known here.
     h.w.ingress(&tcp(at(CLIENT), at(WEB), SYN).bytes()).expect("a run");
     let source = source(IPPROTO_TCP, CLIENT, WEB, 0);
-    let (_, rose) = h.w.ingress(&tcp(at(WEB_BACKEND), source, SYN | ACK).bytes()).expect("a run");
-    assert_eq!(rose, [ReplyNat]);
+    let answer = tcp(at(WEB_BACKEND), source, SYN | ACK);
+    let here = |h: &HandOver, answer: &Packet| {
+        let (_, rose) = h.w.ingress(&answer.bytes()).expect("a run");
+        assert_eq!(rose, [ReplyNat]);
+    };
+    here(&h, &answer);
+    // A flow that ended here a while ago does not keep its port from one of the other node.
+    let [record] = &h.w.seen()[..] else { panic!("one record") };
+    let index = record.index;
+    h.w.set_state(index, flow_state::CLOSING);
+    here(&h, &tcp(at(WEB_BACKEND), source, ACK));
+    h.w.age(index, rules::CLOSING_REUSE);
+    h.goes_on("an answer to a flow that has the port since", &answer);
+    here(&h, &Packet { macs: (EDGE_MAC, OTHER), ..answer.clone() });
+    h.w.age(index, rules::CLOSING_REUSE);
+    let of_v4 = router(VRID, false) as usize;
+    h.routers[of_v4].flows_known = (LONG / 1_000_000) as u32;
+    here(&h, &answer);
     h.heartbeat[0].hand_over_until = 0;
     h.w.passes("none is under way", &udp(at(WEB_BACKEND), at("203.0.113.10:50001")).bytes(), PassNoFrontend);
 }

@@ -123,7 +123,7 @@
 //! `HandOver`, TX, where all of this holds (and the client is not dropped, see above):
 //! - `Heartbeat::hand_over_until` is not 0, and the `other_until` of the VIP's router (not 0) is in the future;
 //! - it is TCP for an `L7` frontend without SYN; or TCP for another frontend, that is not SYN without ACK and has no record of its own here, while `flows_known` milliseconds before
-//!   `other_until` are in the future as well; or, for a VIP and no frontend, an answer without a record (above) that is no TCP with SYN and without ACK: what opens a connection opens it here;
+//!   `other_until` are in the future as well; or, as long, an answer whose record is `CLOSING` since [`CLOSING_REUSE`] ticks or more, and may have given its port up; or, for a VIP and no frontend, an answer without a record (above) that is no TCP with SYN and without ACK: what opens a connection opens it here;
 //! - it did not come from the MAC in `other`: what that node does not know either is nobody's, and goes to this kernel;
 //! - TTL or hop limit above 1. It is decremented, so that nodes that name each other in a ring come to an end;
 //! - no socket of this node has the connection, or takes the datagram. A request for a connection counts (`TCP_NEW_SYN_RECV`). `TIME_WAIT`

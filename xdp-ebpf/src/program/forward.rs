@@ -1,8 +1,9 @@
 //! TCP and UDP at XDP, in both directions, from the parsed packet to the action.
 
 use aya_ebpf::bindings::xdp_action;
+use xdp_ebpf::rules::CLOSING_REUSE;
 use xdp_ebpf::verdict::Verdict;
-use xdp_ebpf::{flow_state, forwarding};
+use xdp_ebpf::{flow_state, forwarding, meta};
 
 use crate::family::Family;
 use crate::flow::{self, Way};
@@ -80,6 +81,13 @@ fn back<F: Family>(frame: Frame, seg: &Segment<F>) -> Result<Way, u32> {
     }
     let now = (maps::jiffies() >> (config.tick_shift & 31)) as u32;
     let old = place.meta();
+    // Its port was free for others since. While a VIP moves, a young flow of the other node may have it.
+    if meta::state(old) == flow_state::CLOSING
+        && meta::age(old, now) >= CLOSING_REUSE
+        && let Some(action) = hand_over::send_on::<F>(frame, true)
+    {
+        return Err(action);
+    }
     place.touch(old, flow::next_meta(old, now, flow_state::NEW, flow_state::REPLIED, seg.last()));
     Ok(way)
 }
