@@ -6,24 +6,23 @@ mod shared;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::StatusCode;
 
+use super::places::{Memory, Places};
 use crate::model::policy::{Limits, Rate};
 use shared::Shared;
 
 const SHARDS: usize = 256;
 /// Clients a shard remembers: 64 KiB, made when the shard is first needed.
 const SLOTS: usize = 4096;
-/// Places in which a client may stand.
-const WAYS: usize = 8;
 
 pub(in crate::proxy) struct Limiter {
     epoch: Instant,
     hasher: RandomState,
-    rates: [OnceLock<Mutex<Vec<Slot>>>; SHARDS],
+    rates: Places<Slot, SHARDS, SLOTS>,
     open: [Mutex<HashMap<u64, u32>>; SHARDS],
     shared: Shared,
 }
@@ -31,8 +30,13 @@ pub(in crate::proxy) struct Limiter {
 /// GCRA: the theoretical arrival time of the next request, in nanoseconds since the epoch.
 #[derive(Clone, Copy, Default)]
 struct Slot {
-    key: u64,
     arrival: u64,
+}
+
+impl Memory for Slot {
+    fn age(&self) -> u64 {
+        self.arrival
+    }
 }
 
 impl Slot {
@@ -67,7 +71,7 @@ impl Default for Limiter {
         Self {
             epoch: Instant::now(),
             hasher: RandomState::new(),
-            rates: [const { OnceLock::new() }; SHARDS],
+            rates: Places::default(),
             open: std::array::from_fn(|_| Mutex::default()),
             shared: Shared::default(),
         }
@@ -107,25 +111,11 @@ impl Limiter {
 
     fn rate(&self, key: u64, rate: &Rate, now: Instant) -> bool {
         let now = self.nanoseconds(now);
-        self.change(key, |slot| slot.admits(rate, now))
+        self.rates.change(key, |slot| slot.admits(rate, now))
     }
 
     fn nanoseconds(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_nanos() as u64 + 1
-    }
-
-    fn change<T>(&self, key: u64, change: impl FnOnce(&mut Slot) -> T) -> T {
-        let slots = self.rates[key as usize % SHARDS].get_or_init(|| Mutex::new(vec![Slot::default(); SLOTS]));
-        let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = (key >> 8) as usize % (SLOTS / WAYS) * WAYS;
-        let ways = &mut slots[first..first + WAYS];
-        let at = ways.iter().position(|slot| slot.key == key).unwrap_or_else(|| {
-            // Free places have the earliest arrival of all.
-            let oldest = (0..WAYS).min_by_key(|at| ways[*at].arrival).unwrap_or(0);
-            ways[oldest] = Slot { key, arrival: 0 };
-            oldest
-        });
-        change(&mut ways[at])
     }
 
     fn open(self: &Arc<Self>, key: u64, most: u32) -> Option<Open> {
@@ -205,9 +195,7 @@ mod tests {
         for i in 0..3_000_000_u32 {
             let _ = limiter.admit(&limits, IpAddr::V4(i.into()), now);
         }
-        let slots: usize =
-            limiter.rates.iter().filter_map(OnceLock::get).map(|s| s.lock().expect("unpoisoned").capacity()).sum();
-        assert_eq!(slots, SHARDS * SLOTS);
+        assert_eq!(limiter.rates.made(), SHARDS * SLOTS);
     }
 
     #[test]

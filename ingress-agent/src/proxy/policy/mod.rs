@@ -9,6 +9,8 @@ mod limits;
 
 mod refusals;
 
+mod places;
+
 mod password;
 
 mod basic;

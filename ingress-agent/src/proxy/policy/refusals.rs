@@ -4,12 +4,13 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use super::View;
+use super::places::{Memory, Places};
 use crate::model::offence::Offence;
 use crate::model::policy::{LimitDrop, Limits};
 use crate::proxy::worker::Worker;
@@ -17,22 +18,25 @@ use crate::proxy::worker::Worker;
 const SHARDS: usize = 64;
 /// Clients a shard remembers: 24 KiB, made when the shard is first needed.
 const SLOTS: usize = 1024;
-/// Places in which a client may stand.
-const WAYS: usize = 8;
 
 pub(in crate::proxy) struct Refusals {
     epoch: Instant,
     hasher: RandomState,
-    shards: [OnceLock<Mutex<Vec<Slot>>>; SHARDS],
+    clients: Places<Slot, SHARDS, SLOTS>,
     tell: mpsc::Sender<Offence>,
 }
 
 /// How often a client was refused since its first refusal (nanoseconds since the epoch).
 #[derive(Clone, Copy, Default)]
 struct Slot {
-    key: u64,
     since: u64,
     count: u32,
+}
+
+impl Memory for Slot {
+    fn age(&self) -> u64 {
+        self.since
+    }
 }
 
 /// A limit of this Ingress has just refused a request.
@@ -47,7 +51,7 @@ pub(super) fn refused(worker: &Worker, limits: &Limits, view: &View<'_>, now: In
 
 impl Refusals {
     pub(in crate::proxy) fn new(tell: mpsc::Sender<Offence>) -> Self {
-        Self { epoch: Instant::now(), hasher: RandomState::new(), shards: [const { OnceLock::new() }; SHARDS], tell }
+        Self { epoch: Instant::now(), hasher: RandomState::new(), clients: Places::default(), tell }
     }
 
     fn count(&self, limits: &Limits, drop: &LimitDrop, client: IpAddr, now: Instant) {
@@ -60,28 +64,18 @@ impl Refusals {
 
     fn is_one_too_many(&self, key: u64, drop: &LimitDrop, now: Instant) -> bool {
         let now = now.saturating_duration_since(self.epoch).as_nanos() as u64;
-        let slots = self.shards[key as usize % SHARDS].get_or_init(|| Mutex::new(vec![Slot::default(); SLOTS]));
-        let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = (key >> 8) as usize % (SLOTS / WAYS) * WAYS;
-        let ways = &mut slots[first..first + WAYS];
-        let slot = if let Some(at) = ways.iter().position(|slot| slot.key == key) {
-            &mut ways[at]
-        } else {
-            // Free places are the oldest of all.
-            let Some(oldest) = ways.iter_mut().min_by_key(|slot| slot.since) else { return false };
-            *oldest = Slot { key, since: now, count: 0 };
-            oldest
-        };
-        if now.saturating_sub(slot.since) > drop.within.as_nanos() as u64 {
-            *slot = Slot { key, since: now, count: 0 };
-        }
-        slot.count += 1;
-        let reached = slot.count >= drop.refusals;
-        if reached {
-            // Whoever is heard after this is counted anew.
-            *slot = Slot::default();
-        }
-        reached
+        self.clients.change(key, |slot| {
+            if slot.count == 0 || now.saturating_sub(slot.since) > drop.within.as_nanos() as u64 {
+                *slot = Slot { since: now, count: 0 };
+            }
+            slot.count += 1;
+            let reached = slot.count >= drop.refusals;
+            if reached {
+                // Whoever is heard after this is counted anew.
+                *slot = Slot::default();
+            }
+            reached
+        })
     }
 }
 
@@ -132,8 +126,6 @@ mod tests {
             let key = refusals.hasher.hash_one(client).max(1);
             assert!(!refusals.is_one_too_many(key, &DROP, now + Duration::from_micros(u64::from(client))));
         }
-        let slots: usize =
-            refusals.shards.iter().filter_map(OnceLock::get).map(|s| s.lock().expect("unpoisoned").capacity()).sum();
-        assert_eq!(slots, SHARDS * SLOTS);
+        assert_eq!(refusals.clients.made(), SHARDS * SLOTS);
     }
 }

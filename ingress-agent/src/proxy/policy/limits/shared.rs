@@ -116,7 +116,7 @@ impl Limiter {
         drop(known);
         let Some(rate) = limits.rates.get(which) else { return false };
         let now = self.nanoseconds(now);
-        self.change(self.key(&limits, used.client, which), |slot| slot.count(rate, used.requests, now));
+        self.rates.change(self.key(&limits, used.client, which), |slot| slot.count(rate, used.requests, now));
         true
     }
 }
