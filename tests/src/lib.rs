@@ -47,6 +47,8 @@ pub mod cost;
 
 pub mod plans;
 
+pub mod annotated;
+
 pub mod xdp_run;
 
 pub mod xdp_world;

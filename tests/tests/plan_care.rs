@@ -3,14 +3,12 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ingress_agent::model::policy::{HealthCheck, Policy, Probe, RetryBudget};
 use ingress_agent::model::snapshot::Snapshot;
-use ingress_agent::plan::{PlanOptions, plan};
-use ingress_agent::sources::SourceOptions;
-use ingress_agent::sources::store::Store;
-use serde_json::json;
+use ingress_agent::plan::PlanOptions;
+use ingress_tests::annotated::annotated;
 
 /// The policy of `shop.example/`, and what was said. Names without a prefix are ours.
 fn served(annotations: &[(&str, &str)]) -> (Arc<Policy>, String) {
@@ -20,23 +18,9 @@ fn served(annotations: &[(&str, &str)]) -> (Arc<Policy>, String) {
 
 fn served_by(annotations: &[(&str, &str)], alone: bool) -> (Arc<Snapshot>, Arc<Policy>, String) {
     let whole = |name: &str| if name.contains('/') { name.to_owned() } else { format!("sluicegate.io/{name}") };
-    let annotations: serde_json::Map<String, serde_json::Value> =
-        annotations.iter().map(|(k, v)| (whole(k), (*v).into())).collect();
-    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "edge"},
-            "spec": {"controller": "sluicegate.io/ingress-controller"}},
-        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"ports": [{"port": 80}]}},
-        {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
-            "metadata": {"name": "web", "namespace": "shop", "annotations": annotations},
-            "spec": {"ingressClassName": "edge", "rules": [{"host": "shop.example",
-                "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]}},
-    ]});
-    let mut store = Store::new(SourceOptions::default());
-    store.put("a.json", Ok(&list.to_string()));
-    let facts = store.publish(SystemTime::now(), &[]).expect("the first facts");
-    let vips = vec!["192.0.2.1".parse().expect("an address")];
-    let snapshot = plan(&facts, &PlanOptions { ingress_vips: vips, alone, ..PlanOptions::default() }, None).snapshot;
+    let annotations: Vec<(String, &str)> = annotations.iter().map(|(k, v)| (whole(k), *v)).collect();
+    let annotations: Vec<(&str, &str)> = annotations.iter().map(|(k, v)| (&**k, *v)).collect();
+    let snapshot = annotated(&annotations, PlanOptions { alone, ..PlanOptions::default() });
     let mut said = String::new();
     for rejection in &snapshot.rejections {
         writeln!(said, "{rejection}").expect("a String takes all");

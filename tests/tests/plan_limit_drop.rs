@@ -3,14 +3,12 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ingress_agent::model::policy::{LimitDrop, Limits};
 use ingress_agent::model::rejection::Severity;
-use ingress_agent::plan::{PlanOptions, plan};
-use ingress_agent::sources::SourceOptions;
-use ingress_agent::sources::store::Store;
-use serde_json::json;
+use ingress_agent::plan::PlanOptions;
+use ingress_tests::annotated::annotated;
 
 const AFTER: &str = "sluicegate.io/limit-drop-after";
 const FOR: &str = "sluicegate.io/limit-drop-for";
@@ -18,24 +16,7 @@ const RPS: (&str, &str) = ("nginx.ingress.kubernetes.io/limit-rps", "5");
 
 /// The limits of `shop.example/`, and what was said: `rejected: TEXT` or `warning: TEXT`, a line each.
 fn served(limit_drop: bool, annotations: &[(&str, &str)]) -> (Option<Arc<Limits>>, String) {
-    let annotations: serde_json::Map<String, serde_json::Value> =
-        annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
-    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "edge"},
-            "spec": {"controller": "sluicegate.io/ingress-controller"}},
-        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"ports": [{"port": 80}]}},
-        {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
-            "metadata": {"name": "web", "namespace": "shop", "annotations": annotations},
-            "spec": {"ingressClassName": "edge", "rules": [{"host": "shop.example",
-                "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]}},
-    ]});
-    let mut store = Store::new(SourceOptions::default());
-    store.put("a.json", Ok(&list.to_string()));
-    let facts = store.publish(SystemTime::now(), &[]).expect("the first facts");
-    let ingress_vips = vec!["192.0.2.1".parse().expect("an address")];
-    let options = PlanOptions { ingress_vips, limit_drop, ..PlanOptions::default() };
-    let snapshot = plan(&facts, &options, None).snapshot;
+    let snapshot = annotated(annotations, PlanOptions { limit_drop, ..PlanOptions::default() });
     let mut said = String::new();
     for rejection in &snapshot.rejections {
         let severity = if rejection.severity == Severity::Rejected { "rejected" } else { "warning" };
