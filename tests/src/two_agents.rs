@@ -16,6 +16,9 @@ use crate::visitors::{HOST_NAME, backend};
 use crate::wait::until;
 
 const PORT: u16 = 8080;
+/// Between adverts. A kernel that isn't preempted may keep even a real-time thread waiting for a third of a second, while a neighbour
+/// loads its programs; an owner that comes that late steps down, and these tests are about moves that somebody ordered.
+const INTERVAL: &str = "--vrrp-interval-ms=500";
 /// Of the TCP service, in XDP.
 pub const TCP_PORT: u16 = 9000;
 
@@ -96,9 +99,10 @@ impl TwoAgents {
             let pins = place.pins.join(name);
             let peer = format!("--sync-peer=10.1.0.{other}");
             let vips = [format!("--ingress-vip={VIP4}"), format!("--ingress-vip={VIP6}")];
-            let common = ["--node", name, "--vip-mode=vrrp", &vips[0], &vips[1], "--workers=2", "--hash-seed=5eed"];
+            let election = ["--vip-mode=vrrp", INTERVAL, &vips[0], &vips[1]];
+            let common = ["--node", name, "--workers=2", "--hash-seed=5eed"];
             let flows = ["--tcp-services-configmap=demo/tcp", "--max-flows=10000", &peer, &key];
-            let all = [&common[..], &flows, arguments].concat();
+            let all = [&common[..], &election, &flows, arguments].concat();
             let agent = Agent::start(&host, &directory, &pins, &all).expect("start the agent");
             Edge { name, host, agent, port, pins, directory }
         };
@@ -122,6 +126,16 @@ impl TwoAgents {
         for vip in [VIP4, VIP6] {
             until_has(&self.edges[n].host, vip, true);
             until_has(&self.edges[1 - n].host, vip, false);
+        }
+    }
+}
+
+impl Drop for TwoAgents {
+    /// A test that failed is seldom understood without what the agents said.
+    fn drop(&mut self) {
+        for edge in self.edges.iter().filter(|_| std::thread::panicking()) {
+            let log = fs::read_to_string(edge.agent.log_path()).unwrap_or_else(|e| e.to_string());
+            eprintln!("the agent on {} said:\n{log}", edge.name);
         }
     }
 }
