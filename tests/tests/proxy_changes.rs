@@ -70,6 +70,29 @@ fn a_removed_endpoint_gets_nothing_once_apply_has_returned() {
 }
 
 #[test]
+fn services_with_one_endpoint_share_its_connections_until_the_last_of_them_goes() {
+    let backend = Backend::echo();
+    let site = |names: &[&str]| {
+        let pools = names.iter().map(|name| pool(name, &[backend.address]));
+        let site = pools.fold(Site::default(), Site::pool);
+        site.any(names.iter().map(|name| route(prefix(&format!("/{name}")), name)).collect())
+    };
+    let mut served = Served::single(&site(&["a", "b", "c"]));
+    let mut client = Raw::connect(served.http());
+    let mut ask = |name: &str| {
+        let response = client.send(format!("GET /{name} HTTP/1.1\r\nHost: a\r\n\r\n")).response();
+        assert_eq!(response.map(|r| r.status), Some(200), "{name}");
+        backend.connections()
+    };
+    assert_eq!(["a", "b", "c", "b", "a"].map(&mut ask), [1; 5]);
+    served.apply(&site(&["b"]));
+    assert_eq!(ask("b"), 1, "others left");
+    served.apply(&site(&[]));
+    served.apply(&site(&["b"]));
+    assert_eq!(ask("b"), 2, "with the last one it was closed");
+}
+
+#[test]
 fn requests_under_way_keep_their_route() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);

@@ -115,6 +115,13 @@ pub struct RouteMatch {
     pub object: ObjectName,
 }
 
+impl RouteMatch {
+    /// Nothing but the path is asked for.
+    pub fn is_path_only(&self) -> bool {
+        self.unless.is_none() && self.method.is_none() && self.headers.is_empty() && self.query.is_empty()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
     /// The whole path, case-sensitively.

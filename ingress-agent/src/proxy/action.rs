@@ -29,7 +29,7 @@ use super::upstream::response::decimal;
 use super::upstream::{self, Answer, Failure, Trace};
 use super::worker::Worker;
 use crate::model::policy::Canary;
-use crate::model::route::{Action, Filter, WeightedPool};
+use crate::model::route::{Action, Filter};
 
 /// The route's action. True beside the answer: it is ours, not a backend's.
 #[expect(clippy::too_many_arguments, reason = "one request's parts, which live in its caller")]
@@ -45,10 +45,12 @@ pub(super) async fn answered(
 ) -> (Response<Body>, bool) {
     let worker = &client.worker;
     let (parts, normalised, query) = (view.parts, view.path, view.query());
-    let route = &found.route;
+    let (route, terms) = (&found.route, &found.terms);
     record.open = admitted.open;
-    let weighted = match &route.action {
-        Action::Forward(pools) => pools,
+    match &route.action {
+        // What there is to forward stands with the compiled route: the one of the model is not read, which takes time where nobody was lately.
+        _ if found.total_weight > 0 => {}
+        Action::Forward(_) => return (page(StatusCode::INTERNAL_SERVER_ERROR, After::KeepAlive, record), true),
         Action::Respond(status) if status.is_success() => {
             let mut headers = HeaderMap::with_capacity(2);
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
@@ -67,20 +69,17 @@ pub(super) async fn answered(
             };
             return (edited(response, found, None), true);
         }
-    };
-    let Some(choice) = choose(worker, found) else {
-        return (page(StatusCode::INTERNAL_SERVER_ERROR, After::KeepAlive, record), true);
-    };
-    if route.max_body.is_some_and(|most| hyper::body::Body::size_hint(&body).lower() > most) {
+    }
+    let choice = choose(worker, found);
+    if terms.max_body.is_some_and(|most| hyper::body::Body::size_hint(&body).lower() > most) {
         return (page(StatusCode::PAYLOAD_TOO_LARGE, After::Close, record), true);
     }
-    let chosen = &weighted[choice];
-    let policy = route.policy.as_deref();
+    let policy = terms.policy.as_deref();
     let host = view.origin.host.unwrap_or(view.authority);
     let mut rewritten = Rewritten { target: Cow::Borrowed(view.target()), host: Cow::Borrowed(host) };
     if found.edits_request {
         filters::rewrite(&mut rewritten, &route.filters, route, normalised, query);
-        filters::rewrite(&mut rewritten, &chosen.filters, route, normalised, query);
+        filters::rewrite(&mut rewritten, found.filters_of(choice), route, normalised, query);
     }
     let rewrite = policy.and_then(|p| p.rewrite.as_ref());
     if let (Some(rewrite), Some(pattern)) = (rewrite, &found.rewrite)
@@ -88,7 +87,7 @@ pub(super) async fn answered(
     {
         if !target.starts_with('/') {
             let reply = Reply::location(StatusCode::FOUND, &target);
-            return (edited(replied(reply, record), found, Some(chosen)), true);
+            return (edited(replied(reply, record), found, Some(choice)), true);
         }
         rewritten.target = Cow::Owned(target);
     }
@@ -115,7 +114,7 @@ pub(super) async fn answered(
     let prefix = rewrite.and_then(|r| r.prefix.as_ref());
     let basic = policy.is_some_and(|p| p.basic.is_some());
     let told = !admitted.certificate.is_empty();
-    let fields = found.edits_request && edits_fields(route.filters.iter().chain(&chosen.filters));
+    let fields = found.edits_request && edits_fields(route.filters.iter().chain(found.filters_of(choice)));
     if fields
         || origin.is_some()
         || prefix.is_some()
@@ -126,8 +125,10 @@ pub(super) async fn answered(
         || !sets.is_empty()
     {
         let mut headers = outgoing.headers();
-        filters::edit_request(&mut headers, &route.filters);
-        filters::edit_request(&mut headers, &chosen.filters);
+        if found.edits_request {
+            filters::edit_request(&mut headers, &route.filters);
+            filters::edit_request(&mut headers, found.filters_of(choice));
+        }
         if let Some(prefix) = prefix {
             headers.insert("x-forwarded-prefix", prefix.clone());
         }
@@ -161,7 +162,7 @@ pub(super) async fn answered(
         }
         outgoing.edited = Some(headers);
     }
-    let mut body = RequestBody::client(body, route.max_body);
+    let mut body = RequestBody::client(body, terms.max_body);
     if let Some(policy) = policy {
         if !body.is_empty() && kept::wanted(policy, &parts.method) {
             body.keep();
@@ -188,13 +189,13 @@ pub(super) async fn answered(
         _ => main,
     });
     let result = if let Some(pool) = &pool {
-        upstream::ask(worker, pool, route, &outgoing, body, &mut trace).await
+        upstream::ask(worker, pool, terms, &outgoing, body, &mut trace).await
     } else {
         worker.counters.errors[UpstreamError::NoBackend as usize].add(1);
         Err(Failure::NoBackend)
     };
     if let Some(line) = &mut record.line {
-        line.pool = Some(chosen.pool.clone());
+        line.pool = found.weighted(choice).map(|chosen| chosen.pool.clone());
         line.upstream = trace.backend;
         line.upstream_time = asked.map_or(Duration::ZERO, |asked| asked.elapsed());
         line.request_length += trace.received;
@@ -203,7 +204,10 @@ pub(super) async fn answered(
     if let (Some(meter), Some(asked)) = (&mut record.meter, asked) {
         meter.received += trace.received;
         if result.is_ok() {
-            let canary = pool.as_ref().map(|pool| &pool.name).filter(|name| **name != chosen.pool);
+            let canary = pool
+                .as_ref()
+                .map(|pool| &pool.name)
+                .filter(|name| found.weighted(choice).is_some_and(|chosen| **name != chosen.pool));
             meter.answered(asked, &trace, canary);
         }
     }
@@ -218,7 +222,7 @@ pub(super) async fn answered(
             {
                 answer.headers.append(header::SET_COOKIE, cookie);
             }
-            let mut answer = deliver(client, answer, switches, found, chosen, record);
+            let mut answer = deliver(client, answer, switches, found, choice, record);
             if let Some(rate) = policy.and_then(|p| p.send_rate) {
                 pace::pace(rate, answer.body_mut());
             }
@@ -229,7 +233,7 @@ pub(super) async fn answered(
                 Failure::TooLarge | Failure::Client => After::Close,
                 _ => After::KeepAlive,
             };
-            let answer = edited(page(failure.status(), after, record), found, Some(chosen));
+            let answer = edited(page(failure.status(), after, record), found, Some(choice));
             let pages = policy.and_then(|p| p.errors.as_deref()).filter(|p| p.stands_in);
             if let (Failure::NoBackend, Some(pages)) = (failure, pages)
                 && let Some(pool) = found.error_pool.and_then(|id| worker.pool(id))
@@ -264,7 +268,7 @@ fn deliver(
     answer: Answer,
     wanted_upgrade: bool,
     found: &CompiledRoute,
-    chosen: &WeightedPool,
+    choice: usize,
     record: Record,
 ) -> Response<Body> {
     let Answer { status, mut headers, mut kind, tunnel } = answer;
@@ -279,18 +283,18 @@ fn deliver(
             return page(StatusCode::BAD_GATEWAY, After::KeepAlive, record);
         };
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        client.tunnel_idle.set(found.route.timeouts.read);
+        client.tunnel_idle.set(found.terms.timeouts.read);
         client.tunnel.replace(Some(tunnel));
-        return edited(response(status, headers, Kind::Empty, record), found, Some(chosen));
+        return edited(response(status, headers, Kind::Empty, record), found, Some(choice));
     }
-    edited(response(status, headers, kind, record), found, Some(chosen))
+    edited(response(status, headers, kind, record), found, Some(choice))
 }
 
-fn edited(mut response: Response<Body>, found: &CompiledRoute, chosen: Option<&WeightedPool>) -> Response<Body> {
+fn edited(mut response: Response<Body>, found: &CompiledRoute, choice: Option<usize>) -> Response<Body> {
     if found.edits_response {
         filters::edit_response(response.headers_mut(), &found.route.filters);
-        if let Some(chosen) = chosen {
-            filters::edit_response(response.headers_mut(), &chosen.filters);
+        if let Some(choice) = choice {
+            filters::edit_response(response.headers_mut(), found.filters_of(choice));
         }
     }
     response
@@ -305,18 +309,16 @@ fn edits_fields<'a>(mut filters: impl Iterator<Item = &'a Filter>) -> bool {
     filters.any(|f| matches!(f, Filter::RequestHeaders(_)))
 }
 
-/// Which of the weighted pools; `None` where no weight is left.
-fn choose(worker: &Worker, found: &CompiledRoute) -> Option<usize> {
-    if found.total_weight == 0 {
-        return None;
-    }
+/// Which of the weighted pools of a route whose weights are not all zero.
+fn choose(worker: &Worker, found: &CompiledRoute) -> usize {
     if found.pools.len() == 1 {
-        return Some(0);
+        return 0;
     }
-    let mut draw = worker.random() % found.total_weight;
-    found.pools.iter().position(|&(_, weight)| {
+    let mut draw = worker.random() % found.total_weight.max(1);
+    let hit = found.pools.iter().position(|&(_, weight)| {
         let hit = draw < u64::from(weight);
         draw = draw.saturating_sub(u64::from(weight));
         hit
-    })
+    });
+    hit.unwrap_or(0)
 }

@@ -14,6 +14,7 @@ const MOST: u32 = 50 * ONE;
 /// Added each second.
 const SECOND: f64 = 5.0 * ONE as f64;
 
+#[derive(Clone)]
 pub(super) struct Budget {
     saved: Cell<u32>,
     filled: Cell<Option<Instant>>,

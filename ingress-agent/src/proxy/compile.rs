@@ -16,6 +16,7 @@ use super::hosts::{CompiledRoute, Host, Hosts};
 use super::metrics::{RouteName, RouteStats};
 use super::policy::{Blocked, Patterns};
 use super::pools::PoolId;
+use super::terms::SharedTerms;
 use super::tls::{Names, TlsBasis};
 use super::upstream::io::CompiledUpstream;
 use crate::model::policy::{ListenerSettings, TlsSettings, UpstreamKeep};
@@ -122,6 +123,7 @@ pub(super) struct Compiler {
     workers: usize,
     tls: Option<TlsBasis>,
     ways: Ways,
+    terms: SharedTerms,
     /// Pools with health checks that routes of the generation lead to.
     checked: HashSet<PoolId>,
     /// Pools that workers have.
@@ -144,6 +146,7 @@ impl Compiler {
             workers,
             tls: None,
             ways: Ways::default(),
+            terms: SharedTerms::default(),
             checked: HashSet::new(),
             sent: HashSet::new(),
             pools: HashMap::new(),
@@ -246,8 +249,8 @@ impl Compiler {
         let stats =
             self.stats.entry(name).or_insert_with_key(|name| Arc::new(RouteStats::new(Arc::clone(name), workers)));
         let stats = Arc::clone(stats);
-        let ways = &mut self.ways;
-        Arc::new(CompiledRoute::new(route, stats, |name, upstream, care| ways.of(name, upstream, care)))
+        let (ways, terms) = (&mut self.ways, self.terms.of(route));
+        Arc::new(CompiledRoute::new(route, stats, terms, |name, upstream, care| ways.of(name, upstream, care)))
     }
 
     /// A route that left takes its statistics with it, once nobody uses them.
@@ -255,6 +258,7 @@ impl Compiler {
         let routes = self.hosts.iter().flat_map(|h| h.all()).flat_map(|h| h.routes());
         let used: HashSet<*const RouteStats> = routes.map(|route| Arc::as_ptr(&route.stats)).collect();
         self.stats.retain(|_, stats| used.contains(&Arc::as_ptr(stats)));
+        self.terms.forget_unused();
     }
 
     /// A pool stays known after the last route to it has gone, since a request may be on its way; its endpoints are left alone.

@@ -23,13 +23,7 @@ pub(super) enum Expressions {
 impl Expressions {
     pub(super) fn new<'a>(routes: impl Iterator<Item = (u32, &'a Route)> + Clone) -> Self {
         // Where a route has other conditions, the one after it may be the first to match.
-        let paths_only = routes.clone().all(|(_, route)| {
-            let matches = &route.matches;
-            matches.unless.is_none()
-                && matches.method.is_none()
-                && matches.headers.is_empty()
-                && matches.query.is_empty()
-        });
+        let paths_only = routes.clone().all(|(_, route)| route.matches.is_path_only());
         let together = paths_only && routes.clone().nth(1).is_some();
         together.then(|| Self::together(routes.clone())).flatten().unwrap_or_else(|| Self::each(routes))
     }

@@ -3,26 +3,33 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use foldhash::fast::RandomState;
 use http::{HeaderMap, Method};
 use regex::bytes::{Regex, RegexBuilder};
+use smallvec::SmallVec;
 
 use super::expressions::Expressions;
-use super::metrics::RouteStats;
+use super::metrics::{RouteCounters, RouteStats};
+use super::paths::Paths;
 use super::policy::{CompiledCanary, CompiledSnippet, Mutual};
 use super::pools::PoolId;
+use super::terms::Terms;
 use crate::model::policy::{Care, Upstream};
-use crate::model::route::{Action, Filter, HostTable, PathMatch, Route, ValueMatch, VirtualHost};
+use crate::model::route::{Action, Filter, HostTable, PathMatch, Route, ValueMatch, VirtualHost, WeightedPool};
 use crate::model::snapshot::PoolName;
 
 /// Regular expressions come from users: this bounds the memory of one compiled expression.
 const REGEX_BYTES: usize = 1 << 20;
 
+/// Most names stand in the table itself: one place less in memory for each request.
+type Name = SmallVec<[u8; 24]>;
+
 /// Virtual hosts of one or several listeners.
 pub(super) struct Hosts {
-    exact: HashMap<Box<str>, Arc<Host>>,
-    wildcard: HashMap<Box<str>, (bool, Arc<Host>)>,
+    exact: HashMap<Name, Arc<Host>, RandomState>,
+    wildcard: HashMap<Name, (bool, Arc<Host>), RandomState>,
     patterns: Vec<(Regex, Arc<Host>)>,
     any: Option<Arc<Host>>,
     pub(super) source: Arc<HostTable>,
@@ -31,32 +38,35 @@ pub(super) struct Hosts {
 /// The routes of one host.
 pub(super) struct Host {
     routes: Vec<Arc<CompiledRoute>>,
-    /// Indices into `routes`, ascending, by the whole path.
-    exact: HashMap<Box<[u8]>, Vec<u32>>,
-    /// The same by prefix, and the longest prefix there is: longer parts of a path need no look-up.
-    prefix: HashMap<Box<[u8]>, Vec<u32>>,
-    longest_prefix: usize,
+    paths: Paths,
     regex: Expressions,
-    pub(super) mutual: Option<Mutual>,
+    pub(super) secured: bool,
+    pub(super) mutual: Option<Box<Mutual>>,
     pub(super) source: Arc<VirtualHost>,
 }
 
-/// A route with what can be prepared beforehand.
+/// A route with what can be prepared beforehand. In this order: what every request needs stands together.
+#[repr(C)]
 pub(super) struct CompiledRoute {
-    pub(super) route: Arc<Route>,
-    pub(super) stats: Arc<RouteStats>,
+    pub(super) terms: Arc<Terms>,
     /// Parallel to the weighted pools of the action.
-    pub(super) pools: Vec<(PoolId, u32)>,
+    pub(super) pools: SmallVec<[(PoolId, u32); 2]>,
     pub(super) total_weight: u64,
     /// Some filter concerns the request's headers or its target: the fast way of writing the head does not apply.
     pub(super) edits_request: bool,
     pub(super) edits_response: bool,
+    /// More is asked than a path.
+    conditional: bool,
+    /// By worker; those of few workers stand in place.
+    counters: SmallVec<[OnceLock<Arc<RouteCounters>>; 4]>,
+    pub(super) stats: Arc<RouteStats>,
     pub(super) mirrors: Vec<(PoolId, u32)>,
     /// Of the policy.
     pub(super) rewrite: Option<Regex>,
     pub(super) canaries: Vec<CompiledCanary>,
     pub(super) error_pool: Option<PoolId>,
     pub(super) snippet: Option<Box<CompiledSnippet>>,
+    pub(super) route: Arc<Route>,
     unless: Option<Regex>,
     headers: Vec<Compare>,
     query: Vec<Compare>,
@@ -81,11 +91,11 @@ pub(super) struct Question<'a> {
 impl Hosts {
     pub(super) fn new(source: &Arc<HostTable>, mut host: impl FnMut(&Arc<VirtualHost>) -> Arc<Host>) -> Self {
         Self {
-            exact: source.exact.iter().map(|(name, h)| (name.as_str().into(), host(h))).collect(),
+            exact: source.exact.iter().map(|(name, h)| (name.as_bytes().into(), host(h))).collect(),
             wildcard: source
                 .wildcard
                 .iter()
-                .map(|(name, w)| (name.as_str().into(), (w.one_label, host(&w.host))))
+                .map(|(name, w)| (name.as_bytes().into(), (w.one_label, host(&w.host))))
                 .collect(),
             patterns: source
                 .patterns
@@ -99,7 +109,7 @@ impl Hosts {
 
     /// `name` is lower case and without port. An exact host wins over wildcards, the longest wildcard over shorter ones.
     pub(super) fn host(&self, name: &str) -> Option<&Arc<Host>> {
-        if let Some(host) = self.exact.get(name) {
+        if let Some(host) = self.exact.get(name.as_bytes()) {
             return Some(host);
         }
         if !self.wildcard.is_empty() {
@@ -108,7 +118,7 @@ impl Hosts {
             while let Some((label, suffix)) = rest.split_once('.') {
                 labels += 1;
                 if !label.is_empty()
-                    && let Some((one_label, host)) = self.wildcard.get(suffix)
+                    && let Some((one_label, host)) = self.wildcard.get(suffix.as_bytes())
                     && (!one_label || labels == 1)
                 {
                     return Some(host);
@@ -134,27 +144,15 @@ impl Host {
     pub(super) fn new(source: &Arc<VirtualHost>, mut compile: impl FnMut(&Arc<Route>) -> Arc<CompiledRoute>) -> Self {
         let numbered = source.routes.iter().enumerate().map(|(number, route)| (number as u32, &**route));
         let expressions = numbered.filter(|(_, route)| matches!(route.matches.path, PathMatch::Regex { .. }));
-        let mut host = Self {
-            routes: source.routes.iter().map(&mut compile).collect(),
-            exact: HashMap::new(),
-            prefix: HashMap::new(),
-            longest_prefix: 0,
+        let routes: Vec<_> = source.routes.iter().map(&mut compile).collect();
+        Self {
+            paths: Paths::new(&routes),
+            routes,
+            secured: source.secured,
             regex: Expressions::new(expressions),
-            mutual: source.client.as_ref().map(Mutual::new),
+            mutual: source.client.as_ref().map(|client| Box::new(Mutual::new(client))),
             source: Arc::clone(source),
-        };
-        for (index, route) in source.routes.iter().enumerate() {
-            let index = index as u32;
-            match &route.matches.path {
-                PathMatch::Exact(path) => host.exact.entry(path.as_bytes().into()).or_default().push(index),
-                PathMatch::Prefix(path) => {
-                    host.longest_prefix = host.longest_prefix.max(path.len());
-                    host.prefix.entry(path.as_bytes().into()).or_default().push(index);
-                }
-                PathMatch::Regex { .. } => {}
-            }
         }
-        host
     }
 
     pub(super) fn routes(&self) -> &[Arc<CompiledRoute>] {
@@ -163,47 +161,12 @@ impl Host {
 
     /// The first route, in the model's order, that matches.
     pub(super) fn route(&self, question: &Question<'_>) -> Option<&Arc<CompiledRoute>> {
-        let mut best: Option<u32> = None;
-        if let Some(bucket) = self.exact.get(question.path) {
-            self.improve(&mut best, bucket, question);
-        }
-        let holds = |index: u32| self.routes[index as usize].matches(question);
-        if let Some(index) = self.regex.first(question.path, holds) {
-            best = Some(best.map_or(index, |b| b.min(index)));
-        }
-        if !self.prefix.is_empty() {
-            self.prefixes(&mut best, question);
-        }
-        best.map(|index| &self.routes[index as usize])
-    }
-
-    /// Looks up the path cut at each end of an element. No more look-ups than the longest prefix has elements, whatever
-    /// the client sends.
-    fn prefixes(&self, best: &mut Option<u32>, question: &Question<'_>) {
-        let path = question.path;
-        if path.len() <= self.longest_prefix
-            && let Some(bucket) = self.prefix.get(path)
-        {
-            self.improve(best, bucket, question);
-        }
-        let mut end = path.len().min(self.longest_prefix + 1);
-        while let Some(slash) = path[..end].iter().rposition(|&b| b == b'/') {
-            if let Some(bucket) = self.prefix.get(&path[..slash]) {
-                self.improve(best, bucket, question);
-            }
-            end = slash;
-        }
-    }
-
-    fn improve(&self, best: &mut Option<u32>, bucket: &[u32], question: &Question<'_>) {
-        for &index in bucket {
-            if best.is_some_and(|b| b <= index) {
-                return;
-            }
-            if self.routes[index as usize].matches(question) {
-                *best = Some(index);
-                return;
-            }
+        let by_path = self.paths.first(question.path, |route| route.matches(question));
+        let by_expression = self.regex.first(question.path, |number| self.routes[number as usize].matches(question));
+        match (by_path, by_expression) {
+            (Some(path), Some(number)) if number < path.number => self.routes.get(number as usize),
+            (Some(path), _) => Some(&path.route),
+            (None, number) => self.routes.get(number? as usize),
         }
     }
 }
@@ -212,6 +175,7 @@ impl CompiledRoute {
     pub(super) fn new(
         route: &Arc<Route>,
         stats: Arc<RouteStats>,
+        terms: Arc<Terms>,
         mut pool: impl FnMut(&PoolName, Option<&Arc<Upstream>>, Option<&Arc<Care>>) -> PoolId,
     ) -> Self {
         let matches = &route.matches;
@@ -229,7 +193,10 @@ impl CompiledRoute {
             _ => None,
         };
         Self {
+            terms,
+            counters: (0..stats.workers()).map(|_| OnceLock::new()).collect(),
             stats,
+            conditional: !matches.is_path_only(),
             pools: weighted.iter().map(|w| (pool(&w.pool, upstream, care), w.weight)).collect(),
             total_weight: weighted.iter().map(|w| u64::from(w.weight)).sum(),
             edits_request: filters()
@@ -247,8 +214,28 @@ impl CompiledRoute {
         }
     }
 
+    pub(super) fn counters(&self, worker: usize) -> Option<&RouteCounters> {
+        self.counters.get(worker).map(|counters| &**counters.get_or_init(|| self.stats.counters(worker)))
+    }
+
+    /// Of those that the action forwards to.
+    pub(super) fn weighted(&self, choice: usize) -> Option<&WeightedPool> {
+        match &self.route.action {
+            Action::Forward(pools) => pools.get(choice),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
+    }
+
+    pub(super) fn filters_of(&self, choice: usize) -> &[Filter] {
+        self.weighted(choice).map_or(&[], |chosen| &chosen.filters)
+    }
+
     /// Whatever the path is.
     fn matches(&self, question: &Question<'_>) -> bool {
+        !self.conditional || self.holds(question)
+    }
+
+    fn holds(&self, question: &Question<'_>) -> bool {
         let matches = &self.route.matches;
         if matches.method.as_ref().is_some_and(|m| m != question.method) {
             return false;

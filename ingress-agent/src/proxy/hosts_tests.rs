@@ -74,7 +74,7 @@ fn compiled_look_up_finds_the_first_match_in_any_order() {
         let source = Arc::new(VirtualHost::ordered(routes.clone()));
         let host = Host::new(&source, |r| {
             let stats = Arc::new(RouteStats::new(Arc::new((r.owner.clone(), r.rule.clone())), 1));
-            Arc::new(CompiledRoute::new(r, stats, |_, _, _| PoolId(0)))
+            Arc::new(CompiledRoute::new(r, stats, Arc::default(), |_, _, _| PoolId(0)))
         });
         for _ in 0..50 {
             let mut path = random_path(&mut random);
@@ -96,7 +96,7 @@ fn refused_expressions_match_nothing() {
     let source = Arc::new(VirtualHost::ordered(vec![broken, huge]));
     let host = Host::new(&source, |r| {
         let stats = Arc::new(RouteStats::new(Arc::new((r.owner.clone(), r.rule.clone())), 1));
-        Arc::new(CompiledRoute::new(r, stats, |_, _, _| PoolId(0)))
+        Arc::new(CompiledRoute::new(r, stats, Arc::default(), |_, _, _| PoolId(0)))
     });
     let question = Question { path: b"/a", query: None, method: &Method::GET, headers: &HeaderMap::new() };
     assert!(host.route(&question).is_none());
@@ -109,7 +109,7 @@ fn an_expression_that_is_refused_among_others_leaves_them_alone() {
     let source = Arc::new(VirtualHost::ordered(routes.clone()));
     let host = Host::new(&source, |r| {
         let stats = Arc::new(RouteStats::new(Arc::new((r.owner.clone(), r.rule.clone())), 1));
-        Arc::new(CompiledRoute::new(r, stats, |_, _, _| PoolId(0)))
+        Arc::new(CompiledRoute::new(r, stats, Arc::default(), |_, _, _| PoolId(0)))
     });
     for (path, wanted) in [("/Longer/x", Some(0)), ("/long/0", Some(3)), ("/\u{e9}", Some(4)), ("x", None)] {
         let question =
@@ -130,7 +130,7 @@ fn the_first_of_many_expressions_wins_whatever_their_number() {
         let source = Arc::new(VirtualHost::ordered(routes.clone()));
         let host = Host::new(&source, |r| {
             let stats = Arc::new(RouteStats::new(Arc::new((r.owner.clone(), r.rule.clone())), 1));
-            Arc::new(CompiledRoute::new(r, stats, |_, _, _| PoolId(0)))
+            Arc::new(CompiledRoute::new(r, stats, Arc::default(), |_, _, _| PoolId(0)))
         });
         for length in [1, 2, 30, 59, 60, 70] {
             let path = "/X".repeat(length);

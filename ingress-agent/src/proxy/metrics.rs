@@ -58,14 +58,30 @@ pub(super) struct WorkerCounters {
     pub(super) metered: Counter,
 }
 
-/// Counters of one route in one worker.
+/// Counters of one route in one worker. A request meets two cache lines of it, most likely for the first time in a while.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub(super) struct RouteCounters {
     by_class: [Counter; 6],
-    latency: [Counter; LATENCY_BOUNDS.len() + 1],
     latency_sum: Counter,
     bytes_out: Counter,
+    latency: [Counter; LATENCY_BOUNDS.len() + 1],
     series: List,
+}
+
+impl RouteCounters {
+    /// Called by their worker only.
+    pub(super) fn record(&self, status: u16, took: Duration, bytes_out: u64, meter: Option<&Meter>) {
+        self.by_class[class(status)].add(1);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = LATENCY_BOUNDS.iter().position(|&bound| micros <= bound).unwrap_or(LATENCY_BOUNDS.len());
+        self.latency[bucket].add(1);
+        self.latency_sum.add(micros);
+        self.bytes_out.add(bytes_out);
+        if let Some(meter) = meter {
+            self.series.record(meter, status, took, bytes_out);
+        }
+    }
 }
 
 /// Whose route it is, and which.
@@ -75,7 +91,7 @@ pub(super) type RouteName = Arc<(ObjectName, String)>;
 #[derive(Debug)]
 pub(super) struct RouteStats {
     pub(super) of: RouteName,
-    workers: Box<[OnceLock<Box<RouteCounters>>]>,
+    workers: Box<[OnceLock<Arc<RouteCounters>>]>,
 }
 
 /// What went wrong between the proxy and a backend.
@@ -167,19 +183,13 @@ impl RouteStats {
         Self { of, workers: (0..workers).map(|_| OnceLock::new()).collect() }
     }
 
-    /// Called by worker `worker` only.
-    pub(super) fn record(&self, worker: usize, status: u16, took: Duration, bytes_out: u64, meter: Option<&Meter>) {
-        let Some(slot) = self.workers.get(worker) else { return };
-        let counters = slot.get_or_init(Box::default);
-        counters.by_class[class(status)].add(1);
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = LATENCY_BOUNDS.iter().position(|&bound| micros <= bound).unwrap_or(LATENCY_BOUNDS.len());
-        counters.latency[bucket].add(1);
-        counters.latency_sum.add(micros);
-        counters.bytes_out.add(bytes_out);
-        if let Some(meter) = meter {
-            counters.series.record(meter, status, took, bytes_out);
-        }
+    /// Those of a worker.
+    pub(super) fn counters(&self, worker: usize) -> Arc<RouteCounters> {
+        self.workers.get(worker).map(|slot| Arc::clone(slot.get_or_init(Arc::default))).unwrap_or_default()
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.workers.len()
     }
 
     pub(super) fn read(&self) -> Option<RouteTraffic> {

@@ -11,9 +11,10 @@ use http::header;
 use super::body::RequestBody;
 use super::client::Client;
 use super::hosts::CompiledRoute;
-use super::policy::{View, addresses, question_route};
+use super::policy::{View, addresses};
 use super::pools::PoolId;
 use super::request::{Outgoing, RequestId};
+use super::terms::Terms;
 use super::upstream::{Answer, Trace, ask};
 use crate::model::policy::{MirrorTo, Names};
 
@@ -52,7 +53,7 @@ pub(super) fn send(
             origin: None,
             prefer: None,
         };
-        let answer = ask(&client.worker, &pool, &found.route, &outgoing, copy, &mut Trace::default()).await;
+        let answer = ask(&client.worker, &pool, &found.terms, &outgoing, copy, &mut Trace::default()).await;
         if let Ok(answer) = answer {
             drain(answer).await;
         }
@@ -111,8 +112,8 @@ pub(super) fn elsewhere(client: &Rc<Client>, to: &Arc<MirrorTo>, view: &View<'_>
             origin: None,
             prefer: None,
         };
-        let route = question_route();
-        if let Ok(answer) = ask(worker, &pool, &route, &outgoing, copy, &mut Trace::default()).await {
+        let terms = Terms::default();
+        if let Ok(answer) = ask(worker, &pool, &terms, &outgoing, copy, &mut Trace::default()).await {
             drain(answer).await;
         }
     });

@@ -19,6 +19,10 @@ mod framing;
 
 mod hosts;
 
+mod paths;
+
+mod terms;
+
 mod expressions;
 
 mod filters;

@@ -2,6 +2,7 @@
 //! a worker alone; a new snapshot replaces only the pools that changed, and backends that stay keep their connections.
 
 mod backend;
+mod idle;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -18,7 +19,8 @@ use super::budget::Budget;
 use super::condition::{Condition, share};
 use super::policy::spread;
 use super::upstream::io::CompiledUpstream;
-pub(super) use backend::{Backend, Keep, Lease};
+pub(super) use backend::{Backend, Lease};
+pub(super) use idle::IdleConnections;
 
 /// A pool's number for the life of the process. Never given to another pool, so that a request that is under way with
 /// an old route cannot reach a stranger.
@@ -39,21 +41,23 @@ const RAMP: i64 = 1000;
 /// Up to this many backends, least-request looks at all of them; beyond, at two chosen at random.
 const LOOK_AT_ALL: usize = 8;
 
+/// In this order: what every request needs stands together.
+#[repr(C)]
 pub(super) struct WorkerPool {
+    turn: Cell<usize>,
+    /// Those that take new requests.
+    ready: SmallVec<[Rc<Backend>; 3]>,
+    pub(super) budget: Budget,
+    pub(super) protocol: AppProtocol,
+    /// All weights alike: the turn is an index, and no weight need be summed.
+    even: bool,
+    /// Until when some backend may be left out or have less than its share; before, the fast way is closed.
+    uneven_until: Cell<Option<Instant>>,
+    pub(super) upstream: Option<Arc<CompiledUpstream>>,
+    slow_start: Option<Duration>,
     /// `None`: of no snapshot.
     pub(super) id: Option<PoolId>,
     pub(super) name: PoolName,
-    pub(super) protocol: AppProtocol,
-    pub(super) upstream: Option<Arc<CompiledUpstream>>,
-    /// Those that take new requests.
-    ready: Vec<Rc<Backend>>,
-    /// All weights alike: the turn is an index, and no weight need be summed.
-    even: bool,
-    turn: Cell<usize>,
-    pub(super) budget: Rc<Budget>,
-    slow_start: Option<Duration>,
-    /// Until when some backend may be left out or have less than its share; before, the fast way is closed.
-    uneven_until: Cell<Option<Instant>>,
 }
 
 /// Which backend a request wants.
@@ -77,19 +81,20 @@ impl WorkerPool {
         condition: &Condition,
         last: Option<&Self>,
         start: usize,
-        keep: &Keep,
+        idle: &Rc<IdleConnections>,
     ) -> Self {
         let protocol = upstream.map_or(pool.app_protocol, |u| u.source.protocol);
         let same_protocol = last.filter(|last| last.protocol == protocol);
         let mut known = same_protocol.map(|last| last.ready.clone()).unwrap_or_default();
         known.sort_by_key(|b| b.address);
-        let mut ready = Vec::with_capacity(pool.backends.len());
+        let mut ready = SmallVec::<[Rc<Backend>; 3]>::with_capacity(pool.backends.len());
         for backend in &pool.backends {
             if !backend.takes_new() {
                 continue;
             }
             let kept = known.binary_search_by_key(&backend.address, |b| b.address).ok().map(|at| Rc::clone(&known[at]));
-            let entry = kept.unwrap_or_else(|| Rc::new(Backend::new(backend.address, keep)));
+            let idle = || idle.of(backend.address, protocol == AppProtocol::Http1);
+            let entry = kept.unwrap_or_else(|| Rc::new(Backend::new(backend.address, idle())));
             entry.weight.set(backend.weight);
             entry.ill.set(condition.is_ill(&backend.address));
             if let Some(since) = condition.since(&backend.address) {
@@ -121,7 +126,7 @@ impl WorkerPool {
             upstream: upstream.cloned(),
             even,
             turn: Cell::new(last.map_or(start, |last| last.turn.get())),
-            budget: last.map_or_else(Rc::default, |last| Rc::clone(&last.budget)),
+            budget: last.map_or_else(Budget::default, |last| last.budget.clone()),
             slow_start: condition.slow_start,
             uneven_until: Cell::new(None),
             ready,

@@ -64,7 +64,11 @@ impl Drop for Record {
         let worker = &self.client.worker;
         let took = self.started.elapsed();
         match &self.route {
-            Some(route) => route.stats.record(worker.index, self.status, took, self.sent, self.meter.as_deref()),
+            Some(route) => {
+                if let Some(counters) = route.counters(worker.index) {
+                    counters.record(self.status, took, self.sent, self.meter.as_deref());
+                }
+            }
             None => worker.counters.unrouted[super::metrics::class(self.status)].add(1),
         }
         if self.meter.is_some() {

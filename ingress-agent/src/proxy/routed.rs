@@ -38,16 +38,16 @@ pub(super) async fn routed(
     let Some((host, found)) = host.and_then(|host| Some((host, host.route(&question)?))) else {
         return (page(StatusCode::NOT_FOUND, After::KeepAlive, record), false);
     };
-    let (secured, found) = (host.source.secured, Arc::clone(found));
+    let (secured, found) = (host.secured, Arc::clone(found));
     record.route = Some(Arc::clone(&found));
     let mut certificate = Vec::new();
     if let Some(mutual) = &host.mutual {
-        match if client.tls { client.certificate_for(mutual) } else { mutual.in_clear(&found, host.source.secured) } {
+        match if client.tls { client.certificate_for(mutual) } else { mutual.in_clear(&found, host.secured) } {
             Ok(fields) => certificate = fields,
             Err(reply) => return (replied(reply, record), true),
         }
     }
-    if found.route.policy.is_some() {
+    if found.terms.policy.is_some() {
         // On the heap, or the future of every request would have room for all that a policy may wait for.
         return Box::pin(under_policy(client, listener, view, request_id, &found, secured, certificate, body, record))
             .await;
@@ -70,7 +70,7 @@ async fn under_policy(
     body: Incoming,
     record: Record,
 ) -> (Response<Body>, bool) {
-    let Some(policy) = found.route.policy.as_deref() else {
+    let Some(policy) = found.terms.policy.as_deref() else {
         return (page(StatusCode::INTERNAL_SERVER_ERROR, After::KeepAlive, record), false);
     };
     let mut record = record;
@@ -180,7 +180,7 @@ pub(super) async fn asked_instead(
     let format = view.parts.headers.get(header::ACCEPT).unwrap_or(&none);
     let status = answer.status();
     let mut fields = policy::question(pages, status.as_u16(), format, view);
-    if found.route.policy.as_ref().is_some_and(|policy| policy.basic.is_some()) {
+    if found.terms.policy.as_ref().is_some_and(|policy| policy.basic.is_some()) {
         // The password was for us.
         fields.remove(header::AUTHORIZATION);
     }
@@ -193,7 +193,7 @@ pub(super) async fn asked_instead(
         Outgoing { parts, client, target, raw, names, host, request_id, upgrade: None, edited, origin, prefer };
     let worker = &client.worker;
     let body = answer.body().record.kept.as_ref().and_then(RequestBody::again).unwrap_or_else(RequestBody::empty);
-    match upstream::ask(worker, pool, &found.route, &outgoing, body, &mut Trace::default()).await {
+    match upstream::ask(worker, pool, &found.terms, &outgoing, body, &mut Trace::default()).await {
         Ok(Answer { status: theirs, mut headers, kind, .. }) => {
             hide(listener, &mut headers);
             let refused =

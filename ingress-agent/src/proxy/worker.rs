@@ -25,7 +25,7 @@ use super::health::Finding;
 use super::listen;
 use super::metrics::WorkerCounters;
 use super::policy::{Limiter, Passwords, Refusals, Verdicts};
-use super::pools::{Keep, PoolId, WorkerPool};
+use super::pools::{IdleConnections, PoolId, WorkerPool};
 use super::serve;
 use super::upstream::io::CompiledUpstream;
 use crate::model::snapshot::Pool;
@@ -39,7 +39,9 @@ pub(super) struct Worker {
     pub(super) routing: RefCell<Arc<Routing>>,
     pub(super) generation: Cell<u64>,
     pools: RefCell<Vec<Option<Known>>>,
-    keep: Keep,
+    /// Parallel to them: those that a request has needed. What each request looks at stands close together.
+    made: RefCell<Vec<Option<Rc<WorkerPool>>>>,
+    idle: Rc<IdleConnections>,
     pub(super) deadlines: Rc<Deadlines>,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
@@ -68,7 +70,6 @@ struct Known {
     source: Arc<Pool>,
     upstream: Option<Arc<CompiledUpstream>>,
     condition: Condition,
-    made: Option<Rc<WorkerPool>>,
 }
 
 enum Listening {
@@ -121,7 +122,8 @@ pub(super) async fn run(birth: Birth) {
         routing: RefCell::default(),
         generation: Cell::new(0),
         pools: RefCell::default(),
-        keep: Keep::default(),
+        made: RefCell::default(),
+        idle: Rc::default(),
         deadlines: Rc::new(Deadlines::new()),
         clients: RefCell::default(),
         next_client: Cell::new(0),
@@ -191,10 +193,7 @@ async fn rounds(worker: Rc<Worker>) {
                 client.tell(Order::Abort);
             }
         }
-        for backend in worker.pools.borrow().iter().flatten().filter_map(|k| k.made.as_ref()).flat_map(|p| p.backends())
-        {
-            backend.sweep(now);
-        }
+        worker.idle.sweep(now);
         worker.flush_log();
         if !worker.draining.get() {
             Rc::clone(&worker).bind_missing();
@@ -205,36 +204,37 @@ async fn rounds(worker: Rc<Worker>) {
 impl Worker {
     fn apply(self: &Rc<Self>, routing: Arc<Routing>, changes: &PoolChanges) {
         let now = Instant::now();
-        self.keep.set(routing.keep());
-        let mut pools = self.pools.borrow_mut();
+        self.idle.settings.set(routing.keep());
+        let (mut pools, mut made) = (self.pools.borrow_mut(), self.made.borrow_mut());
         for (id, pool) in changes {
             let at = id.0 as usize;
             if pools.len() <= at {
                 pools.resize_with(at + 1, || None);
+                made.resize_with(at + 1, || None);
             }
-            let last = pools[at].take();
+            let (last, old) = (pools[at].take(), made[at].take());
             match pool {
                 Some(Given { source, upstream, slow_start }) => {
-                    let (mut condition, mut made) = (Condition::default(), None);
+                    let mut condition = Condition::default();
                     if let Some(last) = last {
                         condition = last.condition;
                         condition.changed(&last.source, source, now);
                         let new = |last| {
-                            WorkerPool::new(Some(*id), source, upstream.as_ref(), &condition, Some(last), 0, &self.keep)
+                            WorkerPool::new(Some(*id), source, upstream.as_ref(), &condition, Some(last), 0, &self.idle)
                         };
-                        made = last.made.as_deref().map(|last| Rc::new(new(last)));
+                        made[at] = old.as_deref().map(|old| Rc::new(new(old)));
                     }
                     condition.slow_start = *slow_start;
-                    pools[at] = Some(Known { source: Arc::clone(source), upstream: upstream.clone(), condition, made });
+                    pools[at] = Some(Known { source: Arc::clone(source), upstream: upstream.clone(), condition });
                 }
                 None => {
-                    if let Some(last) = last.and_then(|known| known.made) {
-                        last.retire();
+                    if let Some(old) = old {
+                        old.retire();
                     }
                 }
             }
         }
-        drop(pools);
+        drop((pools, made));
         self.generation.set(routing.generation);
         self.routing.replace(routing);
         self.listeners.borrow_mut().retain(|address, listening| {
@@ -343,13 +343,17 @@ impl Worker {
     }
 
     pub(super) fn pool(&self, id: PoolId) -> Option<Rc<WorkerPool>> {
-        let mut pools = self.pools.borrow_mut();
-        let known = pools.get_mut(id.0 as usize)?.as_mut()?;
+        let at = id.0 as usize;
+        let mut made = self.made.borrow_mut();
+        if let Some(made) = made.get(at)? {
+            return Some(Rc::clone(made));
+        }
+        let pools = self.pools.borrow();
+        let Known { source, upstream, condition } = pools.get(at)?.as_ref()?;
         // Workers begin at different backends, or all first requests would meet at one.
-        let Known { source, upstream, condition, made } = known;
         let start = self.index * 7919;
-        let new = || Rc::new(WorkerPool::new(Some(id), source, upstream.as_ref(), condition, None, start, &self.keep));
-        Some(Rc::clone(made.get_or_insert_with(new)))
+        let new = WorkerPool::new(Some(id), source, upstream.as_ref(), condition, None, start, &self.idle);
+        Some(Rc::clone(made[at].insert(Rc::new(new))))
     }
 
     pub(super) fn logs(&self) -> bool {

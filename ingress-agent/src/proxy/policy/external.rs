@@ -12,9 +12,9 @@ use http::{Request, StatusCode};
 use super::Reply;
 use super::view::{View, escape_component};
 use crate::model::policy::{ExternalAuth, Names};
-use crate::model::route::{Balance, Route};
 use crate::proxy::body::RequestBody;
 use crate::proxy::request::{Outgoing, RequestId};
+use crate::proxy::terms::Terms;
 use crate::proxy::upstream::{self, Trace};
 use crate::proxy::worker::Worker;
 
@@ -85,8 +85,8 @@ async fn asked(
         origin: None,
         prefer: None,
     };
-    let route = question_route();
-    let answer = upstream::ask(worker, &pool, &route, &outgoing, RequestBody::empty(), &mut Trace::default()).await;
+    let (terms, mut trace) = (Terms::default(), Trace::default());
+    let answer = upstream::ask(worker, &pool, &terms, &outgoing, RequestBody::empty(), &mut trace).await;
     let answer = answer.map_err(|_| failed())?;
     *status = Some(answer.status);
     let cookies: Vec<HeaderValue> = answer.headers.get_all(header::SET_COOKIE).iter().cloned().collect();
@@ -182,31 +182,6 @@ fn fields(auth: &ExternalAuth, view: &View<'_>) -> HeaderMap {
         set(name.clone(), view.fill(template).as_bytes());
     }
     map
-}
-
-pub(in crate::proxy) fn question_route() -> Route {
-    use crate::model::route::{Action, PathMatch, Retry, RouteMatch, Timeouts};
-    let matches = RouteMatch {
-        path: PathMatch::Prefix(String::new()),
-        unless: None,
-        method: None,
-        headers: Vec::new(),
-        query: Vec::new(),
-        created: 0,
-        object: crate::model::snapshot::ObjectName::default(),
-    };
-    Route {
-        owner: crate::model::snapshot::ObjectName::default(),
-        rule: String::new(),
-        matches,
-        filters: Vec::new(),
-        action: Action::Respond(StatusCode::OK),
-        timeouts: Timeouts::default(),
-        retry: Retry::default(),
-        balance: Balance::RoundRobin,
-        max_body: None,
-        policy: None,
-    }
 }
 
 /// The server's addresses; a name is looked up beside the worker's thread.

@@ -44,7 +44,7 @@ pub(super) use basic::Passwords;
 pub(super) use canary::CompiledCanary;
 pub(super) use cors::decorate;
 pub(super) use errors::question;
-pub(super) use external::{NAMES_HOLD, Passed, addresses, question_route};
+pub(super) use external::{NAMES_HOLD, Passed, addresses};
 pub(super) use limits::{Limiter, Open};
 pub(super) use mutual::{Mutual, forget, signs_itself};
 pub(super) use refusals::Refusals;

@@ -91,7 +91,7 @@ impl Mutual {
         found: &CompiledRoute,
         secured: bool,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, Reply> {
-        let sent_on = found.route.policy.as_ref().is_some_and(|p| match p.https.when {
+        let sent_on = found.terms.policy.as_ref().is_some_and(|p| match p.https.when {
             HttpsWhen::Always => true,
             HttpsWhen::Secured => secured,
             HttpsWhen::Never => p.redirect.is_some(),

@@ -5,37 +5,34 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::model::policy::UpstreamKeep;
 use crate::proxy::ewma::Average;
 use crate::proxy::policy::digest;
 use crate::proxy::upstream::h1::Connection;
 use crate::proxy::upstream::h2::Shared;
 
-/// How connections are kept, which settings may change under them.
-pub(in crate::proxy) type Keep = Rc<Cell<UpstreamKeep>>;
+use super::idle::Idle;
 
+/// In this order: what every request needs stands together.
+#[repr(C)]
 pub(in crate::proxy) struct Backend {
+    idle: Rc<Idle>,
+    pub(super) under_way: Cell<u32>,
+    pub(super) failures: Cell<u32>,
     pub(in crate::proxy) address: SocketAddr,
+    /// No longer in any snapshot, or draining: finished connections are not kept.
+    retired: Cell<bool>,
     pub(super) digest: u64,
     pub(super) weight: Cell<u32>,
     pub(super) current: Cell<i64>,
-    pub(super) under_way: Cell<u32>,
     /// How fast it answers, where somebody chooses by that.
     pub(in crate::proxy) average: Average,
-    pub(super) failures: Cell<u32>,
     pub(super) ejections: Cell<u32>,
     pub(super) ejected_until: Cell<Option<Instant>>,
     /// It fails its health check.
     pub(super) ill: Cell<bool>,
     /// When its slow start began, or will.
     pub(super) since: Cell<Option<Instant>>,
-    #[expect(clippy::vec_box, reason = "a connection moves between here and each exchange: a pointer, not its bytes")]
-    idle: RefCell<Vec<Box<Connection>>>,
     pub(in crate::proxy) h2: RefCell<Option<Shared>>,
-    /// The worker's.
-    keep: Keep,
-    /// No longer in any snapshot, or draining: finished connections are not kept.
-    retired: Cell<bool>,
 }
 
 /// One request under way at a backend.
@@ -55,7 +52,7 @@ impl Drop for Lease {
 }
 
 impl Backend {
-    pub(super) fn new(address: SocketAddr, keep: &Keep) -> Self {
+    pub(super) fn new(address: SocketAddr, idle: Rc<Idle>) -> Self {
         Self {
             address,
             digest: digest(address),
@@ -68,9 +65,8 @@ impl Backend {
             ejected_until: Cell::new(None),
             ill: Cell::new(false),
             since: Cell::new(None),
-            idle: RefCell::default(),
+            idle,
             h2: RefCell::default(),
-            keep: Rc::clone(keep),
             retired: Cell::new(false),
         }
     }
@@ -86,29 +82,26 @@ impl Backend {
         }
     }
 
-    /// The connection used last is the one most likely still open.
     pub(in crate::proxy) fn take_idle(&self) -> Option<Box<Connection>> {
-        self.idle.borrow_mut().pop()
+        self.idle.take()
     }
 
     pub(in crate::proxy) fn keep_idle(&self, connection: Box<Connection>) {
-        let (mut idle, keep) = (self.idle.borrow_mut(), self.keep.get());
-        let room = idle.len() < keep.connections as usize && !keep.idle.is_zero();
-        let young = connection.idle_since.saturating_duration_since(connection.since) < keep.life;
-        if !self.retired.get() && room && young && connection.requests < keep.requests {
-            idle.push(connection);
+        if !self.retired.get() {
+            self.idle.keep(connection);
         }
     }
 
-    /// Closes connections that are idle for too long or that the backend closed.
-    pub(in crate::proxy) fn sweep(&self, now: Instant) {
-        let keep = self.keep.get();
-        self.idle.borrow_mut().retain_mut(|c| now.duration_since(c.idle_since) < keep.idle && !c.looks_closed());
-    }
-
     pub(super) fn retire(&self) {
-        self.retired.set(true);
-        self.idle.borrow_mut().clear();
+        if !self.retired.replace(true) {
+            self.idle.leave();
+        }
         self.h2.borrow_mut().take();
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.retire();
     }
 }

@@ -24,8 +24,7 @@ use crate::proxy::body::{BodyError, Kind, RequestBody};
 use crate::proxy::deadline::Deadline;
 use crate::proxy::pools::Lease;
 
-/// Bytes asked of the kernel at once: begins with the one and grows to the other while reads fill it.
-const READ_LEAST: usize = 8 * 1024;
+/// Bytes asked of the kernel at once begin with [`Connection::READ_LEAST`] and grow to this while reads fill it.
 const READ_MOST: usize = 128 * 1024;
 
 pub(in crate::proxy) struct Connection {
@@ -41,25 +40,24 @@ pub(in crate::proxy) struct Connection {
 }
 
 impl Connection {
+    pub(in crate::proxy) const READ_LEAST: usize = 8 * 1024;
+
     pub(super) fn new(io: UpstreamIo) -> Self {
         let now = Instant::now();
         Self {
             io,
             read: BytesMut::new(),
             out: Vec::with_capacity(1024),
-            read_size: READ_LEAST,
+            read_size: Self::READ_LEAST,
             requests: 0,
             idle_since: now,
             since: now,
         }
     }
 
-    /// For the sweep of idle connections, which also gives back the memory of a burst.
+    /// For the sweep of idle connections, which also ends a burst.
     pub(in crate::proxy) fn looks_closed(&mut self) -> bool {
-        if self.read.capacity() > READ_LEAST {
-            self.read = BytesMut::new();
-            self.read_size = READ_LEAST;
-        }
+        self.read_size = Self::READ_LEAST;
         self.io.peer_closed()
     }
 

@@ -23,9 +23,10 @@ use super::deadline::Deadline;
 use super::metrics::UpstreamError;
 use super::pools::{Backend, Lease, WorkerPool};
 use super::request::Outgoing;
+use super::terms::Terms;
 use super::worker::Worker;
 use crate::model::policy::{RetryBudget, RetryOn};
-use crate::model::route::{Balance, Route};
+use crate::model::route::Balance;
 use crate::model::snapshot::AppProtocol;
 use h1::{Connection, Exchange, Failed};
 
@@ -96,12 +97,12 @@ pub(super) struct Trace {
 pub(super) async fn ask(
     worker: &Rc<Worker>,
     pool: &WorkerPool,
-    route: &Route,
+    terms: &Terms,
     outgoing: &Outgoing<'_>,
     body: RequestBody,
     trace: &mut Trace,
 ) -> Result<Answer, Failure> {
-    let result = attempts(worker, pool, route, outgoing, body, trace).await;
+    let result = attempts(worker, pool, terms, outgoing, body, trace).await;
     if let Err(failure) = &result
         && let Some(kind) = failure.counted()
     {
@@ -114,37 +115,37 @@ pub(super) async fn ask(
 async fn attempts(
     worker: &Rc<Worker>,
     pool: &WorkerPool,
-    route: &Route,
+    terms: &Terms,
     outgoing: &Outgoing<'_>,
     mut body: RequestBody,
     trace: &mut Trace,
 ) -> Result<Answer, Failure> {
     let mut deadline = Deadline::new(&worker.deadlines);
-    deadline.limit(route.timeouts.request);
-    let budget = route.policy.as_ref().map_or_else(RetryBudget::default, |policy| policy.retry_budget);
+    deadline.limit(terms.timeouts.request);
+    let budget = terms.policy.as_ref().map_or_else(RetryBudget::default, |policy| policy.retry_budget);
     pool.budget.add(budget);
-    let mut tries = Tries { worker, pool, route, budget, tried: SmallVec::new(), began: None };
+    let mut tries = Tries { worker, pool, terms, budget, tried: SmallVec::new(), began: None };
     // RFC 9110 §9.2.2: only these may be sent again without knowing what became of the first.
     let idempotent = idempotent(outgoing.method());
     let repeatable = idempotent && body.is_empty();
-    let on = route.policy.as_ref().map(|policy| policy.retry_on);
+    let on = terms.policy.as_ref().map(|policy| policy.retry_on);
     let again = on.is_some_and(|on| idempotent || on.non_idempotent);
     let kept = if again { body.kept().cloned() } else { None };
     loop {
         let preferred = outgoing.prefer.and_then(|prefer| pool.preferred(prefer, &tries.tried, || worker.random()));
-        let picked = preferred.or_else(|| pool.pick(route.balance, &tries.tried, || worker.random()));
+        let picked = preferred.or_else(|| pool.pick(terms.balance, &tries.tried, || worker.random()));
         let backend = picked.ok_or(Failure::NoBackend)?;
         trace.backend = Some(backend.address);
         if pool.protocol == AppProtocol::H2c {
             let began = trace.timed.then(Instant::now);
-            match h2::sender(&backend, pool.upstream.as_deref(), &deadline, route.timeouts.connect).await {
+            match h2::sender(&backend, pool.upstream.as_deref(), &deadline, terms.timeouts.connect).await {
                 Ok(sender) => {
                     trace.connecting = began.map_or(Duration::ZERO, |began| began.elapsed());
-                    return h2::exchange(sender, outgoing, body, deadline, route.timeouts, Lease::new(backend)).await;
+                    return h2::exchange(sender, outgoing, body, deadline, terms.timeouts, Lease::new(backend)).await;
                 }
                 Err(failure) => {
                     tries.after_connect(&backend, failure)?;
-                    deadline = again_within(worker, route, deadline, failure);
+                    deadline = again_within(worker, terms, deadline, failure);
                 }
             }
             continue;
@@ -154,18 +155,18 @@ async fn attempts(
             // A request that cannot be repeated asks the kernel first whether the backend has closed.
             let (connection, reused) = match idle.take() {
                 Some(connection) if repeatable || !connection.peer_closed() => (connection, true),
-                _ => match connect(&backend, pool, &deadline, route, trace).await {
+                _ => match connect(&backend, pool, &deadline, terms, trace).await {
                     Ok(connection) => (connection, false),
                     Err(failure) => {
                         tries.after_connect(&backend, failure)?;
-                        deadline = again_within(worker, route, deadline, failure);
+                        deadline = again_within(worker, terms, deadline, failure);
                         break;
                     }
                 },
             };
             let lease = Lease::new(Rc::clone(&backend));
-            let asked = (route.balance == Balance::Ewma).then(Instant::now);
-            match exchange(connection, outgoing, body, deadline, route, lease, trace).await {
+            let asked = (terms.balance == Balance::Ewma).then(Instant::now);
+            match exchange(connection, outgoing, body, deadline, terms, lease, trace).await {
                 Ok(answer) => {
                     if let Some(asked) = asked {
                         let now = Instant::now();
@@ -182,7 +183,7 @@ async fn attempts(
                     };
                     body = next;
                     deadline = Deadline::new(&worker.deadlines);
-                    deadline.limit(route.timeouts.request);
+                    deadline.limit(terms.timeouts.request);
                     break;
                 }
                 // RFC 9112 §9.3.1: the backend closed an idle connection just as we used it.
@@ -201,7 +202,7 @@ async fn attempts(
                     }
                     body = b;
                     deadline = Deadline::new(&worker.deadlines);
-                    deadline.limit(route.timeouts.request);
+                    deadline.limit(terms.timeouts.request);
                     break;
                 }
             }
@@ -210,8 +211,8 @@ async fn attempts(
 }
 
 /// A limit that was reached stays reached: the next try has its own. The whole request's limit is never renewed.
-fn again_within(worker: &Worker, route: &Route, deadline: Deadline, failure: Failure) -> Deadline {
-    if failure == Failure::ConnectTimeout && route.timeouts.request.is_none() {
+fn again_within(worker: &Worker, terms: &Terms, deadline: Deadline, failure: Failure) -> Deadline {
+    if failure == Failure::ConnectTimeout && terms.timeouts.request.is_none() {
         return Deadline::new(&worker.deadlines);
     }
     deadline
@@ -238,7 +239,7 @@ enum Cost {
 struct Tries<'a> {
     worker: &'a Worker,
     pool: &'a WorkerPool,
-    route: &'a Route,
+    terms: &'a Terms,
     budget: RetryBudget,
     tried: SmallVec<[SocketAddr; 4]>,
     /// When the first of them ended.
@@ -255,18 +256,18 @@ impl Tries<'_> {
             self.worker.ejected(self.pool, backend, until);
         }
         // Nothing has reached a backend, so any request may try again.
-        let wanted = self.route.policy.as_ref().is_none_or(|policy| retries(policy.retry_on, failure));
+        let wanted = self.terms.policy.as_ref().is_none_or(|policy| retries(policy.retry_on, failure));
         if wanted && self.another(backend, Cost::Free) { Ok(()) } else { Err(failure) }
     }
 
     fn another(&mut self, backend: &Backend, cost: Cost) -> bool {
         let began = *self.began.get_or_insert_with(Instant::now);
         self.tried.push(backend.address);
-        let policy = self.route.policy.as_ref();
+        let policy = self.terms.policy.as_ref();
         // ingress-nginx asks a lone backend as often as several.
         let others = policy.is_some() || self.tried.len() < self.pool.backends().len();
         let in_time = policy.and_then(|p| p.retry_on.within).is_none_or(|within| began.elapsed() < within);
-        let more = (self.tried.len() as u32) < self.route.retry.tries.max(1) && others && in_time;
+        let more = (self.tried.len() as u32) < self.terms.retry.tries.max(1) && others && in_time;
         if !more {
             return false;
         }
@@ -284,14 +285,14 @@ async fn exchange(
     outgoing: &Outgoing<'_>,
     body: RequestBody,
     deadline: Deadline,
-    route: &Route,
+    terms: &Terms,
     lease: Lease,
     trace: &mut Trace,
 ) -> Result<Answer, Failed> {
     connection.out.clear();
     outgoing.write_head(&mut connection.out, &body);
     let (head, exchange) =
-        Exchange::new(connection, body, deadline, route.timeouts, lease).head(outgoing.method()).await?;
+        Exchange::new(connection, body, deadline, terms.timeouts, lease).head(outgoing.method()).await?;
     trace.received = exchange.received();
     let (status, headers) = (head.status, head.headers);
     if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -304,11 +305,11 @@ async fn connect(
     backend: &Backend,
     pool: &WorkerPool,
     deadline: &Deadline,
-    route: &Route,
+    terms: &Terms,
     trace: &mut Trace,
 ) -> Result<Box<Connection>, Failure> {
     let began = trace.timed.then(Instant::now);
-    deadline.arm(Some(route.timeouts.connect));
+    deadline.arm(Some(terms.timeouts.connect));
     let io = match pool.protocol {
         AppProtocol::Https => within(deadline, io::tls(backend.address, pool.upstream.as_deref())).await?,
         AppProtocol::Http1 | AppProtocol::H2c => within(deadline, io::tcp(backend.address)).await?,

@@ -11,11 +11,12 @@ use crate::proxy::pools::{Backend, WorkerPool};
 impl Worker {
     pub(super) fn found(&self, findings: &[Finding]) {
         let now = Instant::now();
-        let mut pools = self.pools.borrow_mut();
+        let (mut pools, made) = (self.pools.borrow_mut(), self.made.borrow());
         for finding in findings {
-            let Some(Some(known)) = pools.get_mut(finding.pool.0 as usize) else { continue };
+            let at = finding.pool.0 as usize;
+            let Some(Some(known)) = pools.get_mut(at) else { continue };
             known.condition.found(finding.endpoint, finding.well, now);
-            if let Some(made) = &known.made {
+            if let Some(Some(made)) = made.get(at) {
                 made.found(finding.endpoint, finding.well, now);
             }
         }

@@ -61,7 +61,7 @@ impl Worker {
         let app_protocol = if secure { AppProtocol::Https } else { AppProtocol::Http1 };
         let pool = Pool { name, backends, table_size: 251, app_protocol };
         let last = old.map(|known| &*known.pool);
-        let pool = Rc::new(WorkerPool::new(None, &pool, None, &Condition::default(), last, 0, &self.keep));
+        let pool = Rc::new(WorkerPool::new(None, &pool, None, &Condition::default(), last, 0, &self.idle));
         questions.insert(key, Asked { addresses, pool: Rc::clone(&pool), since: Instant::now() });
         pool
     }

@@ -34,9 +34,11 @@ pub(crate) fn many(arguments: &Arguments, table: &mut Table) -> Result<()> {
     };
     let mixed = requests("mixed", &|_| true)?;
     let expressions = requests("expressions", &|i| i.kind == Kind::Expression)?;
+    // As many different requests: what wrk has to fetch from memory must not look like the price of many Ingresses.
     let alone = &one[0];
-    let alone = Asked { host: alone.host.clone(), path: alone.asked.clone(), fields: String::new() };
-    let alone = Requests::new(&stage.place.directory, "alone", &[alone])?;
+    let asked = (0..all.len()).map(|number| format!("{}?{number}", alone.asked));
+    let asked: Vec<Asked> = asked.map(|path| Asked { host: alone.host.clone(), path, fields: String::new() }).collect();
+    let alone = Requests::new(&stage.place.directory, "alone", &asked)?;
 
     let peers = [(&ours, &mixed), (&nginx, &mixed), (&single, &alone)];
     let costs = turns(&peers, arguments.turns, arguments.seconds)?;
