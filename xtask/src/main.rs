@@ -11,6 +11,7 @@ mod go_program;
 mod helm;
 mod image;
 mod licences;
+mod pauses;
 mod setup;
 mod steps;
 mod test;

@@ -15,6 +15,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("ingress-agent/src/proxy/client.rs", "hyper's and tokio's buffers of memory that is not initialised yet"),
     ("ingress-agent/src/proxy/upstream/h1.rs", "the same: reads without clearing memory first"),
     ("xtask/src/steps.rs", "geteuid and prctl"),
+    ("xtask/src/pauses.rs", "the scheduler's system calls"),
     ("tests/", "setns, signals and system calls of the fixtures"),
 ];
 
