@@ -34,8 +34,11 @@ fn options() -> PlanOptions {
     }
 }
 
+/// Of [`object`].
+const INGRESS: usize = 5;
+
 /// One object of a small world, in which names, addresses and hosts meet often. Some are wrong in part; all can be read.
-fn object(dice: &mut Dice) -> String {
+fn object(dice: &mut Dice, kind: usize) -> String {
     let namespace = format!("n{}", dice.below(2));
     let service = format!("s{}", dice.below(6));
     let created = match dice.below(4) {
@@ -43,7 +46,7 @@ fn object(dice: &mut Dice) -> String {
         n => format!(", creationTimestamp: 2026-01-0{n}T00:00:00Z"),
     };
     let meta = |name: &str, more: &str| format!("metadata: {{name: {name}, namespace: {namespace}{created}{more}}}\n");
-    match dice.below(10) {
+    match kind {
         0 | 1 => {
             let kind = dice.pick(&["LoadBalancer", "LoadBalancer", "ClusterIP", "ExternalName"]);
             let annotations = dice.pick(&[
@@ -89,8 +92,19 @@ fn object(dice: &mut Dice) -> String {
                  ports: [{{name: http, port: 8080}}, {{name: dns, port: 5353, protocol: UDP}}]\nendpoints: [{endpoints}]\n"
             )
         }
-        5 => {
-            let head = meta(&format!("i{}", dice.below(5)), "");
+        INGRESS => {
+            let asked = dice.pick(&[
+                "",
+                "",
+                "nginx.ingress.kubernetes.io/server-alias: 'c.test, b.test, *.d.test'",
+                "nginx.ingress.kubernetes.io/from-to-www-redirect: 'true'",
+                "nginx.ingress.kubernetes.io/canary: 'true', nginx.ingress.kubernetes.io/canary-weight: '20'",
+                "nginx.ingress.kubernetes.io/use-regex: 'true'",
+                "nginx.ingress.kubernetes.io/ssl-passthrough: 'true'",
+                "nginx.ingress.kubernetes.io/limit-rps: '5', sluicegate.io/limit-shared: 'true'",
+                "nginx.ingress.kubernetes.io/whitelist-source-range: nonsense",
+            ]);
+            let head = meta(&format!("i{}", dice.below(5)), &format!(", annotations: {{{asked}}}"));
             let mut paths = String::new();
             for _ in 0..=dice.below(4) {
                 let path = dice.pick(&["/", "/foo", "/foo/", "/foo/bar", "bad"]);
@@ -100,11 +114,13 @@ fn object(dice: &mut Dice) -> String {
                 let _ = write!(paths, "{{pathType: {kind}, path: {path}, backend: {backend}}}, ");
             }
             let host = dice.pick(&["host: a.test, ", "host: b.test, ", "host: '*.test', ", ""]);
+            let more = dice.pick(&["", "", ", {host: c.test}", ", {host: b.test}"]);
+            let tls = dice.pick(&["", "", "  tls: [{hosts: [a.test], secretName: missing}]\n"]);
             let class = dice.pick(&["", "  ingressClassName: c0\n", "  ingressClassName: c1\n"]);
             let default = dice.pick(&["", "  defaultBackend: {service: {name: s1, port: {name: http}}}\n"]);
             format!(
-                "apiVersion: networking.k8s.io/v1\nkind: Ingress\n{head}spec:\n{class}{default}  \
-                 rules: [{{{host}http: {{paths: [{paths}]}}}}]\n"
+                "apiVersion: networking.k8s.io/v1\nkind: Ingress\n{head}spec:\n{class}{default}{tls}  \
+                 rules: [{{{host}http: {{paths: [{paths}]}}}}{more}]\n"
             )
         }
         6 => {
@@ -153,8 +169,12 @@ fn object(dice: &mut Dice) -> String {
     }
 }
 
-fn file(dice: &mut Dice) -> String {
-    let objects: Vec<String> = (0..dice.below(4)).map(|_| object(dice)).collect();
+fn file(dice: &mut Dice, ingresses: bool) -> String {
+    let objects = (0..dice.below(4)).map(|_| {
+        let kind = if ingresses { INGRESS } else { dice.below(10) };
+        object(dice, kind)
+    });
+    let objects: Vec<String> = objects.collect();
     objects.join("---\n")
 }
 
@@ -170,14 +190,15 @@ impl World {
         Self { store: Store::new(sources()), files: BTreeMap::new(), facts: Arc::default() }
     }
 
-    fn edit(&mut self, dice: &mut Dice) {
+    /// `ingresses`: only files in which there is nothing else.
+    fn edit(&mut self, dice: &mut Dice, ingresses: bool) {
         for _ in 0..=dice.below(2) {
-            let name = format!("f{}.yaml", dice.below(12));
+            let name = format!("{}{}.yaml", if ingresses { "i" } else { "f" }, dice.below(12));
             if dice.one_in(5) {
                 self.files.remove(&name);
                 self.store.remove(&name);
             } else {
-                let text = file(dice);
+                let text = file(dice, ingresses);
                 self.store.put(&name, Ok(&text));
                 self.files.insert(name, text);
             }
@@ -203,7 +224,7 @@ fn planning_with_a_memory_gives_what_planning_afresh_gives() {
         let (mut world, options) = (World::new(), options());
         let mut last = plan(&world.facts, &options, None);
         for step in 0..40 {
-            world.edit(&mut dice);
+            world.edit(&mut dice, step % 3 != 0);
             let fresh = plan(&world.facts, &options, None);
             let next = plan(&world.facts, &options, Some(&last));
             let (with, without) = (dump(&next.snapshot), dump(&fresh.snapshot));
@@ -279,8 +300,8 @@ fn the_order_of_files_and_the_way_to_a_state_do_not_matter() {
     for seed in 100..140 {
         let mut dice = Dice::new(seed);
         let mut world = World::new();
-        for _ in 0..30 {
-            world.edit(&mut dice);
+        for step in 0..30 {
+            world.edit(&mut dice, step % 3 != 0);
         }
         let wanted = dump(&plan(&world.facts, &options(), None).snapshot);
         for facts in [read(world.files.iter()), read(world.files.iter().rev())] {

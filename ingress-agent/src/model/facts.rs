@@ -8,6 +8,8 @@
 
 mod exposure;
 
+mod names;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::difference::Contrast;
-use super::objects::{Named, Objects};
+use super::objects::Objects;
 use super::policy::{Care, LimitDrop, RetryBudget};
 use super::rejection::{Finding, Rejection, Severity, one_line};
 use super::route::Balance;
@@ -355,46 +357,4 @@ pub struct StreamPort {
     pub backend: BackendRef,
     /// Never of UDP.
     pub proxy_protocol: ProxyProtocol,
-}
-
-impl Named for ServiceFacts {
-    fn name(&self) -> &ObjectName {
-        &self.origin.name
-    }
-}
-
-impl Named for ServiceSlices {
-    fn name(&self) -> &ObjectName {
-        &self.service
-    }
-}
-
-impl Named for IngressFacts {
-    fn name(&self) -> &ObjectName {
-        &self.origin.name
-    }
-}
-
-impl Named for IngressClassFacts {
-    fn name(&self) -> &ObjectName {
-        &self.origin.name
-    }
-}
-
-impl Named for ConfigMapFacts {
-    fn name(&self) -> &ObjectName {
-        &self.origin.name
-    }
-}
-
-impl Named for SecretFacts {
-    fn name(&self) -> &ObjectName {
-        &self.origin.name
-    }
-}
-
-impl Named for CertificateFacts {
-    fn name(&self) -> &ObjectName {
-        &self.origin.name
-    }
 }

@@ -4,14 +4,14 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::snapshot::ObjectName;
-
 /// Objects a leaf holds at most; a full one splits in two. The root of 10,000 objects then has about 200 leaves.
 const LEAF: usize = 96;
 
 /// What a set sorts by.
 pub trait Named {
-    fn name(&self) -> &ObjectName;
+    type Name: Ord;
+
+    fn name(&self) -> &Self::Name;
 }
 
 type Leaf<T> = Arc<Vec<Arc<T>>>;
@@ -67,7 +67,7 @@ impl<T> Objects<T> {
 }
 
 impl<T: Named> Objects<T> {
-    pub fn find(&self, name: &ObjectName) -> Option<&Arc<T>> {
+    pub fn find(&self, name: &T::Name) -> Option<&Arc<T>> {
         let leaf = self.leaves.get(self.leaf_of(name))?;
         let at = leaf.binary_search_by(|o| o.name().cmp(name)).ok()?;
         leaf.get(at)
@@ -94,7 +94,7 @@ impl<T: Named> Objects<T> {
         }
     }
 
-    pub fn remove(&mut self, name: &ObjectName) -> Option<Arc<T>> {
+    pub fn remove(&mut self, name: &T::Name) -> Option<Arc<T>> {
         let at = self.leaf_of(name);
         let i = self.leaves.get(at)?.binary_search_by(|o| o.name().cmp(name)).ok()?;
         let leaves = Arc::make_mut(&mut self.leaves);
@@ -143,7 +143,7 @@ impl<T: Named> Objects<T> {
     }
 
     /// Index of the leaf that holds `name`, or would.
-    fn leaf_of(&self, name: &ObjectName) -> usize {
+    fn leaf_of(&self, name: &T::Name) -> usize {
         let above = self.leaves.partition_point(|leaf| leaf.first().is_some_and(|first| first.name() <= name));
         above.saturating_sub(1)
     }
@@ -195,12 +195,15 @@ impl<T: Named> FromIterator<Arc<T>> for Objects<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::snapshot::ObjectName;
     use std::collections::BTreeMap;
 
     #[derive(Debug, PartialEq)]
     struct Item(ObjectName, u64);
 
     impl Named for Item {
+        type Name = ObjectName;
+
         fn name(&self) -> &ObjectName {
             &self.0
         }

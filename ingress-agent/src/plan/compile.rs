@@ -140,11 +140,24 @@ pub(super) fn compile(
     if let Some(pool) = compiled.claims.iter().find_map(|c| c.route.policy.as_ref()?.errors.as_ref()?.pool.clone()) {
         compiled.reaches(pool);
     }
+    // By host, as it is looked for; of one host in the order in which they were written.
+    compiled.claims.sort_by(|a, b| a.host.cmp(&b.host));
     compiled.share(policies);
     compiled
 }
 
 impl Compiled {
+    /// The hosts that it names, each once.
+    pub(super) fn hosts(&self) -> BTreeSet<&HostFacts> {
+        self.ingress.rules.iter().map(|rule| &rule.host).chain(self.claims.iter().map(|claim| &claim.host)).collect()
+    }
+
+    pub(super) fn claims_on(&self, host: &HostFacts) -> &[Claim] {
+        let from = self.claims.partition_point(|claim| claim.host < *host);
+        let claims = &self.claims[from..];
+        &claims[..claims.partition_point(|claim| claim.host == *host)]
+    }
+
     fn reaches(&mut self, pool: PoolName) {
         if !self.pools.contains(&pool) {
             self.pools.push(pool);

@@ -1,6 +1,5 @@
 //! HTTP: which addresses listen, for which IngressClasses, and with which hosts and certificates.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,13 +7,13 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::addresses::Addresses;
-use super::compile::{Compiled, Names, compile, host_text, plain_route, resolve};
+use super::choice::{self, Choice, Class, Looked, LookedChange};
+use super::compile::{Names, host_text, plain_route, resolve};
+use super::hosts::Hosts;
 use super::nginx::{Settings, errors_everywhere};
-use super::policies::Policies;
-use super::{PlanOptions, hosts, keep, served, tls, vips};
-use crate::model::facts::{
-    BackendRef, ClassChoice, Facts, HostFacts, IngressClassFacts, IngressFacts, Origin, PortRef,
-};
+use super::{PlanOptions, keep, served, tls, vips};
+use crate::model::facts::{BackendRef, Facts, HostFacts, IngressClassFacts, Origin, PortRef};
+use crate::model::objects::Named;
 use crate::model::policy::Limits;
 use crate::model::rejection::Rejection;
 use crate::model::route::{Action, Balance, HostTable, Listener, PathMatch, Route, Tls, WeightedPool};
@@ -38,9 +37,20 @@ pub(super) struct Http {
     pub(super) rejections: Vec<Rejection>,
     /// Ingresses and their addresses.
     pub(super) served: Arc<Vec<Arc<ServedObject>>>,
-    /// By Ingress, sorted by name.
-    compiled: Vec<Arc<Compiled>>,
+    choice: Choice,
     settings: Option<Arc<Settings>>,
+    groups: Vec<Group>,
+    /// Of `--default-backend-service`.
+    fallback: Arc<BTreeSet<PoolName>>,
+    /// Where the Ingresses of each class are served.
+    by_class: BTreeMap<Class, Arc<[IpAddr]>>,
+}
+
+/// Addresses that serve the same classes.
+#[derive(Debug)]
+struct Group {
+    classes: BTreeSet<Class>,
+    hosts: Hosts,
 }
 
 /// Endpoints play no part here.
@@ -53,47 +63,38 @@ pub(super) fn same_input(a: &Facts, b: &Facts) -> bool {
         && a.config_maps.same(&b.config_maps)
 }
 
-/// Whose Ingress it is: `None` of a class (only served where the options say so), or the class of this name.
-type Class<'a> = Option<&'a ObjectName>;
-
-pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, last: Option<&Http>) -> Http {
+/// `last`: what was planned before, from those facts.
+pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, last: Option<(&Facts, &Http)>) -> Http {
     let mut http = Http::default();
     let ours: Vec<&Arc<IngressClassFacts>> = facts.classes.iter().filter(|c| options.classes.owns(c)).collect();
 
     let settings = Settings::read(facts, options, &mut http.rejections);
-    let settings = keep(settings, last.and_then(|l| l.settings.as_ref()));
+    let settings = keep(settings, last.and_then(|(_, l)| l.settings.as_ref()));
     http.settings = Some(Arc::clone(&settings));
-    let known: BTreeSet<&str> = facts.classes.iter().map(|c| c.origin.name.name.as_str()).collect();
-    let mut chosen: Vec<(Class<'_>, Arc<Compiled>)> = Vec::new();
-    let mut policies = Policies::default();
-    let mut old = last.map(|l| l.compiled.as_slice()).unwrap_or_default().iter().peekable();
-    for ingress in facts.ingresses.iter() {
-        let name = &ingress.origin.name;
-        while old.next_if(|c| c.ingress.origin.name < *name).is_some() {}
-        let before = old.next_if(|c| c.ingress.origin.name == *name);
-        let Some(class) = class(ingress, &known, &ours, options, &mut http.rejections) else {
-            continue;
-        };
-        let compiled = match before.filter(|c| c.holds(ingress, facts, &settings)) {
-            Some(compiled) => Arc::clone(compiled),
-            None => Arc::new(compile(ingress, facts, Names::of(options), &settings, &mut policies)),
-        };
-        chosen.push((class, compiled));
-    }
-    http.compiled = chosen.iter().map(|(_, c)| Arc::clone(c)).collect();
-    let shared = http.compiled.iter().filter_map(|c| c.asked.policy.limits.as_ref().filter(|l| l.shared).cloned());
-    http.shared_limits = keep(shared.collect(), last.map(|l| &l.shared_limits));
+    let before = last.and_then(|(facts, l)| Some((facts, &l.choice, l.settings.as_ref()?)));
+    let (choice, changes) = Choice::new(facts, options, &settings, before);
+    let last = last.map(|(_, last)| last);
     let groups = groups(&ours, addresses, &mut http);
-    let by_class = by_class(&groups);
-    let now = chosen.iter().filter_map(|(class, c)| Some((&c.ingress.origin.name, Arc::clone(by_class.get(class)?))));
-    http.served = served::list(now, last.map(|l| &l.served));
-    chosen.sort_by(|(_, a), (_, b)| a.ingress.origin.seniority().cmp(&b.ingress.origin.seniority()));
-
-    for (class, compiled) in &chosen {
-        if !groups.keys().any(|classes| classes.contains(class)) {
+    http.by_class = by_class(&groups);
+    http.served = served(&choice, &changes, &http.by_class, last);
+    http.shared_limits = match last {
+        Some(l) if !changes.iter().flat_map(|(a, b)| [a, b]).flatten().any(|l| l.shares_limits()) => {
+            Arc::clone(&l.shared_limits)
+        }
+        _ => {
+            let sharing = choice.all.iter().filter(|looked| looked.shares_limits());
+            let shared = sharing.filter_map(|l| l.ours.as_ref()?.compiled.asked.policy.limits.clone());
+            keep(shared.collect(), last.map(|l| &l.shared_limits))
+        }
+    };
+    let is_served = |class: &Class| groups.keys().any(|classes| classes.contains(class));
+    http.rejections.extend(choice.rejections(is_served));
+    if !choice.classes().all(is_served) {
+        for ours in choice.all.iter().filter_map(|looked| looked.ours.as_ref()).filter(|ours| !is_served(&ours.class)) {
             let reason = "is not served: neither its IngressClass (`sluicegate.io/vips` or a VirtualIPPool) nor `--ingress-vip` \
                  gives an address";
-            http.rejections.push(compiled.ingress.origin.reject("Ingress", "spec.ingressClassName", reason));
+            let origin = &ours.compiled.ingress.origin;
+            http.rejections.push(origin.reject("Ingress", "spec.ingressClassName", reason));
         }
     }
     let default_certificate = default_certificate(facts, options, &mut http);
@@ -107,34 +108,31 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
         route.policy = Some(Arc::new(policy));
         Some(Arc::new(route))
     });
-    let fallback = std::mem::take(&mut http.pools);
-    let mut pools: Vec<&PoolName> = fallback.iter().collect();
+    http.fallback = std::mem::take(&mut http.pools);
     for (classes, addresses) in &groups {
-        let mut members: Vec<_> = chosen.iter().filter(|(class, _)| classes.contains(class)).map(|(_, c)| c).collect();
-        for compiled in &members {
-            pools.extend(&compiled.pools);
-            http.rejections.extend(compiled.rejections.iter().cloned());
-        }
-        members.retain(|compiled| !compiled.asked.dropped);
+        let base = last.and_then(|l| l.groups.iter().find(|g| g.classes == *classes)).map(|group| &group.hosts);
+        let base = base.filter(|hosts| hosts.has_everywhere(everywhere.as_ref()));
         let first = addresses.first().and_then(|a| last?.listeners.iter().find(|l| l.vip == *a));
-        let hosts =
-            hosts::table(&members, everywhere.as_ref(), &settings, &mut http.rejections, first.map(|l| &l.hosts));
-        let names = tls::names(&members, facts, &mut http.rejections);
+        let changes = match base {
+            Some(_) => choice::of_classes(&changes, classes),
+            None => choice.all.iter().map(|looked| (None, looked.of_class(classes))).collect(),
+        };
+        let naming = choice.naming(classes);
+        let hosts = Hosts::new(&changes, &naming, everywhere.as_ref(), &settings, base, first.map(|l| &l.hosts));
+        http.rejections.extend(hosts.rejections().cloned());
+        let names = tls::names(&choice.with_tls(classes), facts, &mut http.rejections);
         http.certificates.extend(names.certificates);
         let old_names = addresses.first().and_then(|a| last?.listeners.iter().find(|l| l.vip == *a && l.tls.is_some()));
         let by_name = keep(names.by_name, old_names.and_then(|l| l.tls.as_ref()).map(|tls| &tls.by_name));
         let tls = Tls { by_name, default: default_certificate.clone() };
         for vip in addresses {
-            http.listen(*vip, options.http_port, None, &hosts, last);
-            http.listen(*vip, options.https_port, Some(tls.clone()), &hosts, last);
+            http.listen(*vip, options.http_port, None, &hosts.table, last);
+            http.listen(*vip, options.https_port, Some(tls.clone()), &hosts.table, last);
         }
+        http.groups.push(Group { classes: classes.clone(), hosts });
     }
-    pools.sort_unstable();
-    pools.dedup();
-    http.pools = match last.filter(|l| l.pools.iter().eq(pools.iter().copied())) {
-        Some(l) => Arc::clone(&l.pools),
-        None => Arc::new(pools.into_iter().cloned().collect()),
-    };
+    http.pools = pools(&http, &choice, &changes, last);
+    http.choice = choice;
     http.listeners.sort_by_key(|l| (l.vip, l.port));
     http.frontends.sort_by_key(|f| f.key);
     http
@@ -169,13 +167,67 @@ impl Http {
     }
 }
 
+/// Where the Ingresses are served.
+fn served(
+    choice: &Choice,
+    changes: &[LookedChange],
+    by_class: &BTreeMap<Class, Arc<[IpAddr]>>,
+    last: Option<&Http>,
+) -> Arc<Vec<Arc<ServedObject>>> {
+    fn at<'a>(
+        looked: &'a Looked,
+        by_class: &BTreeMap<Class, Arc<[IpAddr]>>,
+    ) -> Option<(&'a ObjectName, Arc<[IpAddr]>)> {
+        Some((looked.name(), Arc::clone(by_class.get(&looked.ours.as_ref()?.class)?)))
+    }
+    let Some(last) = last.filter(|l| l.by_class == *by_class) else {
+        return served::list(choice.all.iter().filter_map(|l| at(l, by_class)), last.map(|l| &l.served));
+    };
+    served::changed(
+        changes.iter().map(|(was, is)| {
+            let (was, is) = (was.as_deref(), is.as_deref());
+            (was.and_then(|l| at(l, by_class)), is.and_then(|l| at(l, by_class)))
+        }),
+        &last.served,
+    )
+}
+
+/// What the routes lead to. Whether somebody still leads to a pool that an Ingress left is only found by asking all.
+fn pools(http: &Http, choice: &Choice, changes: &[LookedChange], last: Option<&Http>) -> Arc<BTreeSet<PoolName>> {
+    let classes: BTreeSet<Class> = http.groups.iter().flat_map(|group| group.classes.iter().cloned()).collect();
+    let of = |looked: &Option<Arc<Looked>>| -> Vec<PoolName> {
+        looked.as_ref().and_then(|l| l.of_class(&classes)).map(|c| c.pools.clone()).unwrap_or_default()
+    };
+    let groups = |http: &Http| http.groups.iter().map(|group| group.classes.clone()).collect::<Vec<_>>();
+    let same = |l: &&Http| l.fallback == http.fallback && groups(l) == groups(http);
+    if let Some(last) = last.filter(same) {
+        let changes: Vec<(Vec<PoolName>, Vec<PoolName>)> = changes.iter().map(|(was, is)| (of(was), of(is))).collect();
+        if changes.iter().all(|(was, is)| was.iter().all(|pool| is.contains(pool))) {
+            let mut new = changes.into_iter().flat_map(|(_, is)| is).filter(|p| !last.pools.contains(p)).peekable();
+            let mut pools = Arc::clone(&last.pools);
+            if new.peek().is_some() {
+                Arc::make_mut(&mut pools).extend(new);
+            }
+            return pools;
+        }
+    }
+    let mut pools: Vec<&PoolName> = http.fallback.iter().collect();
+    pools.extend(choice.all.iter().filter_map(|l| l.of_class(&classes)).flat_map(|c| &c.pools));
+    pools.sort_unstable();
+    pools.dedup();
+    match last.filter(|l| l.pools.iter().eq(pools.iter().copied())) {
+        Some(l) => Arc::clone(&l.pools),
+        None => Arc::new(pools.into_iter().cloned().collect()),
+    }
+}
+
 /// Addresses that serve the same classes, with these classes.
-fn groups<'a>(
-    ours: &[&'a Arc<IngressClassFacts>],
+fn groups(
+    ours: &[&Arc<IngressClassFacts>],
     addresses: &Addresses,
     http: &mut Http,
-) -> BTreeMap<BTreeSet<Class<'a>>, Vec<IpAddr>> {
-    let mut by_vip: BTreeMap<IpAddr, BTreeSet<Class<'a>>> = BTreeMap::new();
+) -> BTreeMap<BTreeSet<Class>, Vec<IpAddr>> {
+    let mut by_vip: BTreeMap<IpAddr, BTreeSet<Class>> = BTreeMap::new();
     for (vip, given_by) in &addresses.ingress {
         match vips::fault(*vip) {
             None => {
@@ -190,10 +242,10 @@ fn groups<'a>(
     }
     let of_options: Vec<IpAddr> = by_vip.keys().copied().collect();
     for class in ours {
-        let name = Some(&class.origin.name);
+        let name = Some(class.origin.name.clone());
         let Some(given) = addresses.classes.get(&class.origin.name) else {
             for vip in &of_options {
-                by_vip.entry(*vip).or_default().insert(name);
+                by_vip.entry(*vip).or_default().insert(name.clone());
             }
             continue;
         };
@@ -203,12 +255,12 @@ fn groups<'a>(
                 http.rejections.push(class.origin.reject("IngressClass", vip.field.as_str(), reason));
                 continue;
             }
-            by_vip.entry(vip.address).or_default().insert(name);
+            by_vip.entry(vip.address).or_default().insert(name.clone());
             http.owners.insert((vip.address, format!("IngressClass {}", class.origin.name)));
         }
     }
     http.vips = by_vip.keys().copied().collect();
-    let mut groups: BTreeMap<BTreeSet<Class<'a>>, Vec<IpAddr>> = BTreeMap::new();
+    let mut groups: BTreeMap<BTreeSet<Class>, Vec<IpAddr>> = BTreeMap::new();
     for (vip, classes) in by_vip {
         groups.entry(classes).or_default().push(vip);
     }
@@ -216,54 +268,14 @@ fn groups<'a>(
 }
 
 /// Where the Ingresses of each class are served.
-fn by_class<'a>(groups: &BTreeMap<BTreeSet<Class<'a>>, Vec<IpAddr>>) -> BTreeMap<Class<'a>, Arc<[IpAddr]>> {
-    let mut sorted: BTreeMap<Class<'a>, BTreeSet<IpAddr>> = BTreeMap::new();
+fn by_class(groups: &BTreeMap<BTreeSet<Class>, Vec<IpAddr>>) -> BTreeMap<Class, Arc<[IpAddr]>> {
+    let mut sorted: BTreeMap<&Class, BTreeSet<IpAddr>> = BTreeMap::new();
     for (classes, addresses) in groups {
         for class in classes {
-            sorted.entry(*class).or_default().extend(addresses);
+            sorted.entry(class).or_default().extend(addresses);
         }
     }
-    sorted.into_iter().map(|(class, addresses)| (class, addresses.into_iter().collect())).collect()
-}
-
-/// `None`: somebody else's Ingress. As ingress-nginx chooses: the field, else the deprecated annotation, else the default
-/// class (which the API server would have filled in), else what the options say about Ingresses without one.
-fn class<'a>(
-    ingress: &IngressFacts,
-    known: &BTreeSet<&str>,
-    ours: &[&'a Arc<IngressClassFacts>],
-    options: &PlanOptions,
-    rejections: &mut Vec<Rejection>,
-) -> Option<Class<'a>> {
-    let named = |name: &str| ours.iter().map(|c| &c.origin.name).find(|n| n.name == name).map(Some);
-    match options.classes.meant(&ingress.class) {
-        ClassChoice::Named(name) => {
-            if !known.contains(name.as_str()) {
-                let reason = format!("there is no IngressClass {name}, so nobody serves it");
-                rejections.push(ingress.origin.warn("Ingress", "spec.ingressClassName", reason));
-            }
-            named(name)
-        }
-        // ingress-nginx compares the annotation with its `--ingress-class`, and no IngressClass need be there. One of that name
-        // that is ours says where it is served.
-        ClassChoice::Annotation(name) => match &options.classes.annotation {
-            Some(ours) => (ours == name).then(|| named(name).unwrap_or(None)),
-            None => named(name),
-        },
-        ClassChoice::None => {
-            // Of several, the API server's admission takes the newest.
-            let default = ours.iter().filter(|c| c.default).min_by_key(|c| (Reverse(c.origin.created), &c.origin.name));
-            if let Some(default) = default {
-                return Some(Some(&default.origin.name));
-            }
-            if options.classes.without_class {
-                return Some(None);
-            }
-            let reason = "is missing, and no IngressClass of ours is the default, so it is not served here";
-            rejections.push(ingress.origin.warn("Ingress", "spec.ingressClassName", reason));
-            None
-        }
-    }
+    sorted.into_iter().map(|(class, addresses)| (class.clone(), addresses.into_iter().collect())).collect()
 }
 
 fn default_certificate(facts: &Facts, options: &PlanOptions, http: &mut Http) -> Option<ObjectName> {

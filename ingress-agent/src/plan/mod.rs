@@ -22,11 +22,15 @@ mod http;
 
 mod claim;
 
+mod choice;
+
 mod compile;
 
 mod policies;
 
 mod nginx;
+
+mod host;
 
 mod hosts;
 
@@ -87,7 +91,7 @@ pub fn plan(facts: &Facts, options: &PlanOptions, last: Option<&Plan>) -> Plan {
     let same = |m: &&Memo| http::same_input(facts, &m.facts) && addresses.gives_ingress_as(&m.addresses);
     let http = match before.filter(same) {
         Some(m) => Arc::clone(&m.http),
-        None => Arc::new(http::plan(facts, options, &addresses, before.map(|m| &*m.http))),
+        None => Arc::new(http::plan(facts, options, &addresses, before.map(|m| (&m.facts, &*m.http)))),
     };
     let same = |m: &&Memo| {
         l4::same_input(facts, &m.facts) && addresses.gives_services_as(&m.addresses) && http.leaves_as_much(&m.http)

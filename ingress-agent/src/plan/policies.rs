@@ -7,10 +7,15 @@ use crate::model::policy::Policy;
 /// How many are looked for: whatever else there is differs from one Ingress to the next.
 const MOST: usize = 16;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Policies(Vec<Arc<Policy>>);
 
 impl Policies {
+    /// For the plan after this one.
+    pub(super) fn in_use(&self) -> Self {
+        Self(self.0.iter().filter(|policy| Arc::strong_count(policy) > 1).map(Arc::clone).collect())
+    }
+
     pub(super) fn share(&mut self, policy: &mut Arc<Policy>) {
         match self.0.iter().find(|known| *known == policy) {
             Some(known) => *policy = Arc::clone(known),

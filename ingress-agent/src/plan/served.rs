@@ -8,9 +8,12 @@ use crate::model::pool_state::{PoolState, PoolVerdict};
 use crate::model::rejection::{Rejection, Severity};
 use crate::model::snapshot::{ObjectName, ServedObject};
 
+/// An object and its addresses.
+pub(super) type At<'a> = (&'a ObjectName, Arc<[IpAddr]>);
+
 /// `now` comes sorted by name. An object without an address is not in the list.
 pub(super) fn list<'a>(
-    now: impl Iterator<Item = (&'a ObjectName, Arc<[IpAddr]>)>,
+    now: impl Iterator<Item = At<'a>>,
     last: Option<&Arc<Vec<Arc<ServedObject>>>>,
 ) -> Arc<Vec<Arc<ServedObject>>> {
     let before = last.map(|l| l.as_slice()).unwrap_or_default();
@@ -32,6 +35,32 @@ pub(super) fn list<'a>(
         Some(last) => Arc::clone(last),
         None => Arc::new(list),
     }
+}
+
+/// A list in which these became others, as what each was and what it is.
+pub(super) fn changed<'a>(
+    changes: impl Iterator<Item = (Option<At<'a>>, Option<At<'a>>)>,
+    last: &Arc<Vec<Arc<ServedObject>>>,
+) -> Arc<Vec<Arc<ServedObject>>> {
+    let mut list = Arc::clone(last);
+    for (was, is) in changes {
+        let was = was.filter(|(_, addresses)| !addresses.is_empty());
+        let is = is.filter(|(_, addresses)| !addresses.is_empty());
+        let Some((name, _)) = was.as_ref().or(is.as_ref()) else { continue };
+        let at = list.binary_search_by(|object| object.name.cmp(name));
+        match (at, is) {
+            (Ok(at), Some((_, addresses))) if list[at].addresses == addresses => {}
+            (Ok(at), Some((name, addresses))) => {
+                Arc::make_mut(&mut list)[at] = Arc::new(ServedObject { name: name.clone(), addresses });
+            }
+            (Err(at), Some((name, addresses))) => {
+                Arc::make_mut(&mut list).insert(at, Arc::new(ServedObject { name: name.clone(), addresses }));
+            }
+            (Ok(at), None) => drop(Arc::make_mut(&mut list).remove(at)),
+            (Err(_), None) => {}
+        }
+    }
+    list
 }
 
 /// The pools, with those that could not be parsed. `now` is sorted by name.

@@ -17,7 +17,7 @@ pub(super) struct Names {
 }
 
 /// `ingresses` come in the order of their seniority.
-pub(super) fn names(ingresses: &[&Arc<Compiled>], facts: &Facts, rejections: &mut Vec<Rejection>) -> Names {
+pub(super) fn names(ingresses: &[Arc<Compiled>], facts: &Facts, rejections: &mut Vec<Rejection>) -> Names {
     let mut names = Names::default();
     let mut owners: BTreeMap<String, &Origin> = BTreeMap::new();
     for ingress in ingresses.iter().map(|c| &*c.ingress) {

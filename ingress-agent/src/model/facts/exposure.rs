@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Origin;
 use crate::model::addresses::AddressRange;
-use crate::model::objects::Named;
 use crate::model::selector::{LabelSelector, Labels};
 use crate::model::snapshot::ObjectName;
 
@@ -142,16 +141,4 @@ pub struct NodeFacts {
     /// It is to give up the virtual addresses that it holds: `sluicegate.io/drain`.
     #[serde(default)]
     pub draining: bool,
-}
-
-impl Named for VirtualIpPoolFacts {
-    fn name(&self) -> &ObjectName {
-        &self.origin.name
-    }
-}
-
-impl Named for NodeFacts {
-    fn name(&self) -> &ObjectName {
-        &self.origin.name
-    }
 }
