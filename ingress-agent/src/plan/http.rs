@@ -111,7 +111,9 @@ pub(super) fn plan(facts: &Facts, options: &PlanOptions, addresses: &Addresses, 
     http.fallback = std::mem::take(&mut http.pools);
     for (classes, addresses) in &groups {
         let base = last.and_then(|l| l.groups.iter().find(|g| g.classes == *classes)).map(|group| &group.hosts);
-        let base = base.filter(|hosts| hosts.has_everywhere(everywhere.as_ref()));
+        // Where most have changed, as by a setting, taking each out of its hosts is more than planning these afresh.
+        let few = changes.len() <= 8 + choice.all.len() / 8;
+        let base = base.filter(|hosts| few && hosts.has_everywhere(everywhere.as_ref()));
         let first = addresses.first().and_then(|a| last?.listeners.iter().find(|l| l.vip == *a));
         let changes = match base {
             Some(_) => choice::of_classes(&changes, classes),
