@@ -47,27 +47,28 @@ pub(super) async fn answered(
     let (parts, normalised, query) = (view.parts, view.path, view.query());
     let (route, terms) = (&found.route, &found.terms);
     record.open = admitted.open;
-    match &route.action {
-        // What there is to forward stands with the compiled route: the one of the model is not read, which takes time where nobody was lately.
-        _ if found.total_weight > 0 => {}
-        Action::Forward(_) => return (page(StatusCode::INTERNAL_SERVER_ERROR, After::KeepAlive, record), true),
-        Action::Respond(status) if status.is_success() => {
-            let mut headers = HeaderMap::with_capacity(2);
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-            return (edited(response(*status, headers, Kind::Empty, record), found, None), true);
-        }
-        Action::Respond(status) => return (edited(page(*status, After::KeepAlive, record), found, None), true),
-        Action::Redirect(redirect) => {
-            let port = client.listener.port();
-            let location =
-                filters::location(redirect, route, client.scheme(), view.name, port, view.target(), normalised);
-            let mut response = page(redirect.status, After::KeepAlive, record);
-            match HeaderValue::try_from(location) {
-                Ok(location) => response.headers_mut().insert(header::LOCATION, location),
-                Err(_) => return (page_again(response, StatusCode::BAD_REQUEST), true),
-            };
-            return (edited(response, found, None), true);
+    // Where there is something to forward the model's route is not read, which takes time where nobody was lately.
+    if found.total_weight == 0 {
+        match &route.action {
+            Action::Forward(_) => return (page(StatusCode::INTERNAL_SERVER_ERROR, After::KeepAlive, record), true),
+            Action::Respond(status) if status.is_success() => {
+                let mut headers = HeaderMap::with_capacity(2);
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+                return (edited(response(*status, headers, Kind::Empty, record), found, None), true);
+            }
+            Action::Respond(status) => return (edited(page(*status, After::KeepAlive, record), found, None), true),
+            Action::Redirect(redirect) => {
+                let port = client.listener.port();
+                let location =
+                    filters::location(redirect, route, client.scheme(), view.name, port, view.target(), normalised);
+                let mut response = page(redirect.status, After::KeepAlive, record);
+                match HeaderValue::try_from(location) {
+                    Ok(location) => response.headers_mut().insert(header::LOCATION, location),
+                    Err(_) => return (page_again(response, StatusCode::BAD_REQUEST), true),
+                };
+                return (edited(response, found, None), true);
+            }
         }
     }
     let choice = choose(worker, found);
@@ -172,7 +173,7 @@ pub(super) async fn answered(
             mirror::elsewhere(client, to, view, &mut body);
         }
     }
-    for &(pool, parts_per_million) in &found.mirrors {
+    for &(pool, parts_per_million) in found.mirrors() {
         if worker.random() % 1_000_000 < u64::from(parts_per_million) {
             mirror::send(client, pool, found, &outgoing, &mut body);
         }

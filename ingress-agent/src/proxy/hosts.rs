@@ -35,13 +35,15 @@ pub(super) struct Hosts {
     pub(super) source: Arc<HostTable>,
 }
 
-/// The routes of one host.
+/// The routes of one host. In this order: what every request needs stands together.
+#[repr(C)]
 pub(super) struct Host {
-    routes: Vec<Arc<CompiledRoute>>,
-    paths: Paths,
-    regex: Expressions,
     pub(super) secured: bool,
+    has_expressions: bool,
     pub(super) mutual: Option<Box<Mutual>>,
+    paths: Paths,
+    routes: Vec<Arc<CompiledRoute>>,
+    regex: Expressions,
     pub(super) source: Arc<VirtualHost>,
 }
 
@@ -57,15 +59,17 @@ pub(super) struct CompiledRoute {
     pub(super) edits_response: bool,
     /// More is asked than a path.
     conditional: bool,
+    mirrored: bool,
+    has_snippet: bool,
     /// By worker; those of few workers stand in place.
     counters: SmallVec<[OnceLock<Arc<RouteCounters>>; 4]>,
     pub(super) stats: Arc<RouteStats>,
-    pub(super) mirrors: Vec<(PoolId, u32)>,
+    mirrors: Vec<(PoolId, u32)>,
     /// Of the policy.
     pub(super) rewrite: Option<Regex>,
     pub(super) canaries: Vec<CompiledCanary>,
     pub(super) error_pool: Option<PoolId>,
-    pub(super) snippet: Option<Box<CompiledSnippet>>,
+    snippet: Option<Box<CompiledSnippet>>,
     pub(super) route: Arc<Route>,
     unless: Option<Regex>,
     headers: Vec<Compare>,
@@ -146,9 +150,10 @@ impl Host {
         let expressions = numbered.filter(|(_, route)| matches!(route.matches.path, PathMatch::Regex { .. }));
         let routes: Vec<_> = source.routes.iter().map(&mut compile).collect();
         Self {
+            secured: source.secured,
+            has_expressions: expressions.clone().next().is_some(),
             paths: Paths::new(&routes),
             routes,
-            secured: source.secured,
             regex: Expressions::new(expressions),
             mutual: source.client.as_ref().map(|client| Box::new(Mutual::new(client))),
             source: Arc::clone(source),
@@ -162,7 +167,8 @@ impl Host {
     /// The first route, in the model's order, that matches.
     pub(super) fn route(&self, question: &Question<'_>) -> Option<&Arc<CompiledRoute>> {
         let by_path = self.paths.first(question.path, |route| route.matches(question));
-        let by_expression = self.regex.first(question.path, |number| self.routes[number as usize].matches(question));
+        let holds = |number| self.routes[number as usize].matches(question);
+        let by_expression = if self.has_expressions { self.regex.first(question.path, holds) } else { None };
         match (by_path, by_expression) {
             (Some(path), Some(number)) if number < path.number => self.routes.get(number as usize),
             (Some(path), _) => Some(&path.route),
@@ -197,6 +203,8 @@ impl CompiledRoute {
             counters: (0..stats.workers()).map(|_| OnceLock::new()).collect(),
             stats,
             conditional: !matches.is_path_only(),
+            mirrored: filters().any(|f| matches!(f, Filter::Mirror { .. })),
+            has_snippet: policy.is_some_and(|p| p.snippet.is_some()),
             pools: weighted.iter().map(|w| (pool(&w.pool, upstream, care), w.weight)).collect(),
             total_weight: weighted.iter().map(|w| u64::from(w.weight)).sum(),
             edits_request: filters()
@@ -212,6 +220,14 @@ impl CompiledRoute {
             query: matches.query.iter().map(|q| Compare::new(&q.value)).collect(),
             route: Arc::clone(route),
         }
+    }
+
+    pub(super) fn mirrors(&self) -> &[(PoolId, u32)] {
+        if self.mirrored { &self.mirrors } else { &[] }
+    }
+
+    pub(super) fn snippet(&self) -> Option<&CompiledSnippet> {
+        if self.has_snippet { self.snippet.as_deref() } else { None }
     }
 
     pub(super) fn counters(&self, worker: usize) -> Option<&RouteCounters> {

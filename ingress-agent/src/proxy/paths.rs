@@ -13,6 +13,8 @@ use crate::model::route::PathMatch;
 /// Most hosts have no more paths.
 const FEW: usize = 6;
 
+/// In this order: its first lines are the host's.
+#[repr(C)]
 pub(super) struct Paths {
     /// Longer paths, and longer parts of a path, need no look-up.
     longest: usize,

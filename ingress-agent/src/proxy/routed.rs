@@ -77,7 +77,7 @@ async fn under_policy(
     if policy.unlogged {
         record.line = None;
     }
-    let mut effects = found.snippet.as_ref().map(|snippet| Box::new(snippet.run(view)));
+    let mut effects = found.snippet().map(|snippet| Box::new(snippet.run(view)));
     if let Some(reply) = effects.as_mut().and_then(|effects| effects.reply.take()) {
         let answer = policed(policy, view, replied(reply, record));
         return (affected(effects.as_deref(), answer), false);
