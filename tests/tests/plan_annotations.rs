@@ -2,38 +2,17 @@
 //! what could be smuggled through them into a header or past a check.
 
 use std::fmt::Write as _;
-use std::time::SystemTime;
 
-use ingress_agent::model::class_rule::ClassRule;
 use ingress_agent::model::route::Action;
-use ingress_agent::plan::{PlanOptions, plan};
-use ingress_agent::sources::SourceOptions;
-use ingress_agent::sources::store::Store;
-use serde_json::json;
+use ingress_agent::plan::PlanOptions;
+use ingress_tests::annotated::annotated;
 
 /// Of `shop.example/`: nothing, 503, or forwarded; and what was said.
 fn served(annotations: &[(&str, &str)]) -> (&'static str, String) {
-    let annotations: serde_json::Map<String, serde_json::Value> =
-        annotations.iter().map(|(k, v)| (format!("nginx.ingress.kubernetes.io/{k}"), (*v).into())).collect();
-    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
-    let paths = json!([{"path": "/", "pathType": "ImplementationSpecific", "backend": backend}]);
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "nginx"},
-            "spec": {"controller": "k8s.io/ingress-nginx"}},
-        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"ports": [{"port": 80}]}},
-        {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
-            "metadata": {"name": "web", "namespace": "shop", "annotations": annotations},
-            "spec": {"ingressClassName": "nginx", "rules": [{"host": "shop.example", "http": {"paths": paths}}]}},
-    ]});
-    let mut store = Store::new(SourceOptions::default());
-    store.put("a.json", Ok(&list.to_string()));
-    let facts = store.publish(SystemTime::now(), &[]).expect("the first facts");
-    let options = PlanOptions {
-        classes: ClassRule { controller: "k8s.io/ingress-nginx".to_owned(), ..ClassRule::default() },
-        ingress_vips: vec!["192.0.2.1".parse().expect("an address")],
-        ..PlanOptions::default()
-    };
-    let snapshot = plan(&facts, &options, None).snapshot;
+    let named: Vec<(String, &str)> =
+        annotations.iter().map(|(k, v)| (format!("nginx.ingress.kubernetes.io/{k}"), *v)).collect();
+    let named: Vec<(&str, &str)> = named.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+    let snapshot = annotated(&named, PlanOptions::default());
     let mut said = String::new();
     for rejection in &snapshot.rejections {
         writeln!(said, "{rejection}").expect("a String takes all");

@@ -196,7 +196,7 @@ impl Choice {
 fn by_seniority(some: &Objects<Looked>, classes: &BTreeSet<Class>) -> Vec<Arc<Compiled>> {
     let of_class = some.iter().filter_map(|looked| looked.of_class(classes));
     let mut all: Vec<Arc<Compiled>> = of_class.filter(|c| !c.asked.dropped).map(Arc::clone).collect();
-    all.sort_by(|a, b| a.ingress.origin.seniority().cmp(&b.ingress.origin.seniority()));
+    hosts::sort_by_seniority(&mut all);
     all
 }
 

@@ -132,7 +132,7 @@ fn passed(
     rejections: &mut Vec<Rejection>,
 ) -> Option<Passthrough> {
     let mut passed = None;
-    for compiled in members.iter().filter(|c| c.asked.passed && c.ingress.rules.iter().any(|r| r.host == *name)) {
+    for compiled in members.iter().filter(|c| c.asked.passed && has_rules(c, name, c.claims_on(name))) {
         let origin = &compiled.ingress.origin;
         let reason = match (name, host.first) {
             (_, Some(first)) if first.ingress.origin.name != origin.name => {

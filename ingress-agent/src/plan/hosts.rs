@@ -121,7 +121,7 @@ impl Hosts {
             touched.entry(&HostFacts::Any).or_default();
         }
         for members in touched.values_mut() {
-            members.sort_by(|a, b| a.ingress.origin.seniority().cmp(&b.ingress.origin.seniority()));
+            sort_by_seniority(members);
         }
         touched
     }
@@ -175,6 +175,11 @@ impl Hosts {
             place.insert(keep(host, old));
         }
     }
+}
+
+/// The senior first: it decides.
+pub(super) fn sort_by_seniority(ingresses: &mut [Arc<Compiled>]) {
+    ingresses.sort_by(|a, b| a.ingress.origin.seniority().cmp(&b.ingress.origin.seniority()));
 }
 
 fn enter(planned: &Planned, table: &mut HostTable) {
