@@ -6,6 +6,8 @@ mod metrics;
 
 mod migrate;
 
+mod rules;
+
 mod vrrp;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -13,6 +15,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 pub use limits::{LimitDropArgs, LimitsAction, LimitsArgs};
 pub use metrics::MetricsArgs;
 pub use migrate::MigrateArgs;
+pub use rules::RulesArgs;
 pub use vrrp::VrrpArgs;
 
 /// Edge load balancer for bare-metal Kubernetes: XDP for TCP and UDP, HTTP and TLS in userspace, and the virtual addresses.
@@ -83,6 +86,21 @@ pub struct RunArgs {
     /// Service that answers requests for unknown hosts and paths [default: 404].
     #[arg(long, env = "SLUICEGATE_DEFAULT_BACKEND_SERVICE", value_name = "NS/NAME")]
     pub default_backend_service: Option<String>,
+
+    /// The proxy sends requests to the endpoints that EndpointSlices mean for this node's zone (`service.kubernetes.io/topology-mode: auto` or
+    /// `spec.trafficDistribution` of the Service), as long as there are any.
+    #[arg(long, env = "SLUICEGATE_ENABLE_TOPOLOGY_AWARE_ROUTING", value_parser = clap::builder::BoolishValueParser::new())]
+    pub enable_topology_aware_routing: bool,
+
+    /// Address or name that the status of Ingresses has instead of the virtual addresses on which they are served, for as long as they are;
+    /// that of a router in front of the edges, for example. May be repeated.
+    #[arg(
+        long = "publish-status-address",
+        env = "SLUICEGATE_PUBLISH_STATUS_ADDRESS",
+        value_delimiter = ',',
+        value_name = "ADDR|NAME"
+    )]
+    pub publish_status_addresses: Vec<String>,
 
     /// Source address towards backends that are not on this node [default: the VIP]; one for each family.
     #[arg(long = "snat-address", env = "SLUICEGATE_SNAT_ADDRESS", value_delimiter = ',', value_name = "ADDR")]
@@ -179,77 +197,10 @@ pub struct ClusterArgs {
     /// Namespace whose Services and Ingresses are watched; may be repeated [default: all].
     #[arg(long = "watch-namespace", env = "SLUICEGATE_WATCH_NAMESPACE", value_delimiter = ',', value_name = "NAME")]
     pub watch_namespaces: Vec<String>,
-}
-
-/// What bears on which objects are ours and what becomes of them: the agents and the webhook are told it alike.
-#[derive(Clone, Debug, ClapArgs)]
-pub struct RulesArgs {
-    /// Address on which Ingresses are served, unless their class has the annotation sluicegate.io/vips; may be repeated.
-    #[arg(long = "ingress-vip", env = "SLUICEGATE_INGRESS_VIP", value_delimiter = ',', value_name = "ADDR")]
-    pub ingress_vips: Vec<String>,
-    /// VirtualIPPool that gives the ingress addresses, one of each family.
-    #[arg(long, env = "SLUICEGATE_INGRESS_POOL", value_name = "NAME")]
-    pub ingress_pool: Option<String>,
-    #[arg(long, env = "SLUICEGATE_HTTP_PORT", default_value = "80", value_name = "PORT")]
-    pub http_port: String,
-    #[arg(long, env = "SLUICEGATE_HTTPS_PORT", default_value = "443", value_name = "PORT")]
-    pub https_port: String,
-    /// `spec.controller` of the Ingress classes that are ours.
-    #[arg(
-        long,
-        env = "SLUICEGATE_CONTROLLER_CLASS",
-        default_value = "sluicegate.io/ingress-controller",
-        value_name = "NAME"
-    )]
-    pub controller_class: String,
-    /// The one value of the deprecated annotation kubernetes.io/ingress.class that is ours [default: the names of the classes
-    /// that are ours; with --controller-class k8s.io/ingress-nginx: nginx].
-    #[arg(long, env = "SLUICEGATE_INGRESS_CLASS", value_name = "NAME")]
-    pub ingress_class: Option<String>,
-    /// The class of that name is ours, too, whatever its `spec.controller` says.
-    #[arg(long, env = "SLUICEGATE_INGRESS_CLASS_BY_NAME", value_parser = clap::builder::BoolishValueParser::new())]
-    pub ingress_class_by_name: bool,
-    /// Serve Ingresses that name no class, too.
-    #[arg(long, env = "SLUICEGATE_WATCH_INGRESS_WITHOUT_CLASS", value_parser = clap::builder::BoolishValueParser::new())]
-    pub watch_ingress_without_class: bool,
-    /// Expose Services of type LoadBalancer that name no loadBalancerClass, too [default: true with --manifests, where nobody
-    /// else would; false in a cluster, where somebody else may].
-    #[arg(
-        long,
-        env = "SLUICEGATE_WATCH_SERVICES_WITHOUT_CLASS",
-        value_parser = clap::builder::BoolishValueParser::new(),
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        value_name = "BOOL"
-    )]
-    pub watch_services_without_class: Option<bool>,
-    /// Answer for `externalIPs` of Services, too. Whoever may write a Service may then take any address of your network.
-    #[arg(long, env = "SLUICEGATE_EXTERNAL_IPS", value_parser = clap::builder::BoolishValueParser::new())]
-    pub external_ips: bool,
-    /// Do not resolve Services of type `ExternalName`: no Ingress can then send requests outside of the cluster by a name.
-    #[arg(long, env = "SLUICEGATE_DISABLE_SVC_EXTERNAL_NAME", value_parser = clap::builder::BoolishValueParser::new())]
-    pub disable_svc_external_name: bool,
-    /// Do not serve Ingresses of nothing but a default backend, which take the hosts that nobody names.
-    #[arg(long, env = "SLUICEGATE_DISABLE_CATCH_ALL", value_parser = clap::builder::BoolishValueParser::new())]
-    pub disable_catch_all: bool,
-    /// Hosts whose Ingress has the annotation `ssl-passthrough` keep their TLS: by the name that clients ask for, connections go to the
-    /// Service of the path `/` as they come.
-    #[arg(long, env = "SLUICEGATE_ENABLE_SSL_PASSTHROUGH", value_parser = clap::builder::BoolishValueParser::new())]
-    pub enable_ssl_passthrough: bool,
-    /// Ingresses may have clients dropped in XDP that go on exceeding their limits (annotation `sluicegate.io/limit-drop-after`): at every port of
-    /// the proxy, whosever Ingress it serves.
-    #[arg(long, env = "SLUICEGATE_ENABLE_LIMIT_DROP", value_parser = clap::builder::BoolishValueParser::new())]
-    pub enable_limit_drop: bool,
-    /// ConfigMap of TCP ports on the ingress addresses: `"9000": "namespace/service:port[:PROXY[:PROXY]]"`.
-    #[arg(long, env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
-    pub tcp_services_configmap: Option<String>,
-    /// The same for UDP.
-    #[arg(long, env = "SLUICEGATE_UDP_SERVICES_CONFIGMAP", value_name = "NS/NAME")]
-    pub udp_services_configmap: Option<String>,
-    /// ConfigMap with ingress-nginx's settings, by its keys.
-    #[arg(long, env = "SLUICEGATE_CONFIGMAP", value_name = "NS/NAME")]
-    pub configmap: Option<String>,
+    /// Label selector (`team=edge,stage in (prod)`) of the namespaces that are watched, instead of their names. What chooses a namespace
+    /// or no longer does is heeded at once.
+    #[arg(long, env = "SLUICEGATE_WATCH_NAMESPACE_SELECTOR", value_name = "SELECTOR")]
+    pub watch_namespace_selector: Option<String>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]

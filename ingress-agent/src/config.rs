@@ -1,6 +1,8 @@
 //! What is meant: every value parsed, no `Option` that has a default, and all mistakes at once. Reads no cluster and
 //! touches no kernel; whether an interface exists is found out by the room that needs it.
 
+mod metrics;
+
 mod migrate;
 
 mod rules;
@@ -15,6 +17,7 @@ mod webhook;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -80,20 +83,25 @@ impl Config {
             Some(name) => r.read("--vip-interface", name, value::interface).unwrap_or_default(),
             None => interfaces.first().cloned().unwrap_or_default(),
         };
-        let sources = rules::sources(&mut r, &args.rules);
+        let by_zone = args.enable_topology_aware_routing;
+        let sources = SourceOptions { zones: by_zone, ..rules::sources(&mut r, &args.rules) };
         let drain_timeout = r.read("--drain-timeout", &args.drain_timeout, value::duration).unwrap_or_default();
         let elected = vrrp::parse(&mut r, &args.vrrp, drain_timeout);
         let election = elected.as_ref().map(|e| e.plan.clone());
         let plan = PlanOptions { election, ..plan(&mut r, args, &vip_interface) };
         let source = source(&mut r, args, &plan);
+        let nginx_metrics = metrics::parse(&mut r, args);
         let mut config = Self {
-            status: status(&source, &plan.node),
+            status: status(&mut r, args, &source, &plan.node),
             source,
             sources,
             dns_servers: r.list("--dns-server", &args.dns_servers, value::socket_address),
             plan,
             dataplane: dataplane(&mut r, args, interfaces),
-            proxy: proxy(&mut r, args),
+            proxy: ProxyOptions {
+                meters: nginx_metrics.as_ref().map(|n| Arc::clone(&n.bounds)),
+                ..proxy(&mut r, args)
+            },
             vips: VipOptions {
                 interface: vip_interface,
                 proc_sys: proc_sys(&mut r, args),
@@ -101,7 +109,7 @@ impl Config {
             },
             checks: elected.map(|e| e.checks).unwrap_or_default(),
             admin: admin(&mut r, args),
-            nginx_metrics: nginx_metrics(&mut r, args),
+            nginx_metrics,
             limit_drop_exempt: limit_drop_exempt(&mut r, args),
             drain_timeout,
         };
@@ -139,7 +147,7 @@ fn source(r: &mut Reader, args: &RunArgs, plan: &PlanOptions) -> SourceConfig {
     SourceConfig::Cluster(KubeOptions {
         kubeconfig,
         namespace: r.read("--namespace", &args.cluster.namespace, value::namespace).unwrap_or_default(),
-        watch_namespaces: r.list("--watch-namespace", &args.cluster.watch_namespaces, value::namespace),
+        namespaces: rules::namespaces(r, &args.cluster),
         state_dir: match args.state_dir.as_str() {
             "off" => None,
             text => r.read("--state-dir", text, value::absolute_path),
@@ -151,13 +159,21 @@ fn source(r: &mut Reader, args: &RunArgs, plan: &PlanOptions) -> SourceConfig {
 }
 
 /// Who reads a cluster reports to it.
-fn status(source: &SourceConfig, node: &str) -> Option<StatusOptions> {
-    let SourceConfig::Cluster(kube) = source else { return None };
+fn status(r: &mut Reader, args: &RunArgs, source: &SourceConfig, node: &str) -> Option<StatusOptions> {
+    let option = "--publish-status-address";
+    let published = r.list(option, &args.publish_status_addresses, value::published);
+    let SourceConfig::Cluster(kube) = source else {
+        if !published.is_empty() {
+            r.mistake(option, "means something in a cluster only");
+        }
+        return None;
+    };
     Some(StatusOptions {
         kubeconfig: kube.kubeconfig.clone(),
         namespace: kube.namespace.clone(),
-        watch_namespaces: kube.watch_namespaces.clone(),
+        watch_namespaces: kube.namespaces.named().to_vec(),
         node: node.to_owned(),
+        published,
     })
 }
 
@@ -225,6 +241,7 @@ fn plan(r: &mut Reader, args: &RunArgs, vip_interface: &str) -> PlanOptions {
         default_backend: r.object("--default-backend-service", args.default_backend_service.as_ref()),
         snat,
         hold: hold(r, &args.hold_vips),
+        by_zone: args.enable_topology_aware_routing,
         // A directory has one reader. In a cluster, Services without a class may be another controller's, and two that answer
         // for one Service fight over its status.
         ..rules::plan(r, &args.rules, args.manifests.is_some())
@@ -309,21 +326,9 @@ fn proxy(r: &mut Reader, args: &RunArgs) -> ProxyOptions {
             }
             path => AccessLog::File(path.into()),
         },
-        meters: args.metrics.nginx_metrics,
         access_log_format: r.choose("--access-log-format", &args.access_log_format, &formats).unwrap_or_default(),
         ..default
     }
-}
-
-fn nginx_metrics(r: &mut Reader, args: &RunArgs) -> Option<NginxNames> {
-    let (per_host, status_classes) = (args.metrics.metrics_per_host, args.metrics.report_status_classes);
-    for (flag, is_said) in [("--metrics-per-host", !per_host), ("--report-status-classes", status_classes)] {
-        if is_said && !args.metrics.nginx_metrics {
-            r.mistake(flag, "means something with --nginx-metrics only");
-        }
-    }
-    let (class, namespace) = (args.rules.controller_class.clone(), args.cluster.namespace.clone());
-    args.metrics.nginx_metrics.then_some(NginxNames { class, namespace, per_host, status_classes })
 }
 
 fn limit_drop_exempt(r: &mut Reader, args: &RunArgs) -> Vec<IpNet> {

@@ -32,6 +32,9 @@ fn main() -> ExitCode {
         Err(e) => {
             // The text is clap's, and where it goes.
             let _ = e.print();
+            if let Some(hint) = migrate::hint(&e) {
+                eprintln!("{hint}");
+            }
             let migrate = std::env::args().nth(1).is_some_and(|command| command == "migrate");
             let code = u8::try_from(e.exit_code()).unwrap_or(1);
             return ExitCode::from(if migrate && code != 0 { INCOMPLETE } else { code });

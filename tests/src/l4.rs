@@ -11,7 +11,7 @@ use aya::maps::{Array, HashMap, Map, MapData};
 use ingress_agent::dataplane::{Dataplane, DataplaneOptions};
 use ingress_agent::model::snapshot::{
     AppProtocol, Backend, BackendState, Forwarding, Frontend, FrontendKey, FrontendKind, ObjectName, Pool, PoolName,
-    Protocol, Snapshot, Vip,
+    PoolScope, Protocol, Snapshot, Vip,
 };
 use xdp_ebpf::{SCHEMA, maglev, map};
 
@@ -99,13 +99,8 @@ impl Snapshots {
     pub fn set(&mut self, name: &str, protocol: Protocol, vip: &str, backends: &[Backend]) {
         let vip: SocketAddr = vip.parse().expect("address:port of the VIP");
         let key = FrontendKey { vip: vip.ip(), protocol, port: vip.port() };
-        let pool = PoolName {
-            service: ObjectName::new("test", name),
-            port: vip.port(),
-            protocol,
-            local: false,
-            by_cluster_ip: false,
-        };
+        let pool =
+            PoolName { service: ObjectName::new("test", name), port: vip.port(), protocol, scope: PoolScope::All };
         self.pool(pool.clone(), backends.to_vec());
         let kind = FrontendKind::L4 { pool, client_ip_affinity: None, snat: vip.ip(), sources: None };
         self.frontend(key, name, kind);

@@ -23,6 +23,41 @@ fn run(command: &mut Command) -> (i32, String, String) {
 }
 
 #[test]
+fn flags_of_ingress_nginx_that_are_not_there_are_explained() {
+    for (flag, why) in [
+        ("--election-id=ingress-nginx", "--election-id of ingress-nginx is not needed: Leases have names of their own"),
+        (
+            "--validating-webhook=:8443",
+            "--validating-webhook of ingress-nginx is not needed: `sluicegate webhook` does that",
+        ),
+        ("--healthz-port=10254", "--healthz-port of ingress-nginx is not needed: probes are `/livez` and `/readyz`"),
+        (
+            "--maxmind-license-key=x",
+            "--maxmind-license-key of ingress-nginx is not supported; instead: look the client's",
+        ),
+    ] {
+        let (code, _, err) = run(&mut sluicegate(&["run", "--interface=eth0", flag]));
+        assert!(code == 2 && err.contains("unexpected argument") && err.contains(why), "{err}");
+    }
+    let (_, _, err) = run(&mut sluicegate(&["run", "--elections=1"]));
+    assert!(!err.contains("ingress-nginx"), "{err}");
+    for (flags, mistake) in [
+        (
+            &["--manifests=/", "--publish-status-address=edge"][..],
+            "--publish-status-address means something in a cluster only",
+        ),
+        (&["--publish-status-address=a b"], "--publish-status-address a b: is neither an IP address nor a DNS name"),
+        (
+            &["--annotations-prefix=sluicegate.io"],
+            "--annotations-prefix sluicegate.io: is the prefix of annotations of another",
+        ),
+    ] {
+        let (code, _, err) = run(&mut sluicegate(&[&["run", "--interface=eth0"], flags].concat()));
+        assert!(code == 2 && err.contains(mistake), "{err}");
+    }
+}
+
+#[test]
 fn all_mistakes_are_printed_at_once() {
     let (code, out, err) = run(&mut sluicegate(&[
         "run",

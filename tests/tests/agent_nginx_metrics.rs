@@ -246,7 +246,36 @@ fn without_the_flag_there_are_none_and_without_hosts_they_are_added_up() {
     });
     drop(agent);
 
-    for flag in ["--metrics-per-host=false", "--report-status-classes"] {
+    let own = "--time-buckets=0.001,2.5,30";
+    let agent = start(&world, &["--nginx-metrics", own, "--length-buckets=8,4096", "--size-buckets=1000000"]);
+    world.http(WEB, "GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n");
+    let labels = labels("shop.example", "shop", "GET", "/", "web", 200, "");
+    let counted = format!("nginx_ingress_controller_requests{{{labels}}} 1");
+    let text = until("the request is counted", || Some(metrics(&agent)).filter(|text| text.contains(&counted)));
+    for (histogram, bounds) in [
+        ("request_duration_seconds", &["0.001", "2.5", "30.0", "+Inf"][..]),
+        ("connect_duration_seconds", &["0.001", "2.5", "30.0", "+Inf"]),
+        ("response_size", &["8.0", "4096.0", "+Inf"]),
+        ("bytes_sent", &["1000000.0", "+Inf"]),
+    ] {
+        let begins = format!("nginx_ingress_controller_{histogram}_bucket{{le=\"");
+        let of = |line: &str| Some(line.strip_prefix(&begins)?.split_once('"')?.0.to_owned());
+        assert_eq!(text.lines().filter_map(of).collect::<Vec<_>>(), bounds, "{histogram}");
+    }
+    let within = |le: &str| format!("nginx_ingress_controller_response_size_bucket{{le=\"{le}\",{labels}}} ");
+    assert!(text.contains(&(within("8.0") + "0")) && text.contains(&(within("4096.0") + "1")), "{text}");
+    drop(agent);
+
+    for (flag, why) in [
+        ("--time-buckets=0.1,nonsense", "--time-buckets nonsense: is not a bound of a bucket"),
+        ("--time-buckets=0.1,0.0000001", "--time-buckets 0.0000001: is not a bound of a bucket"),
+        ("--length-buckets=100,10", "--length-buckets does not ascend"),
+        ("--size-buckets=NaN", "--size-buckets NaN: is not a bound of a bucket"),
+    ] {
+        let (code, _, error) = world.run_wrongly(&["--interface=eth0", "--nginx-metrics", flag]);
+        assert!(code == 2 && error.contains(why), "{error}");
+    }
+    for flag in ["--metrics-per-host=false", "--report-status-classes", "--time-buckets=1"] {
         let (code, _, error) = world.run_wrongly(&["--interface=eth0", flag]);
         assert_eq!(code, 2);
         let name = flag.split('=').next().expect("a name");

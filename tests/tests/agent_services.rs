@@ -119,6 +119,89 @@ spec: { rules: [{ host: pass.example, http: { paths: [{ path: /, pathType: Prefi
     }
 }
 
+/// `--annotations-prefix`: annotations that begin so are heeded and named so, and those of ingress-nginx's own prefix are somebody else's.
+#[test]
+fn annotations_begin_with_what_the_command_line_says() {
+    let world = World::new("prefrun");
+    let ingress = |name: &str, annotations: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{ name: {name}, namespace: demo, annotations: {{ {annotations} }} }}\n\
+             spec: {{ ingressClassName: sluicegate, rules: [{{ host: {name}.example, http: {{ paths: [{{ path: /, pathType: Prefix, \
+             backend: {{ service: {{ name: web, port: {{ number: 80 }} }} }} }}] }} }}] }}\n---\n"
+        )
+    };
+    let manifests = [
+        ingress("theirs", "nginx.ingress.kubernetes.io/permanent-redirect: https://theirs.example/"),
+        ingress(
+            "ours",
+            "edge.example.com/permanent-redirect: https://ours.example/, edge.example.com/enable-cors: perhaps",
+        ),
+    ];
+    world.place.manifest("prefix.yaml", &manifests.concat()).expect("write");
+    let wrongly = ["--interface=eth0", "--annotations-prefix=edge.example.com/"];
+    let (code, _, error) = world.run_wrongly(&wrongly);
+    let why = "--annotations-prefix edge.example.com/: is not a DNS name in lower case, without the `/`";
+    assert!(code == 2 && error.contains(why), "{error}");
+    let flags =
+        ["--ingress-vip=10.1.0.100", "--workers=1", "--max-flows=10000", "--annotations-prefix=edge.example.com"];
+    let agent = Agent::start(&world.edge, &world.place.directory, &world.place.pins, &flags).expect("it is ready");
+    let ask = |host: &str| world.http("10.1.0.100", &format!("GET / HTTP/1.1\r\nhost: {host}.example\r\n\r\n"));
+    let answer = until("it serves", || Some(ask("ours")).filter(|answer| !answer.is_empty()));
+    assert!(answer.starts_with("HTTP/1.1 301") && answer.contains("location: https://ours.example/"), "{answer}");
+    assert!(ask("theirs").starts_with("HTTP/1.1 200"), "{}", ask("theirs"));
+    let rejections = agent.get("/debug/rejections").expect("rejections").1;
+    assert!(rejections.contains("\"metadata.annotations[edge.example.com/enable-cors]\""), "{rejections}");
+    assert!(!rejections.contains("theirs"), "{rejections}");
+}
+
+/// `--enable-topology-aware-routing`: requests go to the endpoints of the node's zone, whichever that is at the time. What XDP forwards goes to all.
+#[test]
+fn requests_stay_in_the_zone_of_the_node() {
+    let world = World::new("zonerun");
+    let node = |zone: &str| {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{ name: edge, labels: {{ topology.kubernetes.io/zone: {zone} }} }}\n"
+        )
+    };
+    let endpoint = |address: &str, zone: &str| {
+        format!("{{ addresses: [{address}], hints: {{ forZones: [{{ name: {zone} }}] }} }}")
+    };
+    let slice = format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{ name: web-1, namespace: demo, labels: {{ kubernetes.io/service-name: web }} }}\naddressType: IPv4\n\
+         ports: [{{ port: 8080, protocol: TCP }}]\nendpoints: [{}, {}]\n",
+        endpoint("10.1.0.3", "west"),
+        endpoint("10.1.0.99", "east")
+    );
+    let web = std::fs::read_to_string(world.place.directory.join("manifests/web.yaml")).expect("the world's manifests");
+    let (rest, _) = web.split_once("---\napiVersion: discovery.k8s.io").expect("its slice is the last");
+    world.place.manifest("web.yaml", &format!("{rest}---\n{slice}")).expect("write");
+    world.place.manifest("node.yaml", &node("west")).expect("write");
+    let backends = |agent: &Agent, pool: &str| -> Option<Vec<String>> {
+        let snapshot: Value = serde_json::from_str(&agent.get("/debug/snapshot").ok()?.1).ok()?;
+        let pool = snapshot["pools"].as_array()?.iter().find(|p| p["name"] == pool)?.clone();
+        let backends = pool["backends"].as_array()?.iter();
+        Some(backends.filter_map(|b| b["address"].as_str().map(str::to_owned)).collect())
+    };
+    let flags = ["--ingress-vip=10.1.0.100", "--workers=1", "--max-flows=10000", "--enable-topology-aware-routing"];
+    let agent = Agent::start(&world.edge, &world.place.directory, &world.place.pins, &flags).expect("it is ready");
+    assert_eq!(backends(&agent, "demo/web:80/zone").as_deref(), Some(&["10.1.0.3:8080".to_owned()][..]));
+    for _ in 0..4 {
+        let answer = world.http("10.1.0.100", "GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    world.place.manifest("node.yaml", &node("east")).expect("write");
+    until("the node is in another zone", || {
+        backends(&agent, "demo/web:80/zone").filter(|found| *found == ["10.1.0.99:8080"])
+    });
+    // Nobody is meant for this one.
+    world.place.manifest("node.yaml", &node("south")).expect("write");
+    until("all endpoints are asked", || backends(&agent, "demo/web:80/zone").filter(|found| found.len() == 2));
+    drop(agent);
+    let agent = Agent::start(&world.edge, &world.place.directory, &world.place.pins, &flags[..3]).expect("it is ready");
+    assert_eq!(backends(&agent, "demo/web:80").map(|found| found.len()), Some(2), "without the flag");
+}
+
 /// Objects of ingress-nginx, taken over with its own flags: by the class's controller, by its name, by the annotation's value.
 #[test]
 fn the_class_flags_of_ingress_nginx_choose_the_same_objects() {

@@ -108,6 +108,24 @@ fn an_address_is_in_the_status_while_it_is_announced_and_reasons_are_told() {
     assert_eq!(versions(&w), before, "what is another controller's was never touched");
 }
 
+/// `--publish-status-address`: what a router in front of the edges is called, while there is somebody behind it.
+#[test]
+fn ingresses_say_the_published_addresses_instead_of_their_own() {
+    let w = World::new("kspub");
+    let mut edge = w.edge("one", 2, &["--publish-status-address=edge.example.com, 192.0.2.80"]);
+    for manifest in [&service("echo", "10.1.0.101"), &class("10.1.0.100"), &ingress("shop", "sluicegate", "echo")] {
+        w.cluster.apply(manifest).expect("apply");
+    }
+    edge.agent.launch().expect("launch the agent");
+    w.status_becomes("ingress/shop", "/ 192.0.2.80/");
+    let name = "jsonpath={.status.loadBalancer.ingress[0].hostname}";
+    assert_eq!(w.kubectl(&["get", "ingress/shop", "--namespace=demo", "-o", name]), "edge.example.com");
+    w.describes("ingress/shop", &["is served on edge.example.com,192.0.2.80"]);
+    w.status_becomes("service/echo", "10.1.0.101/Proxy");
+    edge.agent.stop().expect("stop the agent");
+    assert_eq!(w.status("ingress/shop"), "", "it is withdrawn before the agent ends");
+}
+
 #[test]
 fn a_standby_writes_when_the_writer_was_killed_and_nodes_that_are_gone_announce_nothing() {
     let w = World::new("ksdead");

@@ -212,6 +212,39 @@ fn what_happened_while_the_watch_was_cut_off_is_noticed() {
     w.readyz("all is well again", |status, text| status == 200 && text == "ok\n");
 }
 
+/// `--watch-namespace-selector`: what chooses a namespace, and what no longer does, is heeded at once; and a start without the API server knows
+/// which were chosen.
+#[test]
+fn namespaces_are_chosen_by_their_labels() {
+    let namespaces = "- apiGroups: ['']\n  resources: [namespaces]\n  verbs: [list, watch]\n";
+    let rights = deploy::rights().replacen("rules:\n", &format!("rules:\n{namespaces}"), 1);
+    let mut w = World::granted("kwlabel", &rights, "--watch-namespace-selector=team in (edge),!frozen");
+    let label = |w: &World, namespace: &str, label: &str| {
+        w.cluster.kubectl(&["label", "--overwrite", "namespace", namespace, label], "").expect("label it");
+    };
+    w.apply(&service("echo", "10.1.0.101", 11));
+    w.apply(&service("other", "10.1.0.102", 11).replace("namespace: demo", "namespace: default"));
+    label(&w, "demo", "team=edge");
+    w.agent.start_again().expect("the agent becomes ready");
+    w.answers("10.1.0.101", "one");
+    assert_eq!(w.asked("10.1.0.102"), None, "a namespace that is not chosen");
+    label(&w, "default", "team=edge");
+    w.answers("10.1.0.102", "one");
+    label(&w, "demo", "frozen=");
+    w.is_gone("10.1.0.101");
+    assert_eq!(w.asked("10.1.0.102").as_deref(), Some("one"), "the other one is served on");
+    label(&w, "demo", "frozen-");
+    w.answers("10.1.0.101", "one");
+    // Saved when it stops.
+    w.agent.stop().expect("it stops");
+    w.cluster.stop_api_server().expect("stop it");
+    w.agent.launch().expect("start");
+    w.answers("10.1.0.101", "one");
+    w.answers("10.1.0.102", "one");
+    w.cluster.start_api_server().expect("start it again");
+    w.readyz("all is well again", |status, text| status == 200 && text == "ok\n");
+}
+
 #[test]
 fn a_missing_right_is_named_with_the_rule_that_grants_it() {
     let slices = "resources: [endpointslices]\n  verbs: [list";

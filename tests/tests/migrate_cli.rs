@@ -114,6 +114,17 @@ fn the_exit_code_is_that_of_the_worst() {
     let text = directory.text(1);
     says(&text, &["shop/firewall", "not watched"]);
     says(&text, &["no Ingress of ingress-nginx's"]);
+    // Annotations with another prefix are read as with that flag, and the others are nobody's.
+    let other = "/nginx-ingress-controller, --annotations-prefix=a.example, --watch-namespace-selector=team=a,";
+    directory.write("controller.yaml", &CONTROLLER.replace("/nginx-ingress-controller,", other));
+    let prefixed = FIREWALL.replace("nginx.ingress.kubernetes.io/", "a.example/").replace("firewall", "moved");
+    directory.write("moved.yaml", &prefixed);
+    let text = directory.text(2);
+    says(&text, &["same", "shop/firewall"]);
+    says(&text, &["unsupported", "shop/moved"]);
+    says(&text, &["sluicegate run", "--annotations-prefix=a.example", "--watch-namespace-selector=team=a"]);
+    says(&text, &["the labels of namespaces are not known here", "`team=a`"]);
+    fs::remove_file(directory.0.directory.join("manifests/moved.yaml")).expect("remove it");
     directory.write("controller.yaml", CONTROLLER);
 
     // What cannot be read hides nothing of the rest, and is not passed over.

@@ -19,7 +19,8 @@ fn sources() -> SourceOptions {
     SourceOptions {
         tcp_services: Some(ObjectName::new("n0", "tcp")),
         udp_services: Some(ObjectName::new("n0", "udp")),
-        config_map: None,
+        zones: true,
+        ..SourceOptions::default()
     }
 }
 
@@ -29,6 +30,7 @@ fn options() -> PlanOptions {
         ingress_vips: vec!["203.0.113.80".parse().expect("an address")],
         classes: ClassRule { without_class: true, ..ClassRule::default() },
         external_ips: true,
+        by_zone: true,
         default_backend: Some(ObjectName::new("n0", "s0")),
         ..PlanOptions::default()
     }
@@ -84,8 +86,11 @@ fn object(dice: &mut Dice, kind: usize) -> String {
                     dice.pick(&["{}", "{ready: false}", "{ready: false, serving: true, terminating: true}"]);
                 let address = dice.pick(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "203.0.113.1", "0.0.0.0"]);
                 let node = dice.below(3);
-                let _ =
-                    write!(endpoints, "{{addresses: [{address}], nodeName: node-{node}, conditions: {conditions}}}, ");
+                let zones = dice.pick(&["", "{name: a}", "{name: a}", "{name: b}, {name: a}"]);
+                let _ = write!(
+                    endpoints,
+                    "{{addresses: [{address}], nodeName: node-{node}, conditions: {conditions}, hints: {{forZones: [{zones}]}}}}, "
+                );
             }
             format!(
                 "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n{head}addressType: IPv4\n\
@@ -152,8 +157,9 @@ fn object(dice: &mut Dice, kind: usize) -> String {
         }
         8 => {
             let address = dice.pick(&["203.0.113.5", "192.0.2.1"]);
+            let zone = dice.pick(&["a", "b"]);
             format!(
-                "apiVersion: v1\nkind: Node\nmetadata: {{name: node-1}}\n\
+                "apiVersion: v1\nkind: Node\nmetadata: {{name: node-1, labels: {{topology.kubernetes.io/zone: {zone}}}}}\n\
                  status: {{addresses: [{{type: InternalIP, address: {address}}}]}}\n"
             )
         }

@@ -25,6 +25,7 @@ use prometheus_client::registry::Registry;
 
 use super::query::Readings;
 use crate::model::rejection::Severity;
+use crate::model::snapshot::PoolScope;
 use crate::model::traffic::{AttachMode, Counts};
 
 /// `application/openmetrics-text`, which is what the text is.
@@ -283,7 +284,7 @@ fn l4(e: &mut DescriptorEncoder, r: &Readings) -> fmt::Result {
                 // A Service may have this pool and one of all its endpoints.
                 ("scope", "local"),
             ];
-            let used = if pool.local { &labels[..] } else { &labels[..5] };
+            let used = if pool.scope == PoolScope::Node { &labels[..] } else { &labels[..5] };
             family.count(used, column(counts))?;
         }
     }

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::model::election::ElectionReport;
 use crate::model::holding::Holding;
+use crate::model::measure::Bounds;
 use crate::model::offence::LimitDropReading;
 use crate::model::snapshot::{Protocol, Snapshot};
 use crate::model::source::SourceState;
@@ -101,6 +102,8 @@ pub struct NginxNames {
     pub per_host: bool,
     /// The label `status` is `4xx` and the like (`--report-status-classes`).
     pub status_classes: bool,
+    /// The buckets in which requests are measured.
+    pub bounds: Arc<Bounds>,
 }
 
 /// What those metrics show besides what others do.

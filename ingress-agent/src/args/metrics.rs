@@ -24,4 +24,13 @@ pub struct MetricsArgs {
     /// With the class of a status, `4xx`, instead of the status: fewer series.
     #[arg(long, env = "SLUICEGATE_REPORT_STATUS_CLASSES", value_parser = BoolishValueParser::new())]
     pub report_status_classes: bool,
+    /// Upper bounds of the buckets of durations, in seconds [default: 0.005 to 10, as in ingress-nginx].
+    #[arg(long, env = "SLUICEGATE_TIME_BUCKETS", value_delimiter = ',', value_name = "SECONDS,…")]
+    pub time_buckets: Vec<String>,
+    /// Those of the lengths of requests and answers, in bytes [default: 10 to 100].
+    #[arg(long, env = "SLUICEGATE_LENGTH_BUCKETS", value_delimiter = ',', value_name = "BYTES,…")]
+    pub length_buckets: Vec<String>,
+    /// Those of what is sent, in bytes [default: 10 to 10000000].
+    #[arg(long, env = "SLUICEGATE_SIZE_BUCKETS", value_delimiter = ',', value_name = "BYTES,…")]
+    pub size_buckets: Vec<String>,
 }

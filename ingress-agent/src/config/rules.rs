@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use super::value::{self, Reader};
 use crate::args::{ClusterArgs, RulesArgs};
 use crate::model::class_rule::ClassRule;
+use crate::model::facts::NGINX_PREFIX;
 use crate::plan::PlanOptions;
 use crate::sources::SourceOptions;
+use crate::sources::kube::Namespaces;
 use crate::status::ClearOptions;
 
 /// Its name among `spec.controller`s, and what it takes the deprecated annotation to say unless it is told otherwise
@@ -18,6 +20,11 @@ pub(super) fn sources(r: &mut Reader, rules: &RulesArgs) -> SourceOptions {
         tcp_services: r.object("--tcp-services-configmap", rules.tcp_services_configmap.as_ref()),
         udp_services: r.object("--udp-services-configmap", rules.udp_services_configmap.as_ref()),
         config_map: r.object("--configmap", rules.configmap.as_ref()),
+        zones: false,
+        annotations_prefix: r
+            .read("--annotations-prefix", &rules.annotations_prefix, value::annotations_prefix)
+            .filter(|prefix| prefix != NGINX_PREFIX)
+            .map(Into::into),
     }
 }
 
@@ -72,8 +79,23 @@ pub(super) fn clear(r: &mut Reader, cluster: &ClusterArgs) -> Option<ClearOption
     Some(ClearOptions {
         kubeconfig: kubeconfig(r, cluster, ""),
         namespace: r.read("--namespace", &cluster.namespace, value::namespace).unwrap_or_default(),
-        watch_namespaces: r.list("--watch-namespace", &cluster.watch_namespaces, value::namespace),
+        watch_namespaces: namespaces(r, cluster).named().to_vec(),
     })
+}
+
+/// Whether the labels are a selector, the API server says: nobody else reads it.
+pub(super) fn namespaces(r: &mut Reader, cluster: &ClusterArgs) -> Namespaces {
+    let named = r.list("--watch-namespace", &cluster.watch_namespaces, value::namespace);
+    let labels = cluster.watch_namespace_selector.as_deref().map(str::trim).filter(|labels| !labels.is_empty());
+    match labels {
+        Some(_) if !named.is_empty() => {
+            r.mistake("--watch-namespace-selector", "excludes --watch-namespace: namespaces are chosen by one of them");
+            Namespaces::All
+        }
+        Some(labels) => Namespaces::Labelled(labels.to_owned()),
+        None if named.is_empty() => Namespaces::All,
+        None => Namespaces::Named(named),
+    }
 }
 
 /// The kubeconfig, if one is named. Without one this must be a pod.

@@ -8,6 +8,7 @@ use super::*;
 use crate::args::{Args, Command};
 use crate::checks::Probe;
 use crate::model::snapshot::ObjectName;
+use crate::sources::kube::Namespaces;
 use crate::vip::Checksum;
 
 fn parse(more: &[&str]) -> Result<Config, Vec<String>> {
@@ -115,13 +116,19 @@ fn a_cluster_instead_of_a_directory() {
     };
     assert_eq!((c.kubeconfig.as_deref(), c.namespace.as_str()), (Some("/dev/null".as_ref()), "sluicegate-system"));
     assert_eq!(c.state_dir.as_deref(), Some("/var/lib/sluicegate".as_ref()));
-    assert_eq!((c.watch_namespaces, c.default_certificate), (vec![], Some(ObjectName::new("a", "b"))));
+    assert_eq!((c.namespaces, c.default_certificate), (Namespaces::All, Some(ObjectName::new("a", "b"))));
     // In a pod.
     let inside =
         ["--kubernetes-service-host=10.96.0.1", "--watch-namespace=a,b", "--watch-namespace=a", "--state-dir=off"];
     let Ok(SourceConfig::Cluster(c)) = run(&inside) else { panic!("no cluster") };
     assert_eq!((c.kubeconfig, c.state_dir), (None, None));
-    assert_eq!(c.watch_namespaces, ["a", "b"]);
+    assert_eq!(c.namespaces.named(), ["a", "b"]);
+    let Ok(SourceConfig::Cluster(c)) = run(&["--kubeconfig=/dev/null", "--watch-namespace-selector=a in (b)"]) else {
+        panic!("no cluster")
+    };
+    assert_eq!(c.namespaces, Namespaces::Labelled("a in (b)".to_owned()));
+    let both = run(&["--kubeconfig=/dev/null", "--watch-namespace=a", "--watch-namespace-selector=a=b"]).unwrap_err();
+    assert_eq!(both, ["--watch-namespace-selector excludes --watch-namespace: namespaces are chosen by one of them"]);
     // A directory is said, wherever the agent runs.
     assert_eq!(run(&["--kubernetes-service-host=10.96.0.1", "--manifests=/"]), Ok(SourceConfig::Manifests("/".into())));
 }

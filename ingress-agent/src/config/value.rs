@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::model::snapshot::ObjectName;
+use crate::status::PublishedAddress;
 
 /// Collects mistakes. A value that could not be read is replaced by anything: with a mistake nothing of it is used.
 #[derive(Debug, Default)]
@@ -104,6 +105,26 @@ pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
         return Err("ends before it begins".into());
     }
     Ok(low..=high)
+}
+
+/// What stands before the `/` of annotations.
+pub(super) fn annotations_prefix(text: &str) -> Result<String, String> {
+    match node_name(text) {
+        Ok(prefix) if prefix == "sluicegate.io" => Err("is the prefix of annotations of another meaning".into()),
+        Ok(prefix) => Ok(prefix),
+        Err(_) => Err("is not a DNS name in lower case, without the `/`".into()),
+    }
+}
+
+/// An address, or a name that has one.
+pub(super) fn published(text: &str) -> Result<PublishedAddress, String> {
+    let text = text.trim();
+    match text.parse() {
+        Ok(address) => Ok(PublishedAddress::Address(address)),
+        Err(_) => node_name(text)
+            .map(PublishedAddress::Name)
+            .map_err(|_| "is neither an IP address nor a DNS name in lower case".to_owned()),
+    }
 }
 
 /// An address of another machine. Link-local ones would need an interface with them.

@@ -31,7 +31,7 @@ impl WebhookConfig {
             kube: KubeOptions {
                 kubeconfig,
                 namespace,
-                watch_namespaces: r.list("--watch-namespace", &args.cluster.watch_namespaces, value::namespace),
+                namespaces: rules::namespaces(&mut r, &args.cluster),
                 state_dir: None,
                 default_certificate: None,
                 classes: plan.classes,

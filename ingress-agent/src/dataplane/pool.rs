@@ -147,7 +147,7 @@ pub(super) fn ip(addr: &Addr) -> std::net::IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::snapshot::{AppProtocol, Backend, BackendState, ObjectName, Pool, Protocol};
+    use crate::model::snapshot::{AppProtocol, Backend, BackendState, ObjectName, Pool, PoolScope, Protocol};
 
     fn pool(backends: &[(&str, BackendState, Forwarding, u32)]) -> Pool {
         Pool {
@@ -155,8 +155,7 @@ mod tests {
                 service: ObjectName::new("shop", "web"),
                 port: 80,
                 protocol: Protocol::Tcp,
-                local: false,
-                by_cluster_ip: false,
+                scope: PoolScope::All,
             },
             backends: backends
                 .iter()

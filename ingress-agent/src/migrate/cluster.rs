@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::Said;
 use super::controller::Controller;
-use super::inventory::{Inventory, choose, object, options, sources};
+use super::inventory::{Inventory, SELECTOR, choose, object, options, sources};
 use crate::apiserver;
 use crate::model::facts::Facts;
 use crate::model::snapshot::ObjectName;
@@ -29,17 +29,27 @@ pub(super) async fn read(kubeconfig: Option<&Path>, said: &Said) -> Result<Inven
     let (mut notes, mut errors) = (Vec::new(), Vec::new());
     let mut found = Vec::new();
     for kind in ["Deployment", "DaemonSet"] {
-        match cluster.list("apps", kind).await {
+        match cluster.list("apps", kind, None).await {
             Ok(objects) => found.extend(objects.iter().filter_map(|object| Controller::read(object, ""))),
             Err(e) => notes.push(format!("{kind}s cannot be listed, so their flags are not known: {e:#}")),
         }
     }
     let controller = choose(found, said, &mut notes);
+    let labels = controller.as_ref().and_then(|c| c.value(SELECTOR)).filter(|labels| !labels.is_empty());
+    let chosen = match labels {
+        Some(labels) => {
+            let namespaces = cluster.list("", "Namespace", Some(labels)).await.context("list the namespaces")?;
+            let names = namespaces.iter().filter_map(|n| n["metadata"]["name"].as_str());
+            Some(names.map(str::to_owned).collect())
+        }
+        None => None,
+    };
     let options = options(controller.as_ref(), said);
     let sources = sources(controller.as_ref(), &options);
     let mut folded = Folded { sources, facts: Facts::default(), rejections: Vec::new() };
     for (group, kind) in [("networking.k8s.io", "Ingress"), ("networking.k8s.io", "IngressClass"), ("", "Service")] {
-        let objects = cluster.list(group, kind).await.with_context(|| format!("list the objects of kind {kind}"))?;
+        let objects =
+            cluster.list(group, kind, None).await.with_context(|| format!("list the objects of kind {kind}"))?;
         for object in objects {
             folded.take(object);
         }
@@ -73,7 +83,7 @@ pub(super) async fn read(kubeconfig: Option<&Path>, said: &Said) -> Result<Inven
     tell(&mut facts, rejections);
     facts.revision = 1;
     let name = format!("the API server {url}");
-    let inventory = Inventory { name, facts, options, controller, notes, errors };
+    let inventory = Inventory { name, facts, options, controller, chosen, notes, errors };
     Ok(inventory.without_missing_settings(said))
 }
 
@@ -82,11 +92,13 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn list(&self, group: &str, kind: &str) -> Result<Vec<Value>> {
+    /// `labels`: only those that the selector chooses.
+    async fn list(&self, group: &str, kind: &str, labels: Option<&str>) -> Result<Vec<Value>> {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
         let mut objects = Vec::new();
-        let mut wanted = ListParams::default().limit(PAGE);
+        let mut wanted =
+            ListParams { label_selector: labels.map(str::to_owned), limit: Some(PAGE), ..ListParams::default() };
         loop {
             let page = api.list(&wanted).await?;
             for item in page.items {

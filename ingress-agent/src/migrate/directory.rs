@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::Said;
 use super::controller::Controller;
-use super::inventory::{Inventory, choose, options, sources};
+use super::inventory::{Inventory, SELECTOR, choose, options, sources};
 use crate::sources::document::{split, values};
 use crate::sources::store::Store;
 
@@ -40,8 +40,15 @@ pub(super) fn take(files: &[(String, String)], errors: Vec<String>, said: &Said,
         store.put(name, Ok(text));
     }
     let facts = store.publish(now, &[]).map(|facts| (*facts).clone()).unwrap_or_default();
-    let name = String::new();
-    Inventory { name, facts, options, controller, notes, errors }.without_missing_settings(said).with_usual_class()
+    let selector = controller.as_ref().and_then(|c| c.value(SELECTOR)).filter(|labels| !labels.is_empty());
+    if let Some(labels) = selector {
+        notes
+            .push(format!("the labels of namespaces are not known here, so that all of them are taken for `{labels}`"));
+    }
+    let (name, chosen) = (String::new(), None);
+    Inventory { name, facts, options, controller, chosen, notes, errors }
+        .without_missing_settings(said)
+        .with_usual_class()
 }
 
 /// Those are of kinds that the agent does not read.

@@ -1,5 +1,7 @@
 //! The flags of ingress-nginx's controller: which `sluicegate run` has by the same name, which are done in another way, and which not.
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
 use super::known::Fate::{self, Needless, Unsupported};
 
 /// What becomes of a flag.
@@ -28,7 +30,7 @@ const GEO: FlagFate = Other(Unsupported("look the client's address up in the bac
 /// Sorted by name, without the dashes.
 pub(super) const FLAGS: &[(&str, FlagFate)] = &[
     ("alsologtostderr", KLOG),
-    ("annotations-prefix", Other(Unsupported("annotations begin with `nginx.ingress.kubernetes.io/`; write them so"))),
+    ("annotations-prefix", Same("--annotations-prefix")),
     ("apiserver-host", Other(Unsupported("`--kubeconfig` with that server in it"))),
     ("bucket-factor", METRICS),
     ("certificate-authority", Other(Unsupported("`--kubeconfig` with that authority in it"))),
@@ -55,7 +57,7 @@ pub(super) const FLAGS: &[(&str, FlagFate)] = &[
     ),
     ("enable-ssl-chain-completion", Other(Unsupported("put the whole chain into the Secret"))),
     ("enable-ssl-passthrough", Same("--enable-ssl-passthrough")),
-    ("enable-topology-aware-routing", Other(Unsupported("weights of EndpointSlices (`sluicegate.io/weight`)"))),
+    ("enable-topology-aware-routing", Same("--enable-topology-aware-routing")),
     ("exclude-socket-metrics", METRICS),
     ("health-check-path", PROBES),
     ("health-check-timeout", NO_NGINX),
@@ -67,7 +69,7 @@ pub(super) const FLAGS: &[(&str, FlagFate)] = &[
     ("ingress-class-by-name", Same("--ingress-class-by-name")),
     ("internal-logger-address", NO_NGINX),
     ("kubeconfig", Same("--kubeconfig")),
-    ("length-buckets", METRICS),
+    ("length-buckets", Same("--length-buckets")),
     ("log_backtrace_at", KLOG),
     ("log_dir", KLOG),
     ("log_file", KLOG),
@@ -91,11 +93,11 @@ pub(super) const FLAGS: &[(&str, FlagFate)] = &[
     ("profiler-port", NO_NGINX),
     ("profiling", NO_NGINX),
     ("publish-service", STATUS),
-    ("publish-status-address", Differs("the status of an Ingress has the virtual addresses on which it is served")),
+    ("publish-status-address", Same("--publish-status-address")),
     ("report-node-internal-ip-address", STATUS),
     ("report-status-classes", Same("--report-status-classes")),
     ("shutdown-grace-period", DRAIN),
-    ("size-buckets", METRICS),
+    ("size-buckets", Same("--size-buckets")),
     ("skip_headers", KLOG),
     ("skip_log_headers", KLOG),
     ("ssl-passthrough-proxy-port", NO_NGINX),
@@ -106,9 +108,9 @@ pub(super) const FLAGS: &[(&str, FlagFate)] = &[
     ("sync-period", Other(Needless("changes are watched, and none is waited for"))),
     ("sync-rate-limit", Other(Needless("a change costs no reload"))),
     ("tcp-services-configmap", Same("--tcp-services-configmap")),
-    ("time-buckets", METRICS),
+    ("time-buckets", Same("--time-buckets")),
     ("udp-services-configmap", Same("--udp-services-configmap")),
-    ("update-status", Differs("the status of Ingresses is always written")),
+    ("update-status", Differs("is always on: the status of Ingresses is written")),
     ("update-status-on-shutdown", STATUS),
     ("v", KLOG),
     ("validating-webhook", WEBHOOK),
@@ -117,12 +119,26 @@ pub(super) const FLAGS: &[(&str, FlagFate)] = &[
     ("vmodule", KLOG),
     ("watch-ingress-without-class", Same("--watch-ingress-without-class")),
     ("watch-namespace", Same("--watch-namespace")),
-    ("watch-namespace-selector", Other(Unsupported("`--watch-namespace` for each"))),
+    ("watch-namespace-selector", Same("--watch-namespace-selector")),
 ];
 
 /// `None`: ingress-nginx 1.15 has no such flag.
 pub(super) fn flag(name: &str) -> Option<FlagFate> {
     FLAGS.binary_search_by(|(known, _)| known.cmp(&name)).ok().map(|at| FLAGS[at].1)
+}
+
+/// For somebody who gives us a flag of ingress-nginx's that we do not have.
+pub fn hint(e: &clap::Error) -> Option<String> {
+    let unknown = e.get(ContextKind::InvalidArg).filter(|_| e.kind() == ErrorKind::UnknownArgument)?;
+    let ContextValue::String(typed) = unknown else { return None };
+    let name = typed.trim_start_matches('-').split('=').next()?;
+    let what = match flag(name)? {
+        Same(option) => format!("is {option} of `sluicegate run`"),
+        Differs(how) => how.to_owned(),
+        Other(Fate::Needless(why)) => format!("is not needed: {why}"),
+        Other(Fate::Unsupported(instead)) => format!("is not supported; instead: {instead}"),
+    };
+    Some(format!("\n--{name} of ingress-nginx {what}"))
 }
 
 #[cfg(test)]

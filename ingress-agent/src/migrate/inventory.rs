@@ -1,11 +1,12 @@
 //! What was found: the facts that the agent would have, whose controller it is, and what could not be read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Said;
 use super::controller::Controller;
 use crate::model::class_rule::ClassRule;
-use crate::model::facts::{ClassChoice, Facts, IngressClassFacts, Origin};
+use crate::model::facts::{ClassChoice, Facts, IngressClassFacts, NGINX_PREFIX, Origin};
 use crate::model::snapshot::ObjectName;
 use crate::plan::PlanOptions;
 use crate::sources::SourceOptions;
@@ -16,6 +17,9 @@ const USUAL: (&str, &str) = ("ingress-nginx", "ingress-nginx-controller");
 const CONTROLLER_CLASS: &str = "k8s.io/ingress-nginx";
 const INGRESS_CLASS: &str = "nginx";
 
+/// The flag that chooses namespaces by their labels.
+pub(super) const SELECTOR: &str = "watch-namespace-selector";
+
 #[derive(Debug)]
 pub(super) struct Inventory {
     /// `the directory shop`, `the API server https://…`.
@@ -24,6 +28,8 @@ pub(super) struct Inventory {
     pub(super) options: PlanOptions,
     /// Whose flags were taken.
     pub(super) controller: Option<Controller>,
+    /// Those that `--watch-namespace-selector` of the controller chooses; `None`: it has none, or their labels are not known.
+    pub(super) chosen: Option<BTreeSet<String>>,
     /// Others that were there, and other things to know.
     pub(super) notes: Vec<String>,
     /// What could not be read, so that the verdict is not about all.
@@ -94,11 +100,14 @@ pub(super) fn options(controller: Option<&Controller>, said: &Said) -> PlanOptio
 }
 
 pub(super) fn sources(controller: Option<&Controller>, options: &PlanOptions) -> SourceOptions {
-    let name = |flag: &str| controller.and_then(|c| c.value(flag)).and_then(object);
+    let value = |flag: &str| controller.and_then(|c| c.value(flag)).filter(|v| !v.is_empty());
+    let name = |flag: &str| value(flag).and_then(object);
     SourceOptions {
         tcp_services: name("tcp-services-configmap"),
         udp_services: name("udp-services-configmap"),
         config_map: options.config_map.clone(),
+        zones: false,
+        annotations_prefix: value("annotations-prefix").filter(|prefix| *prefix != NGINX_PREFIX).map(Into::into),
     }
 }
 
@@ -109,8 +118,11 @@ pub(super) fn object(text: &str) -> Option<ObjectName> {
 }
 
 impl Inventory {
-    /// `--watch-namespace` of the controller: one, or all.
+    /// By `--watch-namespace` of the controller, which names one, or `--watch-namespace-selector`.
     pub(super) fn watches(&self, namespace: &str) -> bool {
+        if let Some(chosen) = &self.chosen {
+            return chosen.contains(namespace);
+        }
         let only = self.controller.as_ref().and_then(|c| c.value("watch-namespace")).filter(|only| !only.is_empty());
         only.is_none_or(|only| only == namespace)
     }

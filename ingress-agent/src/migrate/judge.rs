@@ -15,8 +15,6 @@ use crate::model::snapshot::ObjectName;
 use crate::plan::{SettingUse, plan, setting_use};
 use crate::sources::parse::is_heeded;
 
-const PREFIX: &str = "nginx.ingress.kubernetes.io/";
-
 pub(super) fn judge(inventory: &Inventory) -> Report {
     let planned = plan(&inventory.facts, &inventory.options, None).snapshot;
     let mut said: BTreeMap<(&str, &ObjectName), Vec<&Rejection>> = BTreeMap::new();
@@ -89,7 +87,7 @@ fn of_plan(rejection: &Rejection) -> Option<Found> {
 /// Those that change nothing here.
 fn annotations(ingress: &IngressFacts) -> Vec<Found> {
     let unknown = ingress.annotations.keys().filter(|name| !is_heeded(name));
-    unknown.map(|name| unheeded(format!("metadata.annotations[{PREFIX}{name}]"), known::annotation(name))).collect()
+    unknown.map(|name| unheeded(ingress.annotation_field(name), known::annotation(name))).collect()
 }
 
 fn unheeded(field: String, fate: Option<Fate>) -> Found {

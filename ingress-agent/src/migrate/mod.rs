@@ -29,6 +29,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 
 use crate::model::snapshot::ObjectName;
+pub use flags::hint;
 pub use report::{Report, Verdict};
 pub use text::text;
 

@@ -59,9 +59,7 @@ fn finding(found: &Found) -> String {
 fn short(field: &str) -> String {
     let inner = field.strip_prefix("metadata.annotations[").and_then(|f| f.strip_suffix(']'));
     let key = field.strip_prefix("data[").and_then(|f| f.strip_suffix(']'));
-    inner
-        .map_or_else(|| key.unwrap_or(field), |name| name.strip_prefix("nginx.ingress.kubernetes.io/").unwrap_or(name))
-        .to_owned()
+    inner.map_or_else(|| key.unwrap_or(field), |name| name.split_once('/').map_or(name, |(_, key)| key)).to_owned()
 }
 
 fn list(out: &mut String, title: &str, lines: impl Iterator<Item = String>) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::inventory::Inventory;
 use super::report::{Found, Verdict};
 use crate::model::difference::Difference;
-use crate::model::facts::{ConfigMapFacts, HostFacts, IngressFacts};
+use crate::model::facts::{ConfigMapFacts, Facts, HostFacts, IngressFacts};
 use crate::model::policy::Upstream;
 use crate::model::route::{Action, HostTable, Route};
 use crate::model::snapshot::{ObjectName, PoolName, Snapshot};
@@ -18,11 +18,11 @@ pub(super) fn of_ingresses(inventory: &Inventory, planned: &Snapshot) -> BTreeMa
     let mut found: BTreeMap<ObjectName, Vec<Found>> = BTreeMap::new();
     let mut add = |ingress: &ObjectName, one: Found| found.entry(ingress.clone()).or_default().push(one);
     second_canaries(inventory, &mut add);
-    shared_connections(planned, &mut add);
+    shared_connections(&inventory.facts, planned, &mut add);
     for ingress in inventory.facts.ingresses.iter() {
         let Some(text) = ingress.annotations.get(ERRORS).filter(|text| of_auth(text)) else { continue };
         let asked = ingress.annotations.contains_key("default-backend") || inventory.options.default_backend.is_some();
-        add(&ingress.origin.name, errors(&annotation(ERRORS), text, asked));
+        add(&ingress.origin.name, errors(&ingress.annotation_field(ERRORS), text, asked));
     }
     found
 }
@@ -74,7 +74,7 @@ fn second_canaries(inventory: &Inventory, add: &mut impl FnMut(&ObjectName, Foun
 }
 
 /// Ingresses that reach one pool over TLS under different checks.
-fn shared_connections(planned: &Snapshot, add: &mut impl FnMut(&ObjectName, Found)) {
+fn shared_connections(facts: &Facts, planned: &Snapshot, add: &mut impl FnMut(&ObjectName, Found)) {
     let mut by_pool: BTreeMap<&PoolName, Vec<(&ObjectName, &Upstream)>> = BTreeMap::new();
     let listener = planned.listeners.first();
     for route in listener.iter().flat_map(|l| routes(&l.hosts)) {
@@ -88,7 +88,9 @@ fn shared_connections(planned: &Snapshot, add: &mut impl FnMut(&ObjectName, Foun
         for (owner, upstream) in &users {
             if let Some((other, _)) = users.iter().find(|(_, u)| u != upstream) {
                 let reason = format!("Ingress {other} checks {pool} otherwise");
-                add(owner, differs(annotation("backend-protocol"), reason, Difference::TlsConnections));
+                let field =
+                    facts.ingresses.find(owner).map(|i| i.annotation_field("backend-protocol")).unwrap_or_default();
+                add(owner, differs(field, reason, Difference::TlsConnections));
             }
         }
     }
@@ -99,10 +101,6 @@ fn routes(hosts: &HostTable) -> impl Iterator<Item = &Route> {
     let all =
         hosts.exact.values().chain(wildcards).chain(hosts.patterns.iter().map(|(_, host)| host)).chain(&hosts.any);
     all.flat_map(|host| host.routes.iter().map(AsRef::as_ref))
-}
-
-fn annotation(name: &str) -> String {
-    format!("metadata.annotations[nginx.ingress.kubernetes.io/{name}]")
 }
 
 fn differs(field: String, reason: String, difference: Difference) -> Found {

@@ -31,6 +31,9 @@ pub use exposure::{
     VirtualIpPoolFacts,
 };
 
+/// What stands before the `/` of ingress-nginx's annotations, unless options say otherwise.
+pub const NGINX_PREFIX: &str = "nginx.ingress.kubernetes.io";
+
 /// All that the sources know.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -44,6 +47,8 @@ pub struct Facts {
     pub certificates: Objects<CertificateFacts>,
     pub virtual_ip_pools: Objects<VirtualIpPoolFacts>,
     pub nodes: Objects<NodeFacts>,
+    /// Those that a label selector of the options chose; none where there is no such option.
+    pub namespaces: Objects<NamespaceFacts>,
     /// TCP and UDP ports that a ConfigMap maps to Services: the two ConfigMaps that the options name.
     pub tcp_streams: Option<Arc<StreamFacts>>,
     pub udp_streams: Option<Arc<StreamFacts>>,
@@ -181,6 +186,9 @@ pub struct EndpointFacts {
     pub serving: bool,
     pub terminating: bool,
     pub node: Option<Arc<str>>,
+    /// Zones whose clients it is meant for (`hints.forZones`), where these are asked for. Endpoints of a slice share them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zones: Option<Arc<Vec<String>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,8 +209,11 @@ pub struct IngressFacts {
     pub retry_budget: Option<RetryBudget>,
     #[serde(default)]
     pub limit_drop: Option<LimitDrop>,
-    /// `nginx.ingress.kubernetes.io/*`, without the prefix.
+    /// Those of ingress-nginx, without their prefix.
     pub annotations: BTreeMap<String, String>,
+    /// That prefix, where it is not [`NGINX_PREFIX`] (`--annotations-prefix`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations_prefix: Option<Arc<str>>,
     /// Secrets that those name.
     pub secrets: Vec<ObjectName>,
     /// ConfigMaps that those name.
@@ -210,6 +221,19 @@ pub struct IngressFacts {
     pub config_maps: Vec<ObjectName>,
     /// Of annotations that change nothing although their prefix says that they should.
     pub unheeded: Vec<Remark>,
+}
+
+impl IngressFacts {
+    /// What messages call an annotation of ingress-nginx.
+    pub fn annotation_field(&self, key: &str) -> String {
+        format!("metadata.annotations[{}/{key}]", self.annotations_prefix.as_deref().unwrap_or(NGINX_PREFIX))
+    }
+}
+
+/// A Namespace. That it is there is all that matters of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceFacts {
+    pub origin: Origin,
 }
 
 /// Something that the owner of an object should know if the object turns out to be ours.

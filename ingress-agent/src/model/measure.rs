@@ -1,4 +1,4 @@
-//! What is measured of each request for dashboards that were made for ingress-nginx, in its buckets.
+//! What is measured of each request for dashboards that were made for ingress-nginx.
 
 /// One histogram of ingress-nginx's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,27 +18,9 @@ pub enum Measure {
     Sent,
 }
 
-/// Prometheus' default buckets, in microseconds.
-const TIMES: &[u64] =
-    &[5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
-/// `--length-buckets` and `--size-buckets` of ingress-nginx 1.15, in bytes.
-const LENGTHS: &[u64] = &[10, 20, 30, 40, 50, 60, 70, 80, 90, 100];
-const SIZES: &[u64] = &[10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
-
 impl Measure {
     pub const ALL: [Self; 7] =
         [Self::Request, Self::Response, Self::Header, Self::Connect, Self::RequestSize, Self::ResponseSize, Self::Sent];
-    /// The most buckets that one has, that without a bound included.
-    pub const MOST: usize = TIMES.len() + 1;
-
-    /// Upper bounds, ascending, in microseconds or bytes; a last bucket takes the rest.
-    pub const fn bounds(self) -> &'static [u64] {
-        match self {
-            Self::Request | Self::Response | Self::Header | Self::Connect => TIMES,
-            Self::RequestSize | Self::ResponseSize => LENGTHS,
-            Self::Sent => SIZES,
-        }
-    }
 
     /// How many of its units make one of what is shown: seconds, or bytes.
     pub const fn unit(self) -> f64 {
@@ -49,17 +31,51 @@ impl Measure {
     }
 }
 
+/// Upper bounds of the buckets, ascending; a last bucket takes the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// In microseconds.
+    pub times: Vec<u64>,
+    /// In bytes: of [`Measure::RequestSize`] and [`Measure::ResponseSize`].
+    pub lengths: Vec<u64>,
+    /// In bytes: of [`Measure::Sent`].
+    pub sizes: Vec<u64>,
+}
+
+/// Those of ingress-nginx 1.15.
+impl Default for Bounds {
+    fn default() -> Self {
+        let millis = [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000];
+        Self {
+            times: millis.map(|ms| ms * 1_000).to_vec(),
+            lengths: (1..=10).map(|n| n * 10).collect(),
+            sizes: (1..=7).map(|n| 10_u64.pow(n)).collect(),
+        }
+    }
+}
+
+impl Bounds {
+    pub fn of(&self, measure: Measure) -> &[u64] {
+        match measure {
+            Measure::Request | Measure::Response | Measure::Header | Measure::Connect => &self.times,
+            Measure::RequestSize | Measure::ResponseSize => &self.lengths,
+            Measure::Sent => &self.sizes,
+        }
+    }
+}
+
 /// What was observed of one measure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Distribution {
-    /// Observations in each bucket alone; those behind the measure's own stay 0.
-    pub buckets: [u64; Measure::MOST],
+    /// Observations in each bucket alone, one more than there are bounds.
+    pub buckets: Vec<u64>,
     pub sum: u64,
 }
 
 impl Distribution {
+    /// Both are of the same bounds.
     pub fn merge(&mut self, other: &Self) {
-        for (bucket, more) in self.buckets.iter_mut().zip(other.buckets) {
+        for (bucket, more) in self.buckets.iter_mut().zip(&other.buckets) {
             *bucket += more;
         }
         self.sum += other.sum;

@@ -178,26 +178,36 @@ pub struct PoolName {
     /// `spec.ports[].port` of the Service. Never 0.
     pub port: u16,
     pub protocol: Protocol,
-    /// Only the endpoints on this node (`externalTrafficPolicy: Local`).
-    pub local: bool,
-    /// Its one backend is the Service's cluster IP (ingress-nginx's `service-upstream`); whoever serves that chooses the endpoint.
-    pub by_cluster_ip: bool,
+    pub scope: PoolScope,
 }
 
-/// `namespace/service:port`, with `/udp` where it is not TCP, `/local` where it is this node's part, and `/cluster-ip`.
+/// Which backends of a Service a pool has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PoolScope {
+    /// All of its endpoints.
+    #[default]
+    All,
+    /// Only the endpoints on this node (`externalTrafficPolicy: Local`).
+    Node,
+    /// Those that EndpointSlices mean for this node's zone, where they say so of all (`--enable-topology-aware-routing`).
+    Zone,
+    /// One, the Service's cluster IP (ingress-nginx's `service-upstream`); whoever serves that chooses the endpoint.
+    ClusterIp,
+}
+
+/// `namespace/service:port`, with `/udp` where it is not TCP, and `/local`, `/zone` or `/cluster-ip` where it is not all of the Service.
 impl fmt::Display for PoolName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.service, self.port)?;
         if self.protocol == Protocol::Udp {
             f.write_str("/udp")?;
         }
-        if self.local {
-            f.write_str("/local")?;
-        }
-        if self.by_cluster_ip {
-            f.write_str("/cluster-ip")?;
-        }
-        Ok(())
+        f.write_str(match self.scope {
+            PoolScope::All => "",
+            PoolScope::Node => "/local",
+            PoolScope::Zone => "/zone",
+            PoolScope::ClusterIp => "/cluster-ip",
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::model::rejection::Rejection;
 use crate::model::route::{
     Action, Balance, PathMatch, PathRewrite, Redirect, RedirectPort, Retry, Route, RouteMatch, Timeouts, WeightedPool,
 };
-use crate::model::snapshot::{ObjectName, PoolName, Protocol};
+use crate::model::snapshot::{ObjectName, PoolName, PoolScope, Protocol};
 
 /// An Ingress, compiled, and what that depended on.
 #[derive(Debug)]
@@ -222,7 +222,7 @@ impl Compiled {
             // The snippet answers; what it would come to otherwise is nobody's path.
             let action = Action::Respond(StatusCode::NOT_FOUND);
             let route = self.route(rule, location.path.clone(), action, Balance::default(), policy);
-            let field = "metadata.annotations[nginx.ingress.kubernetes.io/server-snippet]".to_owned();
+            let field = self.ingress.annotation_field("server-snippet");
             let (host, path) = (host.clone(), location.pattern.clone());
             let (rank, makes_regex, unslashed) = (Rank::Rule, false, None);
             let as_expression = OnceLock::new();
@@ -263,7 +263,7 @@ impl Compiled {
         let origin = &self.ingress.origin;
         match resolve(backend, Protocol::Tcp, services, names) {
             Ok((service, mut pool)) => {
-                pool.by_cluster_ip = self.asked.by_cluster_ip && service.cluster_ip.is_some();
+                pool.scope = self.asked.scope_of(service);
                 self.reaches(pool.clone());
                 let balance = self.ingress.balance.or(self.asked.balance).or(service.balance).unwrap_or_default();
                 (Action::Forward(vec![WeightedPool { pool, weight: 1, filters: Vec::new() }]), balance)
@@ -301,10 +301,7 @@ pub(super) fn resolve<'a>(
         }
         // As in ingress-nginx: it need not say which ports there are.
         if let PortRef::Number(port) = backend.port {
-            return Ok((
-                service,
-                PoolName { service: name.clone(), port, protocol, local: false, by_cluster_ip: false },
-            ));
+            return Ok((service, PoolName { service: name.clone(), port, protocol, scope: PoolScope::All }));
         }
     }
     let named = |p: &&crate::model::facts::PortFacts| {
@@ -323,7 +320,7 @@ pub(super) fn resolve<'a>(
         return Err(Fault { part, reason: format!("Service {name} has no {wanted} port {port}") });
     };
     // `externalTrafficPolicy` is about packets for the Service's own addresses; whoever refers to it means all endpoints.
-    Ok((service, PoolName { service: name.clone(), port: port.port, protocol, local: false, by_cluster_ip: false }))
+    Ok((service, PoolName { service: name.clone(), port: port.port, protocol, scope: PoolScope::All }))
 }
 
 fn path_match(path: &PathFacts) -> PathMatch {

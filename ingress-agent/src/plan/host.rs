@@ -18,8 +18,6 @@ use crate::model::route::{Action, Balance, PathMatch, Route, VirtualHost};
 use crate::model::snapshot::ObjectName;
 use crate::model::stream::Passthrough;
 
-const PASSTHROUGH: &str = "metadata.annotations[nginx.ingress.kubernetes.io/ssl-passthrough]";
-
 /// One host while it is being filled.
 #[derive(Default)]
 struct Host<'a> {
@@ -152,7 +150,7 @@ fn passed(
         };
         if let Some(reason) = reason {
             let reason = format!("{} {reason}; its TLS is ended here", host_text(name));
-            rejections.push(origin.warn("Ingress", PASSTHROUGH, reason));
+            rejections.push(origin.warn("Ingress", compiled.ingress.annotation_field("ssl-passthrough"), reason));
         }
     }
     passed

@@ -153,7 +153,7 @@ impl Hosts {
                     table.wildcard.entry(suffix.to_owned()).or_insert(wildcard);
                 } else if table.exact.contains_key(alias) {
                     let reason = format!("`{alias}` is left out: an Ingress has that host, or it is named before");
-                    let field = "metadata.annotations[nginx.ingress.kubernetes.io/server-alias]";
+                    let field = compiled.ingress.annotation_field("server-alias");
                     self.of_names.push(compiled.ingress.origin.warn("Ingress", field, reason));
                 } else {
                     table.exact.insert(alias.clone(), Arc::clone(&host));

@@ -11,7 +11,9 @@ use super::{PlanOptions, compile, http::Http, keep, kube_proxy, served};
 use crate::model::facts::{Facts, Origin, ServiceFacts, StreamFacts, VipFacts};
 use crate::model::objects::Objects;
 use crate::model::rejection::Rejection;
-use crate::model::snapshot::{Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, Protocol, ServedObject};
+use crate::model::snapshot::{
+    Frontend, FrontendKey, FrontendKind, ObjectName, PoolName, PoolScope, Protocol, ServedObject,
+};
 use crate::model::stream::Stream;
 
 #[derive(Debug, Default)]
@@ -106,8 +108,12 @@ impl Claims<'_> {
             for port in &service.ports {
                 let key = FrontendKey { vip: vip.address, protocol: port.protocol, port: port.port };
                 let (name, local) = (origin.name.clone(), service.external_traffic_local);
-                let pool =
-                    PoolName { service: name, port: port.port, protocol: port.protocol, local, by_cluster_ip: false };
+                let pool = PoolName {
+                    service: name,
+                    port: port.port,
+                    protocol: port.protocol,
+                    scope: if local { PoolScope::Node } else { PoolScope::All },
+                };
                 let field = format!("spec.ports[{}].port", port.index);
                 let clients = Clients { affinity: service.client_ip_affinity, sources: sources.clone() };
                 // `externalIPs` are their owner's own: nobody has to be told of them.

@@ -26,6 +26,9 @@ pub struct PlanOptions {
     pub external_names: bool,
     /// Ingresses of nothing but a default backend are served.
     pub catch_all: bool,
+    /// Requests go to the endpoints of this node's zone, where EndpointSlices say which these are. Only the proxy's: where the XDP program sends a
+    /// flow is the same on every node, so that its connections outlive a move of their address.
+    pub by_zone: bool,
     /// Hosts whose Ingress says `ssl-passthrough` keep their TLS.
     pub ssl_passthrough: bool,
     /// Clients that go on exceeding the limits of an Ingress that says so are dropped, at all ports of the proxy.
@@ -80,6 +83,7 @@ impl Default for PlanOptions {
             external_ips: false,
             external_names: true,
             catch_all: true,
+            by_zone: false,
             ssl_passthrough: false,
             limit_drop: false,
             alone: false,

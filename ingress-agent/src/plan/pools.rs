@@ -13,11 +13,20 @@ use crate::model::facts::{
     SliceFacts,
 };
 use crate::model::rejection::Rejection;
-use crate::model::snapshot::{AppProtocol, Backend, BackendState, Forwarding, Pool, PoolName, Vip};
+use crate::model::snapshot::{
+    AppProtocol, Backend, BackendState, Forwarding, ObjectName, Pool, PoolName, PoolScope, Vip,
+};
 
-/// Sorted by name.
+/// Where the node's zone is said (`k8s.io/api/core/v1`, well-known labels).
+const ZONE: &str = "topology.kubernetes.io/zone";
+
 #[derive(Debug, Default)]
-pub(super) struct Pools(Vec<Kept>);
+pub(super) struct Pools {
+    /// Sorted by name.
+    kept: Vec<Kept>,
+    /// This node's zone.
+    zone: Option<String>,
+}
 
 /// A pool and what it was made from.
 #[derive(Debug, Clone)]
@@ -30,11 +39,11 @@ struct Kept {
 
 impl Pools {
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Pool>> {
-        self.0.iter().map(|kept| &kept.pool)
+        self.kept.iter().map(|kept| &kept.pool)
     }
 
     pub(super) fn rejections(&self) -> impl Iterator<Item = &Rejection> {
-        self.0.iter().flat_map(|kept| &kept.rejections)
+        self.kept.iter().flat_map(|kept| &kept.rejections)
     }
 }
 
@@ -46,25 +55,32 @@ pub(super) fn plan(
     last: Option<&Pools>,
     same_vips: bool,
 ) -> Pools {
-    let mut old = last.map(|l| l.0.as_slice()).unwrap_or_default().iter().peekable();
+    let node = facts.nodes.find(&ObjectName::new("", options.node.as_str())).filter(|_| options.by_zone);
+    let zone = node.and_then(|node| node.labels.get(ZONE)).cloned();
+    let same_zone = last.is_some_and(|l| l.zone == zone);
+    let mut old = last.map(|l| l.kept.as_slice()).unwrap_or_default().iter().peekable();
     let mut pools = Vec::with_capacity(names.len());
     for name in names {
         // Both are sorted: the old pool of this name, if any, is the next.
         while old.next_if(|kept| kept.pool.name < *name).is_some() {}
         let before = old.next_if(|kept| kept.pool.name == *name);
         let (service, slices) = (facts.services.find(&name.service), facts.slices.find(&name.service));
-        let unchanged =
-            |kept: &&Kept| same_vips && same(kept.service.as_ref(), service) && same(kept.slices.as_ref(), slices);
+        let unchanged = |kept: &&Kept| {
+            same_vips
+                && (same_zone || name.scope != PoolScope::Zone)
+                && same(kept.service.as_ref(), service)
+                && same(kept.slices.as_ref(), slices)
+        };
         if let Some(kept) = before.filter(unchanged) {
             pools.push(kept.clone());
             continue;
         }
         let mut rejections = Vec::new();
-        let pool = make(name, service, slices, options, vips, &mut rejections);
+        let pool = make(name, service, slices, (options, zone.as_deref()), vips, &mut rejections);
         let pool = keep(pool, before.map(|kept| &kept.pool));
         pools.push(Kept { service: service.cloned(), slices: slices.cloned(), pool, rejections });
     }
-    Pools(pools)
+    Pools { kept: pools, zone }
 }
 
 fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
@@ -75,7 +91,7 @@ fn make(
     name: &PoolName,
     service: Option<&Arc<ServiceFacts>>,
     slices: Option<&Arc<ServiceSlices>>,
-    options: &PlanOptions,
+    (options, zone): (&PlanOptions, Option<&str>),
     vips: &BTreeMap<IpAddr, Vip>,
     rejections: &mut Vec<Rejection>,
 ) -> Pool {
@@ -87,7 +103,8 @@ fn make(
         let (backends, table_size) = (Vec::new(), maglev::size_for(0));
         return Pool { name: name.clone(), backends, table_size, app_protocol: AppProtocol::Http1 };
     };
-    if let Some(pool) = name.by_cluster_ip.then(|| by_cluster_ip(name, service, port, vips)).flatten() {
+    if let Some(pool) = (name.scope == PoolScope::ClusterIp).then(|| by_cluster_ip(name, service, port, vips)).flatten()
+    {
         return pool;
     }
     let slices = slices.map(|s| s.slices.as_slice()).unwrap_or_default();
@@ -95,7 +112,7 @@ fn make(
     for slice in slices {
         for number in ports(slice, port) {
             for endpoint in &slice.endpoints {
-                if name.local && !is_here(endpoint.node.as_ref(), options) {
+                if name.scope == PoolScope::Node && !is_here(endpoint.node.as_ref(), options) {
                     continue;
                 }
                 if vips.contains_key(&endpoint.address) {
@@ -108,10 +125,13 @@ fn make(
             }
         }
     }
+    if let Some(zone) = zone.filter(|_| name.scope == PoolScope::Zone) {
+        stay_in(zone, &mut merged);
+    }
     if merged.is_empty() {
         rejections.extend(nameless(service, port, slices));
     }
-    if name.local {
+    if name.scope == PoolScope::Node {
         rejections.extend(nobody_here(service, slices, &merged, options, vips));
         if service.forwarding == Some(Forwarding::Nat) {
             let reason =
@@ -205,6 +225,18 @@ fn nameless(service: &ServiceFacts, port: &PortFacts, slices: &[Arc<SliceFacts>]
     Some(service.origin.warn("Service", format!("spec.ports[{}].name", port.index), reason))
 }
 
+/// Leaves out endpoints that are ready and meant for other zones, family by family. As kube-proxy does (KEP-2433), all are taken where one that is
+/// ready is meant for no zone, or none for this one: hints are written by a controller that has seen an older state of things.
+fn stay_in(zone: &str, merged: &mut BTreeMap<SocketAddr, Merged<'_>>) {
+    for v4 in [true, false] {
+        let mut ready = merged.iter().filter(|(a, e)| e.ready && a.is_ipv4() == v4);
+        let all_meant = ready.clone().all(|(_, e)| !e.zones.is_empty());
+        if all_meant && ready.any(|(_, e)| e.is_for(zone)) {
+            merged.retain(|a, e| a.is_ipv4() != v4 || !e.ready || e.is_for(zone));
+        }
+    }
+}
+
 /// One endpoint may be in several slices while the slice controller moves it; the better state is the newer.
 #[derive(Default)]
 struct Merged<'a> {
@@ -212,6 +244,8 @@ struct Merged<'a> {
     /// Terminating, but still answering.
     lingering: bool,
     node: Option<&'a Arc<str>>,
+    /// That it is meant for, as one slice has it that says so.
+    zones: &'a [String],
     weight: u32,
 }
 
@@ -221,6 +255,11 @@ impl<'a> Merged<'a> {
         self.ready |= endpoint.ready || service.publish_not_ready;
         self.lingering |= endpoint.serving && endpoint.terminating;
         self.node = self.node.max(endpoint.node.as_ref());
+        self.zones = self.zones.max(endpoint.zones.as_ref().map_or(&[], |zones| zones.as_slice()));
+    }
+
+    fn is_for(&self, zone: &str) -> bool {
+        self.zones.iter().any(|z| z == zone)
     }
 }
 
@@ -241,7 +280,11 @@ fn backends(
             address,
             weight: endpoint.weight,
             state: if endpoint.ready || last_resort { BackendState::Ready } else { BackendState::Draining },
-            forwarding: if name.local { Forwarding::Local } else { service.forwarding.unwrap_or(by_node) },
+            forwarding: if name.scope == PoolScope::Node {
+                Forwarding::Local
+            } else {
+                service.forwarding.unwrap_or(by_node)
+            },
             node: endpoint.node.cloned(),
         }
     };

@@ -80,7 +80,7 @@ async fn respond(client: &Rc<Client>, parts: &Parts, body: Incoming, mut record:
     if worker.logs() {
         record.line = line(client, &listener, parts, odd.as_deref(), &request_id);
     }
-    if worker.meters {
+    if worker.meters.is_some() {
         record.measure(Meter::new(&parts.method, head_length(parts, sent_target(parts, odd.as_deref()))));
     }
     if let Some((status, after)) = refused {

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 
 use super::metrics::Counter;
 use super::upstream::Trace;
-use crate::model::measure::{Distribution, Measure, Series};
+use crate::model::measure::{Bounds, Distribution, Measure, Series};
 use crate::model::snapshot::PoolName;
 
 /// Series of one route in one worker; what comes after goes into one for all the rest. A backend may answer with any status.
@@ -64,20 +64,25 @@ pub(super) struct Counted {
     next: OnceLock<Box<Self>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Histogram {
-    buckets: [Counter; Measure::MOST],
+    /// One more than there are bounds.
+    buckets: Box<[Counter]>,
     sum: Counter,
 }
 
 impl Counted {
-    fn new(method: &'static str, status: u16, canary: Option<Arc<str>>) -> Box<Self> {
-        let (requests, measured, next) = (Counter::default(), Default::default(), OnceLock::new());
+    fn new(method: &'static str, status: u16, canary: Option<Arc<str>>, bounds: &Bounds) -> Box<Self> {
+        let histogram = |measure| Histogram {
+            buckets: std::iter::repeat_with(Counter::default).take(bounds.of(measure).len() + 1).collect(),
+            sum: Counter::default(),
+        };
+        let (requests, measured, next) = (Counter::default(), Measure::ALL.map(histogram), OnceLock::new());
         Box::new(Self { method, status, canary, requests, measured, next })
     }
 
-    fn observe(&self, measure: Measure, value: u64) {
-        let bounds = measure.bounds();
+    fn observe(&self, measure: Measure, bounds: &Bounds, value: u64) {
+        let bounds = bounds.of(measure);
         let bucket = bounds.iter().position(|&bound| value <= bound).unwrap_or(bounds.len());
         let histogram = &self.measured[measure as usize];
         histogram.buckets[bucket].add(1);
@@ -85,13 +90,10 @@ impl Counted {
     }
 
     fn read(&self) -> Series {
-        let mut measured = [Distribution::default(); Measure::ALL.len()];
-        for (read, histogram) in measured.iter_mut().zip(&self.measured) {
-            for (bucket, counter) in read.buckets.iter_mut().zip(&histogram.buckets) {
-                *bucket = counter.value();
-            }
-            read.sum = histogram.sum.value();
-        }
+        let measured = self.measured.each_ref().map(|histogram| Distribution {
+            buckets: histogram.buckets.iter().map(Counter::value).collect(),
+            sum: histogram.sum.value(),
+        });
         let canary = self.canary.as_deref().unwrap_or_default().to_owned();
         Series { method: self.method, status: self.status, canary, requests: self.requests.value(), measured }
     }
@@ -102,33 +104,34 @@ impl Counted {
 pub(super) struct List(OnceLock<Box<Counted>>);
 
 impl List {
-    /// Called by one worker only.
-    pub(super) fn record(&self, meter: &Meter, status: u16, took: Duration, sent: u64) {
+    /// Called by one worker only, with the same bounds each time.
+    pub(super) fn record(&self, meter: &Meter, bounds: &Bounds, status: u16, took: Duration, sent: u64) {
         // nginx's code for a client that went away before an answer.
         let status = if status == 0 { 499 } else { status };
-        let counted = self.of(meter, status);
+        let counted = self.of(meter, status, bounds);
         counted.requests.add(1);
-        counted.observe(Measure::Request, micros(took));
+        let observe = |measure, value| counted.observe(measure, bounds, value);
+        observe(Measure::Request, micros(took));
         if let Some((asked, connect, head)) = meter.asked {
-            counted.observe(Measure::Connect, micros(connect));
-            counted.observe(Measure::Header, micros(head));
-            counted.observe(Measure::Response, micros(asked.elapsed()));
+            observe(Measure::Connect, micros(connect));
+            observe(Measure::Header, micros(head));
+            observe(Measure::Response, micros(asked.elapsed()));
         }
-        counted.observe(Measure::RequestSize, meter.received);
-        counted.observe(Measure::ResponseSize, meter.head + sent);
-        counted.observe(Measure::Sent, meter.head + sent);
+        observe(Measure::RequestSize, meter.received);
+        observe(Measure::ResponseSize, meter.head + sent);
+        observe(Measure::Sent, meter.head + sent);
     }
 
-    fn of(&self, meter: &Meter, status: u16) -> &Counted {
+    fn of(&self, meter: &Meter, status: u16, bounds: &Bounds) -> &Counted {
         let mut place = &self.0;
         for _ in 0..MOST {
-            let counted = place.get_or_init(|| Counted::new(meter.method, status, meter.canary.clone()));
+            let counted = place.get_or_init(|| Counted::new(meter.method, status, meter.canary.clone(), bounds));
             if counted.status == status && counted.method == meter.method && counted.canary == meter.canary {
                 return counted;
             }
             place = &counted.next;
         }
-        place.get_or_init(|| Counted::new(OTHER, 0, None))
+        place.get_or_init(|| Counted::new(OTHER, 0, None, bounds))
     }
 
     /// Adds what it has to what other workers have.
@@ -166,14 +169,14 @@ mod tests {
             [("GET", 200, 5), ("GET", 200, 500), ("POST", 200, 0), ("BREW", 418, 0), ("GET", 0, 0)]
         {
             let method = method.parse().expect("a method");
-            list.record(&Meter::new(&method, 90), status, Duration::from_millis(7), sent);
+            list.record(&Meter::new(&method, 90), &Bounds::default(), status, Duration::from_millis(7), sent);
         }
         let sums = read(&list);
         let told: Vec<_> = sums.iter().map(|s| (s.method, s.status, s.requests)).collect();
         assert_eq!(told, [("GET", 200, 2), ("POST", 200, 1), ("other", 418, 1), ("GET", 499, 1)]);
         let [request, response, ..] = &sums[0].measured;
         assert_eq!((request.buckets[1], request.sum), (2, 14_000));
-        assert_eq!(response, &Distribution::default(), "no backend was asked");
+        assert!(response.buckets.iter().all(|n| *n == 0), "no backend was asked");
         let sent = &sums[0].measured[Measure::Sent as usize];
         assert_eq!((sent.buckets[0], sent.buckets[2], sent.sum), (1, 1, 505));
     }
@@ -182,7 +185,7 @@ mod tests {
     fn no_backend_makes_more_series_than_there_are_places() {
         let list = List::default();
         for status in 100..1000 {
-            list.record(&Meter::new(&Method::GET, 0), status, Duration::ZERO, 0);
+            list.record(&Meter::new(&Method::GET, 0), &Bounds::default(), status, Duration::ZERO, 0);
         }
         let sums = read(&list);
         assert_eq!(sums.len(), MOST + 1);

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::meter::{List, Meter};
-use crate::model::measure::Series;
+use crate::model::measure::{Bounds, Series};
 use crate::model::snapshot::ObjectName;
 use crate::model::traffic::EndpointHealth;
 
@@ -71,15 +71,15 @@ pub(super) struct RouteCounters {
 
 impl RouteCounters {
     /// Called by their worker only.
-    pub(super) fn record(&self, status: u16, took: Duration, bytes_out: u64, meter: Option<&Meter>) {
+    pub(super) fn record(&self, status: u16, took: Duration, bytes_out: u64, meter: Option<(&Meter, &Bounds)>) {
         self.by_class[class(status)].add(1);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = LATENCY_BOUNDS.iter().position(|&bound| micros <= bound).unwrap_or(LATENCY_BOUNDS.len());
         self.latency[bucket].add(1);
         self.latency_sum.add(micros);
         self.bytes_out.add(bytes_out);
-        if let Some(meter) = meter {
-            self.series.record(meter, status, took, bytes_out);
+        if let Some((meter, bounds)) = meter {
+            self.series.record(meter, bounds, status, took, bytes_out);
         }
     }
 }

@@ -111,6 +111,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use access_log::{AccessLog, AccessLogFormat};
 pub use explain::{HttpExplanation, explain};
 
+use crate::model::measure::Bounds;
 use crate::model::offence::Offence;
 use crate::model::snapshot::Snapshot;
 use crate::model::sync::SharedLimits;
@@ -129,8 +130,8 @@ pub struct ProxyOptions {
     pub access_log: AccessLog,
     pub access_log_format: AccessLogFormat,
     pub limits: Limits,
-    /// Requests are measured as ingress-nginx does, too.
-    pub meters: bool,
+    /// Requests are measured as ingress-nginx does, too, in these buckets.
+    pub meters: Option<Arc<Bounds>>,
     /// Who is told of clients that go on exceeding limits; what it does not take is left out. `None`: nobody.
     pub offences: Option<mpsc::Sender<Offence>>,
 }
@@ -142,7 +143,7 @@ impl Default for ProxyOptions {
             access_log: AccessLog::Off,
             access_log_format: AccessLogFormat::default(),
             limits: Limits::default(),
-            meters: false,
+            meters: None,
             offences: None,
         }
     }
@@ -206,7 +207,7 @@ impl Proxy {
             let birth = Birth {
                 index,
                 limits: options.limits,
-                meters: options.meters,
+                meters: options.meters.clone(),
                 counters: Arc::clone(&counters),
                 log: log.as_ref().map(|log| log.buffer(options.access_log_format)),
                 commands,

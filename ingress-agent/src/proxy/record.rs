@@ -66,7 +66,8 @@ impl Drop for Record {
         match &self.route {
             Some(route) => {
                 if let Some(counters) = route.counters(worker.index) {
-                    counters.record(self.status, took, self.sent, self.meter.as_deref());
+                    let meter = self.meter.as_deref().zip(worker.meters.as_deref());
+                    counters.record(self.status, took, self.sent, meter);
                 }
             }
             None => worker.counters.unrouted[super::metrics::class(self.status)].add(1),

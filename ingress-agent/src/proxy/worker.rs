@@ -28,13 +28,14 @@ use super::policy::{Limiter, Passwords, Refusals, Verdicts};
 use super::pools::{IdleConnections, PoolId, WorkerPool};
 use super::serve;
 use super::upstream::io::CompiledUpstream;
+use crate::model::measure::Bounds;
 use crate::model::snapshot::Pool;
 use questions::Asked;
 
 pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) limits: Limits,
-    pub(super) meters: bool,
+    pub(super) meters: Option<Arc<Bounds>>,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) routing: RefCell<Arc<Routing>>,
     pub(super) generation: Cell<u64>,
@@ -101,7 +102,7 @@ pub(super) enum Command {
 pub(super) struct Birth {
     pub(super) index: usize,
     pub(super) limits: Limits,
-    pub(super) meters: bool,
+    pub(super) meters: Option<Arc<Bounds>>,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) log: Option<LogBuffer>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,

@@ -13,8 +13,8 @@ use super::parse::{self, Notes};
 use super::virtual_ip_pool::VirtualIpPool;
 use super::{SourceOptions, fault};
 use crate::model::facts::{
-    CertificateFacts, ConfigMapFacts, IngressClassFacts, IngressFacts, NodeFacts, Origin, SecretFacts, ServiceFacts,
-    SliceFacts, StreamFacts, VirtualIpPoolFacts,
+    CertificateFacts, ConfigMapFacts, IngressClassFacts, IngressFacts, NamespaceFacts, NodeFacts, Origin, SecretFacts,
+    ServiceFacts, SliceFacts, StreamFacts, VirtualIpPoolFacts,
 };
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::{ObjectName, Protocol};
@@ -72,6 +72,7 @@ pub enum Object {
     Secret(Arc<SecretFacts>),
     VirtualIpPool(Arc<VirtualIpPoolFacts>),
     Node(Arc<NodeFacts>),
+    Namespace(Arc<NamespaceFacts>),
 }
 
 impl Object {
@@ -87,6 +88,7 @@ impl Object {
             Self::Secret(o) => &o.origin,
             Self::VirtualIpPool(o) => &o.origin,
             Self::Node(o) => &o.origin,
+            Self::Namespace(o) => &o.origin,
         };
         &origin.place
     }
@@ -225,11 +227,11 @@ fn object(mut value: Value, place: &str, options: &SourceOptions, to: &mut Conte
         }),
         ("discovery.k8s.io/v1", "EndpointSlice") => {
             place.read(&value, "EndpointSlice", true, to, |o: &EndpointSlice, n| {
-                Some(parse::slice::parse(o, n).map(|f| Object::Slice(f.into())))
+                Some(parse::slice::parse(o, n, options.zones).map(|f| Object::Slice(f.into())))
             });
         }
         ("networking.k8s.io/v1", "Ingress") => place.read(&value, "Ingress", true, to, |o: &Ingress, n| {
-            Some(parse::ingress::parse(o, n).map(|f| Object::Ingress(f.into())))
+            Some(parse::ingress::parse(o, n, options.annotations_prefix.as_ref()).map(|f| Object::Ingress(f.into())))
         }),
         ("networking.k8s.io/v1", "IngressClass") => {
             place.read(&value, "IngressClass", false, to, |o: &IngressClass, n| {

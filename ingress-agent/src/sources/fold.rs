@@ -44,6 +44,7 @@ pub fn fold(facts: &mut Facts, name: &ObjectName, before: Option<&Object>, after
         }
         (_, Some(Object::VirtualIpPool(o))) => put(&mut facts.virtual_ip_pools, o),
         (_, Some(Object::Node(o))) => put(&mut facts.nodes, o),
+        (_, Some(Object::Namespace(o))) => put(&mut facts.namespaces, o),
         (Some(Object::Service(_)), None) => facts.services.remove(name).is_some(),
         (Some(Object::Ingress(_)), None) => facts.ingresses.remove(name).is_some(),
         (Some(Object::Class(_)), None) => facts.classes.remove(name).is_some(),
@@ -52,6 +53,7 @@ pub fn fold(facts: &mut Facts, name: &ObjectName, before: Option<&Object>, after
         (Some(Object::Secret(_)), None) => facts.secrets.remove(name).is_some(),
         (Some(Object::VirtualIpPool(_)), None) => facts.virtual_ip_pools.remove(name).is_some(),
         (Some(Object::Node(_)), None) => facts.nodes.remove(name).is_some(),
+        (Some(Object::Namespace(_)), None) => facts.namespaces.remove(name).is_some(),
         (Some(Object::Slice(old)), None) => {
             edit_slices(facts, &old.service, |slices| slices.retain(|s| s.origin.name != *name));
             true

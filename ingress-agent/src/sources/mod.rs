@@ -23,6 +23,8 @@ pub mod kube;
 
 pub mod names;
 
+use std::sync::Arc;
+
 use crate::model::snapshot::ObjectName;
 
 /// What a source has to know beforehand.
@@ -34,4 +36,8 @@ pub struct SourceOptions {
     pub udp_services: Option<ObjectName>,
     /// ingress-nginx's settings (`--configmap`).
     pub config_map: Option<ObjectName>,
+    /// Zones that endpoints are meant for are read (`--enable-topology-aware-routing`); they change whenever some controller thinks better of it.
+    pub zones: bool,
+    /// What stands before the `/` of ingress-nginx's annotations, where it is not its own (`--annotations-prefix`).
+    pub annotations_prefix: Option<Arc<str>>,
 }

@@ -10,7 +10,6 @@
 //! A status is empty while nobody announces, and then nothing would say which address a Service has. So its addresses are
 //! recorded in an annotation as well, as soon as they are assigned: the address outlives a restart of all edges at once.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::pool::{PoolStatus, SeenPool};
@@ -22,6 +21,25 @@ pub(super) struct Entry {
     pub(super) hostname: String,
     /// Only Services have it. Empty: none.
     pub(super) ip_mode: String,
+}
+
+impl Entry {
+    pub(super) fn address(address: IpAddr, mode: &str) -> Self {
+        Self { ip: address.to_string(), hostname: String::new(), ip_mode: mode.to_owned() }
+    }
+
+    /// However its address is written.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let address = |entry: &Self| entry.ip.parse::<IpAddr>().ok();
+        self.hostname == other.hostname
+            && self.ip_mode == other.ip_mode
+            && (self.ip == other.ip || address(self).is_some_and(|a| address(other) == Some(a)))
+    }
+
+    /// Its address, or the name of one.
+    pub(super) fn text(&self) -> &str {
+        if self.ip.is_empty() { &self.hostname } else { &self.ip }
+    }
 }
 
 /// What the API server says of an object.
@@ -47,8 +65,8 @@ pub(super) enum Write {
     Put {
         /// `None`: no record is kept of such an object.
         record: Option<Vec<IpAddr>>,
-        /// These addresses and nothing else, be it none. `None`: what another one has written stays.
-        status: Option<Vec<IpAddr>>,
+        /// These and nothing else, be it none. `None`: what another one has written stays.
+        status: Option<Vec<Entry>>,
     },
     /// Nothing of ours.
     GiveUp,
@@ -66,15 +84,17 @@ pub(super) const RECORD: &str = "sluicegate.io/assigned";
 
 /// How objects of a kind are written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Form {
+pub(super) struct Form<'a> {
     /// Empty: entries have none.
     pub(super) mode: &'static str,
     pub(super) record: bool,
+    /// Said instead of the announced addresses, while there are any. Empty: those are said.
+    pub(super) instead: &'a [Entry],
 }
 
 /// `served`: where the object is served, if it is ours. `announced` says which addresses some node answers for.
 pub(super) fn decide(
-    form: Form,
+    form: Form<'_>,
     served: Option<&[IpAddr]>,
     announced: impl Fn(&IpAddr) -> bool,
     seen: &Seen,
@@ -84,16 +104,18 @@ pub(super) fn decide(
     };
     let record = form.record.then(|| served.to_vec());
     let recorded = record.as_ref().is_none_or(|r| seen.record == words(r));
-    let wanted: Vec<IpAddr> = served.iter().copied().filter(|a| announced(a)).collect();
+    let announced: Vec<IpAddr> = served.iter().copied().filter(|a| announced(a)).collect();
+    let wanted: Vec<Entry> = if announced.is_empty() || form.instead.is_empty() {
+        announced.into_iter().map(|address| Entry::address(address, form.mode)).collect()
+    } else {
+        form.instead.to_vec()
+    };
     if wanted.is_empty() {
         let withdrawn = !seen.ours || seen.entries.is_empty();
         let status = seen.ours.then_some(wanted);
         return (!withdrawn || !recorded).then_some(Write::Put { record, status });
     }
-    let right = wanted.len() == seen.entries.len()
-        && wanted.iter().zip(&seen.entries).all(|(address, entry)| {
-            entry.ip.parse() == Ok(*address) && entry.hostname.is_empty() && entry.ip_mode == form.mode
-        });
+    let right = wanted.len() == seen.entries.len() && wanted.iter().zip(&seen.entries).all(|(new, old)| new.is(old));
     (!right || !seen.ours || !recorded).then_some(Write::Put { record, status: Some(wanted) })
 }
 
@@ -104,13 +126,17 @@ pub(super) fn words(addresses: &[IpAddr]) -> String {
 
 /// Whether this takes something away from clients.
 pub(super) fn withdraws(write: &Write, seen: &Seen) -> bool {
-    let addresses = match write {
+    let entries = match write {
         Write::GiveUp => return true,
-        Write::Put { status: Some(addresses), .. } => addresses,
+        Write::Put { status: Some(entries), .. } => entries,
         Write::Put { status: None, .. } | Write::Pool(_) => return false,
     };
-    let now: BTreeSet<&IpAddr> = addresses.iter().collect();
-    seen.entries.iter().filter_map(|e| e.ip.parse::<IpAddr>().ok()).any(|before| !now.contains(&before))
+    !seen.entries.iter().all(|before| says(entries, before))
+}
+
+/// Whether the address or name of `entry` is among them, in whatever mode.
+pub(super) fn says(entries: &[Entry], entry: &Entry) -> bool {
+    entries.iter().any(|e| Entry { ip_mode: entry.ip_mode.clone(), ..e.clone() }.is(entry))
 }
 
 #[cfg(test)]
@@ -132,10 +158,14 @@ mod tests {
         Seen { entries: entries.split_whitespace().map(entry).collect(), ours, known: ours, ..Seen::default() }
     }
 
-    const FORM: Form = Form { mode: IP_MODE, record: false };
+    const FORM: Form<'_> = Form { mode: IP_MODE, record: false, instead: &[] };
+
+    fn entries(text: &str) -> Vec<Entry> {
+        addresses(text).into_iter().map(|address| Entry::address(address, IP_MODE)).collect()
+    }
 
     fn put(text: &str) -> Write {
-        Write::Put { record: None, status: Some(addresses(text)) }
+        Write::Put { record: None, status: Some(entries(text)) }
     }
 
     /// Of a Service: where it is served (`None`: it is not ours), what is announced, its status, and what follows.
@@ -193,11 +223,32 @@ mod tests {
     }
 
     #[test]
-    fn an_assigned_address_is_recorded_before_it_is_announced_and_while_it_is_not() {
-        let form = Form { mode: IP_MODE, record: true };
+    fn what_is_published_instead_is_there_while_an_address_is_announced() {
+        let instead = [
+            Entry { hostname: "edge.example".into(), ..Entry::default() },
+            Entry { ip: "192.0.2.1".into(), ..Entry::default() },
+        ];
+        let form = Form { mode: "", record: false, instead: &instead };
         let one = addresses("10.0.0.1");
-        let wrote =
-            |status: Option<&str>| Some(Write::Put { record: Some(one.clone()), status: status.map(addresses) });
+        let published = Some(Write::Put { record: None, status: Some(instead.to_vec()) });
+        let nothing = Some(Write::Put { record: None, status: Some(Vec::new()) });
+        for (announced, status, ours, expected) in [
+            (false, "", false, &None),
+            (true, "", false, &published),
+            (true, "10.0.0.1", true, &published),
+            (true, "edge.example 192.0.2.1", true, &None),
+            (true, "192.0.2.1 edge.example", true, &published),
+            (false, "edge.example 192.0.2.1", true, &nothing),
+        ] {
+            assert_eq!(decide(form, Some(&one), |_| announced, &seen(status, ours)), *expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_assigned_address_is_recorded_before_it_is_announced_and_while_it_is_not() {
+        let form = Form { record: true, ..FORM };
+        let one = addresses("10.0.0.1");
+        let wrote = |status: Option<&str>| Some(Write::Put { record: Some(one.clone()), status: status.map(entries) });
         for (record, announced, status, ours, expected) in [
             ("", false, "", false, wrote(None)),
             // What another implementation has written stays until there is something to say.

@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::decide::{Form, IP_MODE, Seen, Write, decide, withdraws};
-use super::pool;
+use super::decide::{Entry, Form, IP_MODE, Seen, Write, decide, withdraws};
+use super::{PublishedAddress, pool};
 use crate::model::snapshot::{ObjectName, Served, ServedObject};
 
 /// Before something is taken out of a status.
@@ -38,6 +38,8 @@ pub(super) struct Ledger {
     seen: BTreeMap<Key, Seen>,
     served: Served,
     announced: BTreeSet<IpAddr>,
+    /// Said of Ingresses, instead of their addresses. Empty: those are said.
+    published: Vec<Entry>,
     /// Not before this time.
     due: BTreeMap<Key, Instant>,
     /// Being written.
@@ -60,6 +62,14 @@ pub(super) struct Order {
 }
 
 impl Ledger {
+    pub(super) fn new(published: &[PublishedAddress]) -> Self {
+        let entry = |published: &PublishedAddress| match published {
+            PublishedAddress::Address(address) => Entry::address(*address, ""),
+            PublishedAddress::Name(name) => Entry { hostname: name.clone(), ..Entry::default() },
+        };
+        Self { published: published.iter().map(entry).collect(), ..Self::default() }
+    }
+
     /// What is served and announced from now on.
     pub(super) fn owe(&mut self, served: &Served, announced: BTreeSet<IpAddr>, stopping: bool, now: Instant) {
         let same = Arc::ptr_eq(&served.services, &self.served.services)
@@ -175,9 +185,9 @@ impl Ledger {
 
     fn decide(&self, key: &Key, seen: &Seen) -> Option<Write> {
         let (list, form) = match key.0 {
-            Kind::Service => (&self.served.services, Form { mode: IP_MODE, record: true }),
+            Kind::Service => (&self.served.services, Form { mode: IP_MODE, record: true, instead: &[] }),
             // Its addresses are its class's, and an Ingress has no mode: kube-proxy knows nothing of Ingresses.
-            Kind::Ingress => (&self.served.ingresses, Form { mode: "", record: false }),
+            Kind::Ingress => (&self.served.ingresses, Form { mode: "", record: false, instead: &self.published }),
             Kind::Pool => {
                 let pools = &self.served.pools;
                 let found = pools.binary_search_by(|p| p.name.cmp(&key.1)).ok().and_then(|i| pools.get(i));

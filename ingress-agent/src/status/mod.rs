@@ -44,6 +44,7 @@ mod writer;
 
 mod clear;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,6 +74,15 @@ pub struct StatusOptions {
     pub watch_namespaces: Vec<String>,
     /// Unique in the cluster.
     pub node: String,
+    /// What the status of Ingresses says instead of the addresses that they are served on, while they are (`--publish-status-address`). Empty: those.
+    pub published: Vec<PublishedAddress>,
+}
+
+/// Where clients find Ingresses: a router that leads to the virtual address, for example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublishedAddress {
+    Address(IpAddr),
+    Name(String),
 }
 
 /// The running reporter.

@@ -10,7 +10,7 @@ use kube::core::{ApiResource, GroupVersionKind, Object};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::decide::{Entry, IP_MODE, RECORD, Seen, Write, words};
+use super::decide::{Entry, RECORD, Seen, Write, words};
 use super::ledger::{Key, Kind};
 use super::notices::Notice;
 use super::pool::{PoolStatus, SeenPool};
@@ -107,6 +107,12 @@ fn written_by(metadata: &ObjectMeta, part: &str) -> Seen {
     }
 }
 
+/// Without what is empty.
+fn written(entry: &Entry) -> Value {
+    let parts = [("ip", &entry.ip), ("hostname", &entry.hostname), ("ipMode", &entry.ip_mode)];
+    parts.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), json!(text))).collect()
+}
+
 /// The body of a server-side apply on the subresource `status`, which may change annotations, too. The uid is a condition: an object of the same name that was
 /// made meanwhile is another one.
 pub(super) fn apply(key: &Key, uid: &str, write: &Write) -> Value {
@@ -128,13 +134,9 @@ pub(super) fn apply(key: &Key, uid: &str, write: &Write) -> Value {
     if let Some(record) = record {
         body["metadata"]["annotations"] = json!({ RECORD: words(record) });
     }
-    if let Some(addresses) = status {
-        let entry = |address: &std::net::IpAddr| match kind {
-            Kind::Service => json!({ "ip": address, "ipMode": IP_MODE }),
-            Kind::Ingress | Kind::Pool => json!({ "ip": address }),
-        };
+    if let Some(entries) = status {
         // An empty list is written as one: leaving it out would leave what another manager has written.
-        body["status"] = json!({ "loadBalancer": { "ingress": addresses.iter().map(entry).collect::<Vec<_>>() } });
+        body["status"] = json!({ "loadBalancer": { "ingress": entries.iter().map(written).collect::<Vec<_>>() } });
     }
     body
 }
@@ -196,6 +198,7 @@ pub(super) fn series(count: i32) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::decide::IP_MODE;
     use super::*;
 
     fn thin(managed: &Value, status: &Value) -> Seen {
@@ -227,23 +230,26 @@ mod tests {
     #[test]
     fn bodies_name_the_object_and_what_it_shall_be() {
         let key = |kind| (kind, ObjectName::new("shop", "web"));
-        let address = vec!["10.0.0.1".parse().expect("an address")];
-        let one = Write::Put { record: None, status: Some(address.clone()) };
+        let address = "10.0.0.1".parse().expect("an address");
+        let one = |mode| Write::Put { record: None, status: Some(vec![Entry::address(address, mode)]) };
         assert_eq!(
-            apply(&key(Kind::Service), "u", &one),
+            apply(&key(Kind::Service), "u", &one(IP_MODE)),
             json!({
                 "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "namespace": "shop", "uid": "u" },
                 "status": { "loadBalancer": { "ingress": [{ "ip": "10.0.0.1", "ipMode": "Proxy" }] } },
             })
         );
-        let ingress = apply(&key(Kind::Ingress), "u", &one);
+        let ingress = apply(&key(Kind::Ingress), "u", &one(""));
         assert_eq!(ingress["apiVersion"], "networking.k8s.io/v1");
         assert_eq!(ingress["status"], json!({ "loadBalancer": { "ingress": [{ "ip": "10.0.0.1" }] } }));
+        let name = vec![Entry { hostname: "edge.example".into(), ..Entry::default() }];
+        let named = apply(&key(Kind::Ingress), "u", &Write::Put { record: None, status: Some(name) });
+        assert_eq!(named["status"], json!({ "loadBalancer": { "ingress": [{ "hostname": "edge.example" }] } }));
         assert_eq!(
             apply(&key(Kind::Service), "u", &Write::Put { record: None, status: Some(Vec::new()) })["status"],
             json!({ "loadBalancer": { "ingress": [] } })
         );
-        let recorded = apply(&key(Kind::Service), "u", &Write::Put { record: Some(address), status: None });
+        let recorded = apply(&key(Kind::Service), "u", &Write::Put { record: Some(vec![address]), status: None });
         assert_eq!(recorded["metadata"]["annotations"], json!({ "sluicegate.io/assigned": "10.0.0.1" }));
         assert_eq!(recorded.get("status"), None);
         assert_eq!(apply(&key(Kind::Service), "u", &Write::GiveUp).get("status"), None);

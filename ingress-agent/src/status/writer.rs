@@ -16,7 +16,7 @@ use tracing::{debug, info};
 
 use super::StatusOptions;
 use super::conflict::Owners;
-use super::decide::{Seen, Write, words};
+use super::decide::{Entry, Seen, Write, says, words};
 use super::ledger::{FORGET, Key, Kind, Ledger, Order};
 use super::nodes::Nodes;
 use super::notices::{Notice, Notices};
@@ -132,7 +132,7 @@ impl<'a> Writer<'a> {
             unlisted: watches.lists.iter().cloned().collect(),
             watches,
             nodes: Nodes::default(),
-            ledger: Ledger::default(),
+            ledger: Ledger::new(&options.published),
             notices: Notices::default(),
             holders: Holders::default(),
             said: Arc::default(),
@@ -379,11 +379,12 @@ fn notices(order: &Order) -> Vec<Notice> {
     if let Some(record) = record.as_ref().map(|r| words(r)).filter(|r| *r != order.seen.record) {
         list.push(notice(false, "AddressAssigned", format!("{record} is assigned")));
     }
-    let Some(addresses) = status else { return list };
-    let before: BTreeSet<IpAddr> = order.seen.entries.iter().filter_map(|e| e.ip.parse().ok()).collect();
-    if addresses.iter().any(|a| !before.contains(a)) {
-        list.push(notice(false, "AddressAnnounced", format!("is served on {}", words(addresses))));
-    } else if addresses.is_empty() && !before.is_empty() {
+    let Some(entries) = status else { return list };
+    let before = &order.seen.entries;
+    if entries.iter().any(|entry| !says(before, entry)) {
+        let all: Vec<&str> = entries.iter().map(Entry::text).collect();
+        list.push(notice(false, "AddressAnnounced", format!("is served on {}", all.join(","))));
+    } else if entries.is_empty() && !before.is_empty() {
         list.push(notice(true, "AddressWithdrawn", "no edge node announces its address any more".to_owned()));
     }
     if let Some(other) = order.seen.other.as_ref().filter(|_| !order.seen.ours && !order.seen.entries.is_empty()) {

@@ -185,6 +185,7 @@ fn only(rival: &IngressFacts, claims: &Contested<'_>) -> IngressFacts {
         retry_budget: None,
         limit_drop: None,
         annotations: rival.annotations.clone(),
+        annotations_prefix: rival.annotations_prefix.clone(),
         secrets: Vec::new(),
         config_maps: Vec::new(),
         unheeded: Vec::new(),

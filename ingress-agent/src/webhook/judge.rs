@@ -94,7 +94,12 @@ impl Change<'_> {
             Ok(Object::Class(class)) => options.classes.owns(class).then_some(Scope::Ours),
             Ok(Object::VirtualIpPool(_) | Object::Streams(_)) | Err(_) => Some(Scope::Ours),
             Ok(
-                Object::Slice(_) | Object::Certificate(_) | Object::Node(_) | Object::ConfigMap(_) | Object::Secret(_),
+                Object::Slice(_)
+                | Object::Certificate(_)
+                | Object::Node(_)
+                | Object::Namespace(_)
+                | Object::ConfigMap(_)
+                | Object::Secret(_),
             ) => None,
         }
     }
@@ -177,6 +182,7 @@ impl Change<'_> {
             | Object::Slice(_)
             | Object::Certificate(_)
             | Object::Node(_)
+            | Object::Namespace(_)
             | Object::ConfigMap(_)
             | Object::Secret(_) => return None,
         })

@@ -114,6 +114,7 @@ impl Site {
             tcp_services: configured("tcp-services"),
             udp_services: configured("udp-services"),
             config_map: configured("ingress-nginx-controller"),
+            ..SourceOptions::default()
         };
         let mut options = PlanOptions {
             node: "node1".to_owned(),

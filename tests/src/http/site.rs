@@ -11,20 +11,14 @@ use ingress_agent::model::route::{
     WeightedPool, Wildcard,
 };
 use ingress_agent::model::snapshot::{
-    AppProtocol, Backend, BackendState, Certificate, Forwarding, ObjectName, Pool, PoolName, PrivateKey, Protocol,
-    Snapshot,
+    AppProtocol, Backend, BackendState, Certificate, Forwarding, ObjectName, Pool, PoolName, PoolScope, PrivateKey,
+    Protocol, Snapshot,
 };
 use ingress_agent::proxy::{Proxy, ProxyOptions};
 use tokio::runtime::Runtime;
 
 pub fn pool_name(name: &str) -> PoolName {
-    PoolName {
-        service: ObjectName::new("shop", name),
-        port: 80,
-        protocol: Protocol::Tcp,
-        local: false,
-        by_cluster_ip: false,
-    }
+    PoolName { service: ObjectName::new("shop", name), port: 80, protocol: Protocol::Tcp, scope: PoolScope::All }
 }
 
 pub fn endpoint(address: SocketAddr) -> Backend {

@@ -148,7 +148,8 @@ fn the_chart_is_installed_upgraded_and_uninstalled() {
                 watchIngressWithoutClass=true,externalNames=false,\
                 dnsServers={10.96.0.10:53},ingressClass.annotation=front,ingressClass.byName=true,webhook.enabled=true,webhook.conflicts=warn,\
                 env[0].name=SLUICEGATE_EXTERNAL_IPS,env[0].value=yes,\
-                env[1].name=SLUICEGATE_HASH_SEED,env[1].value=secret";
+                env[1].name=SLUICEGATE_HASH_SEED,env[1].value=secret,\
+                env[2].name=SLUICEGATE_ANNOTATIONS_PREFIX,env[2].value=edge.example,watchNamespaceSelector=team=edge";
     site.helm(&[&install[..], &["--set", more]].concat()).expect("install");
     let there = |object: &str| site.kubectl(&["get", object, "-n", NAMESPACE, "-o", "json"], "");
     let (agent, webhook) = (there("daemonset/edge"), there("deployment/edge-webhook"));
@@ -158,10 +159,15 @@ fn the_chart_is_installed_upgraded_and_uninstalled() {
         "SLUICEGATE_EXTERNAL_IPS",
         "SLUICEGATE_DISABLE_SVC_EXTERNAL_NAME",
         "SLUICEGATE_INGRESS_CLASS_BY_NAME",
+        "SLUICEGATE_ANNOTATIONS_PREFIX",
+        "\"team=edge\"",
     ] {
         assert!(agent.contains(shared) && webhook.contains(shared), "{shared} is told to both:\n{agent}\n{webhook}");
     }
     assert!(agent.contains("10.96.0.10:53"), "{agent}");
+    for role in ["clusterrole/edge", "clusterrole/edge-webhook"] {
+        assert!(there(role).contains("\"namespaces\""), "{role} may find out whose labels are meant: {}", there(role));
+    }
     assert!(agent.contains("SLUICEGATE_HASH_SEED") && !webhook.contains("SLUICEGATE_HASH_SEED"), "{webhook}");
     // A release of another name has a webhook of another name, and tells it so.
     for own in ["edge-webhook-certificate", "SLUICEGATE_WEBHOOK_SERVICE", "SLUICEGATE_WEBHOOK_CONFIGURATION"] {

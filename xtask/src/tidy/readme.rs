@@ -6,11 +6,12 @@ use super::Fault;
 use super::source::Source;
 
 /// Where the agent declares its commands and options.
-const AGENT_ARGUMENTS: &str = "ingress-agent/src/args.rs";
+const AGENT_ARGUMENTS: [&str; 2] = ["ingress-agent/src/args.rs", "ingress-agent/src/args/"];
 
 pub(crate) fn check(path: &str, text: &str, sources: &[Source]) -> Vec<Fault> {
     let xtask = crate::Cli::command();
-    let agent = sources.iter().find(|source| source.path == AGENT_ARGUMENTS).map(declared).unwrap_or_default();
+    let of_agent = |source: &&Source| AGENT_ARGUMENTS.iter().any(|place| source.path.starts_with(place));
+    let agent: Vec<String> = sources.iter().filter(of_agent).flat_map(declared).collect();
     let mut faults = Vec::new();
     for (line, command) in commands(text) {
         let mut words = command.split_whitespace();
@@ -100,7 +101,7 @@ mod tests {
 
     fn faults(text: &str) -> Vec<String> {
         let arguments =
-            Source::new(AGENT_ARGUMENTS, "enum Command { Run(Run), Status }\nstruct Run { http_port: u16 }");
+            Source::new(AGENT_ARGUMENTS[0], "enum Command { Run(Run), Status }\nstruct Run { http_port: u16 }");
         check("README.md", text, &[arguments]).into_iter().map(|fault| fault.text).collect()
     }
 

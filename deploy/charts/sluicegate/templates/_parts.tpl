@@ -41,8 +41,20 @@ app.kubernetes.io/component: agent
 {{- if .Values.watchIngressWithoutClass }}
 - { name: SLUICEGATE_WATCH_INGRESS_WITHOUT_CLASS, value: "true" }
 {{- end }}
+{{- with .Values.watchNamespaceSelector }}
+- { name: SLUICEGATE_WATCH_NAMESPACE_SELECTOR, value: {{ . | quote }} }
+{{- end }}
 {{- if .Values.watchServicesWithoutClass }}
 - { name: SLUICEGATE_WATCH_SERVICES_WITHOUT_CLASS, value: "true" }
+{{- end }}
+{{- end }}
+
+{{- /* For a rule of both. */}}
+{{- define "sluicegate.namespaces" -}}
+{{- if .Values.watchNamespaceSelector }}
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [list, watch]
 {{- end }}
 {{- end }}
 

@@ -12,8 +12,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use super::Family;
-use crate::admin::query::{NginxReading, Readings};
-use crate::model::measure::{Distribution, Measure, Series};
+use crate::admin::query::{NginxNames, NginxReading, Readings};
+use crate::model::measure::{Bounds, Distribution, Measure, Series};
 use places::{Place, places};
 
 /// In the order of [`Measure::ALL`].
@@ -63,7 +63,7 @@ pub(super) fn encode(e: &mut DescriptorEncoder, r: &Readings, nginx: &NginxReadi
             all.entry(key).and_modify(|sum| sum.merge(series)).or_insert_with(|| series.clone());
         }
     }
-    requests(e, &own, nginx.names.per_host, &all)?;
+    requests(e, &own, &nginx.names, &all)?;
     state::encode(e, &own, r, nginx)
 }
 
@@ -104,7 +104,12 @@ struct Key<'a> {
     canary: &'a str,
 }
 
-fn requests(e: &mut DescriptorEncoder, own: &Own<'_>, per_host: bool, all: &BTreeMap<Key<'_>, Series>) -> fmt::Result {
+fn requests(
+    e: &mut DescriptorEncoder,
+    own: &Own<'_>,
+    names: &NginxNames,
+    all: &BTreeMap<Key<'_>, Series>,
+) -> fmt::Result {
     let statuses: Vec<String> = all.keys().map(|key| key.status.to_string()).collect();
     let labels: Vec<Labels<'_>> = all
         .keys()
@@ -119,7 +124,7 @@ fn requests(e: &mut DescriptorEncoder, own: &Own<'_>, per_host: bool, all: &BTre
                 ("service", key.service),
                 ("status", status),
             ]);
-            if per_host {
+            if names.per_host {
                 labels.push(("host", key.host));
             }
             labels
@@ -134,16 +139,20 @@ fn requests(e: &mut DescriptorEncoder, own: &Own<'_>, per_host: bool, all: &BTre
         for (labels, series) in labels.iter().zip(all.values()) {
             let measured = &series.measured[measure as usize];
             if measured.buckets.iter().any(|n| *n > 0) {
-                family.histogram(labels, measured.sum as f64 / measure.unit(), &buckets(measure, measured))?;
+                family.histogram(
+                    labels,
+                    measured.sum as f64 / measure.unit(),
+                    &buckets(measure, &names.bounds, measured),
+                )?;
             }
         }
     }
     Ok(())
 }
 
-fn buckets(measure: Measure, measured: &Distribution) -> Vec<(f64, u64)> {
-    let bounds = measure.bounds().iter().map(|bound| *bound as f64 / measure.unit());
-    bounds.chain([f64::MAX]).zip(measured.buckets).collect()
+fn buckets(measure: Measure, bounds: &Bounds, measured: &Distribution) -> Vec<(f64, u64)> {
+    let bounds = bounds.of(measure).iter().map(|bound| *bound as f64 / measure.unit());
+    bounds.chain([f64::MAX]).zip(measured.buckets.iter().copied()).collect()
 }
 
 fn untyped<'a>(e: &'a mut DescriptorEncoder, name: &'a str, help: &str) -> Result<Family<'a>, fmt::Error> {

@@ -9,7 +9,7 @@ use crate::model::election::ElectionReport;
 use crate::model::holding::{HeldAddress, Holding, LinkState};
 use crate::model::offence::{DroppedClient, LimitDropReading};
 use crate::model::policy::{HealthCheck, Probe};
-use crate::model::snapshot::{FrontendKey, ObjectName, PoolName, Protocol, Snapshot};
+use crate::model::snapshot::{FrontendKey, ObjectName, PoolName, PoolScope, Protocol, Snapshot};
 use crate::model::source::SourceState;
 use crate::model::sync::{PeerReading, SyncReading};
 use crate::model::traffic::{Attachment, EndpointHealth, L4Traffic, L7Traffic, RouteTraffic};
@@ -23,8 +23,7 @@ fn checked(well: bool) -> EndpointHealth {
             service: ObjectName::new("shop", "web"),
             port: 443,
             protocol: Protocol::Tcp,
-            local: false,
-            by_cluster_ip: false,
+            scope: PoolScope::All,
         },
         endpoint: "10.0.0.9:8443".parse().unwrap(),
         check: HealthCheck {
@@ -51,8 +50,7 @@ fn readings() -> Box<Readings> {
     let vip = "203.0.113.1".parse().unwrap();
     let key = FrontendKey { vip, protocol: Protocol::Tcp, port: 443 };
     let service = ObjectName::new("shop", "web");
-    let pool =
-        PoolName { service: service.clone(), port: 443, protocol: Protocol::Tcp, local: false, by_cluster_ip: false };
+    let pool = PoolName { service: service.clone(), port: 443, protocol: Protocol::Tcp, scope: PoolScope::All };
     let counts = Counts { rx_packets: 5, rx_bytes: 500, tx_packets: 4, tx_bytes: 400, new_flows: 1 };
     Box::new(Readings {
         node: "n".into(),

@@ -96,11 +96,11 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::snapshot::{ObjectName, PoolName};
+    use crate::model::snapshot::{ObjectName, PoolName, PoolScope};
 
     fn key(protocol: Protocol) -> PoolKey {
         let service = ObjectName::new("shop", "web");
-        PoolKey { name: PoolName { service, port: 80, protocol, local: false, by_cluster_ip: false }, v6: false }
+        PoolKey { name: PoolName { service, port: 80, protocol, scope: PoolScope::All }, v6: false }
     }
 
     fn slot(id: u32) -> Slot {

@@ -1,8 +1,8 @@
 //! What sets of facts are sorted by.
 
 use super::{
-    CertificateFacts, ConfigMapFacts, IngressClassFacts, IngressFacts, NodeFacts, SecretFacts, ServiceFacts,
-    ServiceSlices, VirtualIpPoolFacts,
+    CertificateFacts, ConfigMapFacts, IngressClassFacts, IngressFacts, NamespaceFacts, NodeFacts, SecretFacts,
+    ServiceFacts, ServiceSlices, VirtualIpPoolFacts,
 };
 use crate::model::objects::Named;
 use crate::model::snapshot::ObjectName;
@@ -24,6 +24,7 @@ by_name_of_origin!(
     ConfigMapFacts,
     IngressClassFacts,
     IngressFacts,
+    NamespaceFacts,
     NodeFacts,
     SecretFacts,
     ServiceFacts,

@@ -6,7 +6,7 @@ use super::Found;
 use super::read::{Reader, Spoilt};
 use super::settings::Settings;
 use crate::model::policy::{ErrorPages, Policy};
-use crate::model::snapshot::{ObjectName, PoolName, Protocol};
+use crate::model::snapshot::{ObjectName, PoolName, PoolScope, Protocol};
 
 pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings, found: &mut Found<'_>) -> Option<ErrorPages> {
     let mut codes = settings.errors.clone();
@@ -73,5 +73,5 @@ fn first_port(found: &mut Found<'_>, name: &ObjectName) -> Option<PoolName> {
     found.services.push(name.clone());
     let service = found.facts.services.find(name)?;
     let port = service.ports.iter().find(|p| p.protocol == Protocol::Tcp)?.port;
-    Some(PoolName { service: name.clone(), port, protocol: Protocol::Tcp, local: false, by_cluster_ip: false })
+    Some(PoolName { service: name.clone(), port, protocol: Protocol::Tcp, scope: PoolScope::All })
 }

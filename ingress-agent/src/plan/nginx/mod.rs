@@ -44,11 +44,11 @@ pub(super) use rewrite::{expression_contrast, guarded, path_fault};
 pub(super) use settings::Settings;
 pub use settings::{SettingUse, setting_use};
 
-use crate::model::facts::{CertificateFacts, ConfigMapFacts, Facts, IngressFacts, SecretFacts};
+use crate::model::facts::{CertificateFacts, ConfigMapFacts, Facts, IngressFacts, SecretFacts, ServiceFacts};
 use crate::model::policy::{ClientCertificates, HttpsWhen, Policy};
 use crate::model::rejection::Rejection;
 use crate::model::route::{Balance, Filter, Retry, Timeouts};
-use crate::model::snapshot::{ObjectName, PrivateKey};
+use crate::model::snapshot::{ObjectName, PoolScope, PrivateKey};
 use read::{Reader, Spoilt};
 
 /// What to do about a variable of nginx that is not known here.
@@ -77,7 +77,9 @@ pub(super) struct Asked {
     /// And those to the whole address name an unusual port.
     pub(super) port_in_redirects: bool,
     /// Its Services are asked by their own addresses.
-    pub(super) by_cluster_ip: bool,
+    by_cluster_ip: bool,
+    /// Endpoints of this node's zone come first.
+    by_zone: bool,
     /// TLS of its hosts is not ended here.
     pub(super) passed: bool,
     /// More paths of its hosts, from snippets.
@@ -89,6 +91,15 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// Which of a Service's backends its requests go to. One without an address of its own is asked at its endpoints.
+    pub(super) fn scope_of(&self, service: &ServiceFacts) -> PoolScope {
+        match (self.by_cluster_ip && service.cluster_ip.is_some(), self.by_zone) {
+            (true, _) => PoolScope::ClusterIp,
+            (false, true) => PoolScope::Zone,
+            (false, false) => PoolScope::All,
+        }
+    }
+
     pub(super) fn read(ingress: &IngressFacts, settings: &Settings, found: &mut Found<'_>) -> (Self, Vec<Rejection>) {
         let mut reader = Reader::new(ingress);
         for (key, value) in &ingress.annotations {
@@ -146,6 +157,7 @@ impl Asked {
             relative: answers::shared_flag(reader, settings, "relative-redirects"),
             port_in_redirects: answers::shared_flag(reader, settings, "use-port-in-redirects"),
             by_cluster_ip: answers::shared_flag(reader, settings, "service-upstream"),
+            by_zone: settings.by_zone,
             passed: redirect::passed(reader, settings),
             locations: snippets.locations,
             max_body: upstream::body(reader, settings),

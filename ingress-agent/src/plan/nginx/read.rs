@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn warn(&mut self, key: &str, reason: impl Into<String>) {
-        self.rejections.push(self.ingress.origin.warn("Ingress", field(key), reason));
+        self.rejections.push(self.ingress.origin.warn("Ingress", self.ingress.annotation_field(key), reason));
     }
 
     /// It spoils its Ingress, or the access to it.
@@ -98,15 +98,11 @@ impl<'a> Reader<'a> {
         let text = format!("{shown}{reason}; {effect}");
         let origin = &self.ingress.origin;
         self.rejections.push(if rejected {
-            origin.reject("Ingress", field(key), text)
+            origin.reject("Ingress", self.ingress.annotation_field(key), text)
         } else {
-            origin.warn("Ingress", field(key), text)
+            origin.warn("Ingress", self.ingress.annotation_field(key), text)
         });
     }
-}
-
-pub(super) fn field(key: &str) -> String {
-    format!("metadata.annotations[nginx.ingress.kubernetes.io/{key}]")
 }
 
 /// Go's `strconv.ParseBool`.

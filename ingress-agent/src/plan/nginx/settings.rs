@@ -56,6 +56,8 @@ pub(in crate::plan) struct Settings {
     pub(super) snippets: bool,
     /// Not `--disable-catch-all`.
     pub(in crate::plan) catch_all: bool,
+    /// `--enable-topology-aware-routing`.
+    pub(super) by_zone: bool,
     /// `--enable-ssl-passthrough`.
     pub(super) passthrough: bool,
     /// `--enable-limit-drop`.
@@ -243,6 +245,7 @@ impl Settings {
             global_auth,
             default_backend: options.default_backend.clone(),
             catch_all: options.catch_all,
+            by_zone: options.by_zone,
             passthrough: options.ssl_passthrough,
             limit_drop: options.limit_drop,
             alone: options.alone,

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::Worker;
-use crate::model::snapshot::{AppProtocol, Backend, BackendState, Forwarding, ObjectName, Pool, PoolName, Protocol};
+use crate::model::snapshot::{
+    AppProtocol, Backend, BackendState, Forwarding, ObjectName, Pool, PoolName, PoolScope, Protocol,
+};
 use crate::proxy::condition::Condition;
 use crate::proxy::policy::NAMES_HOLD;
 use crate::proxy::pools::WorkerPool;
@@ -51,13 +53,8 @@ impl Worker {
             .collect();
         backends.sort_by_key(|b| b.address);
         backends.dedup_by_key(|b| b.address);
-        let name = PoolName {
-            service: ObjectName::new("", host),
-            port,
-            protocol: Protocol::Tcp,
-            local: false,
-            by_cluster_ip: false,
-        };
+        let name =
+            PoolName { service: ObjectName::new("", host), port, protocol: Protocol::Tcp, scope: PoolScope::All };
         let app_protocol = if secure { AppProtocol::Https } else { AppProtocol::Http1 };
         let pool = Pool { name, backends, table_size: 251, app_protocol };
         let last = old.map(|known| &*known.pool);

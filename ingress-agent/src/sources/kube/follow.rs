@@ -66,6 +66,8 @@ pub(super) struct Watch<K: 'static> {
     pub(super) kind: &'static Kind<K>,
     pub(super) api: Api<Guarded<K>>,
     pub(super) resource: Resource,
+    /// Label selector, as the API server reads it.
+    pub(super) labels: Option<String>,
     pub(super) options: Arc<SourceOptions>,
     pub(super) tell: mpsc::Sender<(WatchId, News)>,
     /// Changes when a connection that seems to be there had better be made anew.
@@ -154,11 +156,11 @@ where
         doubt.mark_unchanged();
         let life = (LIFE.0 + (LIFE.1 - LIFE.0) * chance()) as u32;
         let params = WatchParams {
+            label_selector: self.labels.clone(),
             field_selector: self.selector(),
             timeout: Some(life),
             bookmarks: true,
             send_initial_events: listing,
-            ..WatchParams::default()
         };
         // "0": whatever the server has in its cache. Asking for the newest would cost etcd a quorum read from each node.
         let version = place.version.clone().unwrap_or_else(|| "0".to_owned());
@@ -207,7 +209,12 @@ where
     /// In pages, for servers that do not stream. Gives the version to watch from.
     async fn list(&self) -> Result<String, End> {
         // Without a version: a server that is asked for one in its cache ("0") takes no notice of the limit.
-        let first = ListParams { field_selector: self.selector(), ..ListParams::default() }.limit(PAGE);
+        let first = ListParams {
+            label_selector: self.labels.clone(),
+            field_selector: self.selector(),
+            ..ListParams::default()
+        }
+        .limit(PAGE);
         let mut params = first.clone();
         let mut begun = false;
         loop {

@@ -1,12 +1,13 @@
 //! The kinds that are watched: a line or two each. From an object of the API server to facts; the object itself, its
 //! `managedFields` and whatever else nobody asks for are dropped at once.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Resource;
 
 use super::guard::Guarded;
+use crate::model::facts::NamespaceFacts;
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::ObjectName;
 use crate::sources::SourceOptions;
@@ -36,11 +37,13 @@ const fn namespaced<K>(name: &'static str, parse: Parse<K>) -> Kind<K> {
 pub(super) static SERVICE: Kind<Service> =
     namespaced("Service", |o, n, _| Some(parse::service::parse(o, n).map(|f| Object::Service(f.into()))));
 
-pub(super) static SLICE: Kind<EndpointSlice> =
-    namespaced("EndpointSlice", |o, n, _| Some(parse::slice::parse(o, n).map(|f| Object::Slice(f.into()))));
+pub(super) static SLICE: Kind<EndpointSlice> = namespaced("EndpointSlice", |o, n, options| {
+    Some(parse::slice::parse(o, n, options.zones).map(|f| Object::Slice(f.into())))
+});
 
-pub(super) static INGRESS: Kind<Ingress> =
-    namespaced("Ingress", |o, n, _| Some(parse::ingress::parse(o, n).map(|f| Object::Ingress(f.into()))));
+pub(super) static INGRESS: Kind<Ingress> = namespaced("Ingress", |o, n, options| {
+    Some(parse::ingress::parse(o, n, options.annotations_prefix.as_ref()).map(|f| Object::Ingress(f.into())))
+});
 
 pub(super) static CLASS: Kind<IngressClass> =
     global("IngressClass", |o, n, _| Some(parse::ingress_class::parse(o, n).map(|f| Object::Class(f.into()))));
@@ -56,6 +59,10 @@ pub(super) static POOL: Kind<VirtualIpPool> = Kind {
         Some(parse::virtual_ip_pool::parse(o, n).map(|f| Object::VirtualIpPool(f.into())))
     })
 };
+
+/// Asked for by their labels, for nothing but their names.
+pub(super) static NAMESPACE: Kind<Namespace> =
+    global("Namespace", |_, n, _| Some(Ok(Object::Namespace(NamespaceFacts { origin: n.origin.clone() }.into()))));
 
 pub(super) static SECRET: Kind<Secret> = namespaced("Secret", |o, n, _| Some(secret(o, n)));
 

@@ -17,6 +17,8 @@ mod references;
 
 mod referred;
 
+mod namespaces;
+
 mod starter;
 
 mod connect;
@@ -44,9 +46,11 @@ use crate::model::facts::Facts;
 use crate::model::snapshot::ObjectName;
 use crate::model::source::SourceState;
 use connect::connect;
+use namespaces::Chosen;
 use references::Referred;
 use referred::Followed;
 pub use saved::remove as remove_saved;
+use saved::{Saved, Whose};
 use saver::Saver;
 use starter::Starter;
 use tables::Tables;
@@ -70,8 +74,8 @@ pub struct KubeOptions {
     pub kubeconfig: Option<PathBuf>,
     /// The agent's own.
     pub namespace: String,
-    /// Of Services, EndpointSlices and Ingresses. Empty: all.
-    pub watch_namespaces: Vec<String>,
+    /// Of Services, EndpointSlices and Ingresses.
+    pub namespaces: Namespaces,
     /// Where facts are saved for a start without an API server. `None`: nowhere.
     pub state_dir: Option<PathBuf>,
     /// The certificate of the options, which is read although no Ingress names it.
@@ -80,6 +84,26 @@ pub struct KubeOptions {
     pub classes: ClassRule,
     /// Only who wants what, without what serves it: no EndpointSlice and no Secret is asked for.
     pub claims_only: bool,
+}
+
+/// Which namespaces are watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Namespaces {
+    #[default]
+    All,
+    Named(Vec<String>),
+    /// Those whose labels a selector chooses, at any time; it is the API server who reads it.
+    Labelled(String),
+}
+
+impl Namespaces {
+    /// Where they may be; empty: everywhere.
+    pub fn named(&self) -> &[String] {
+        match self {
+            Self::Named(names) => names,
+            Self::All | Self::Labelled(_) => &[],
+        }
+    }
 }
 
 /// The running source.
@@ -129,7 +153,14 @@ async fn source(
     let (tell, mut news) = mpsc::channel(NEWS);
     let mut tables = Tables::new(options.classes.clone(), sources.config_map.clone());
     let mut named = Named::new();
+    let mut chosen = Chosen::new(options.claims_only);
+    let annotations_prefix = sources.annotations_prefix.as_deref().map(str::to_owned);
     let (client, cluster) = connect(options, state).await;
+    let namespace_labels = match &options.namespaces {
+        Namespaces::Labelled(labels) => Some(labels.clone()),
+        Namespaces::All | Namespaces::Named(_) => None,
+    };
+    let whose = Whose { cluster, annotations_prefix, namespace_labels };
     let mut starter = Starter::new(client, sources, tell);
     starter.start_all(options, &mut tables);
     if let Some(name) = &options.default_certificate {
@@ -143,6 +174,7 @@ async fn source(
     let mut leftovers = Leftovers::default();
     let mut waiting: Option<Instant> = None;
     loop {
+        chosen.settle(&mut starter, &mut tables);
         if options.claims_only {
             pass_over(&mut tables);
         } else {
@@ -155,9 +187,9 @@ async fn source(
         {
             if tables.is_current() {
                 if !std::mem::replace(&mut read, true) {
-                    info!("read the cluster at {cluster} in {} ms", began.elapsed().as_millis());
+                    info!("read the cluster at {} in {} ms", whose.cluster, began.elapsed().as_millis());
                 }
-                saver.changed(&new, &cluster);
+                saver.changed(&new, &whose);
             }
             if facts.send(new).is_err() {
                 return;
@@ -177,8 +209,8 @@ async fn source(
                 }
             }
             () = &mut grace, if tables.wants_seed() => {
-                if let Some(saved) = saver.load(&cluster) {
-                    seed(saved, &mut named, &mut starter, &mut tables);
+                if let Some(saved) = saver.load(&whose) {
+                    seed(saved, &mut chosen, &mut named, &mut starter, &mut tables);
                 } else {
                     tables.without_seed();
                 }
@@ -218,9 +250,13 @@ fn pass_over(tables: &mut Tables) {
 }
 
 /// Saved facts take the place of what was not read yet.
-fn seed(saved: saved::Saved, named: &mut Named, starter: &mut Starter, tables: &mut Tables) {
+fn seed(saved: Saved, chosen: &mut Chosen, named: &mut Named, starter: &mut Starter, tables: &mut Tables) {
     let referred = |kind: &str| kind == "Secret" || kind == "ConfigMap";
     let (referred, others): (Vec<_>, Vec<_>) = saved.objects.into_iter().partition(|(i, _)| referred(i.kind));
+    let (namespaces, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|(i, _)| i.kind == "Namespace");
+    // The place of what is in a namespace is there once the namespace is chosen.
+    tables.seed(namespaces, saved.at);
+    chosen.settle(starter, tables);
     tables.seed(others, saved.at);
     // A certificate's place is there once the Ingress is that names it; and once the settings are, that of what they name.
     named.settle_all(starter, tables);

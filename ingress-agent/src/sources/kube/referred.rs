@@ -71,7 +71,8 @@ where
             // What options name is followed anyway.
             (true, false) if starter.follows(self.referred, name) => {}
             (true, false) => {
-                let scope = Scope { namespace: name.namespace.clone(), object: name.name.clone() };
+                let (namespace, object) = (name.namespace.clone(), name.name.clone());
+                let scope = Scope { namespace, object, ..Scope::default() };
                 let watch = starter.namespaced(self.kind, &scope, tables);
                 let id = watch.id;
                 tables.referred(id);

@@ -18,8 +18,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 
 use crate::model::facts::{
-    CertificateFacts, ConfigMapFacts, Facts, IngressClassFacts, IngressFacts, NodeFacts, Origin, SecretFacts,
-    ServiceFacts, SliceFacts, StreamFacts, VirtualIpPoolFacts,
+    CertificateFacts, ConfigMapFacts, Facts, IngressClassFacts, IngressFacts, NamespaceFacts, NodeFacts, Origin,
+    SecretFacts, ServiceFacts, SliceFacts, StreamFacts, VirtualIpPoolFacts,
 };
 use crate::model::snapshot::PrivateKey;
 use crate::sources::document::{Identity, Object};
@@ -44,8 +44,20 @@ pub(super) struct Saved {
 #[derive(Serialize, Deserialize)]
 struct Head {
     version: u32,
-    /// Another cluster's facts would be served to this one's clients.
-    cluster: String,
+    #[serde(flatten)]
+    whose: Whose,
+}
+
+/// What the facts are of. Those of another would be served to this one's clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Whose {
+    pub(super) cluster: String,
+    /// `--annotations-prefix`, where it is not ingress-nginx's own.
+    #[serde(default)]
+    pub(super) annotations_prefix: Option<String>,
+    /// `--watch-namespace-selector`.
+    #[serde(default)]
+    pub(super) namespace_labels: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -57,6 +69,7 @@ struct Writing<'a> {
     streams: Vec<&'a StreamFacts>,
     pools: Vec<&'a VirtualIpPoolFacts>,
     nodes: Vec<&'a NodeFacts>,
+    namespaces: Vec<&'a NamespaceFacts>,
     config_maps: Vec<&'a ConfigMapFacts>,
     secrets: Vec<Plain>,
     certificates: Vec<Certificate>,
@@ -71,6 +84,8 @@ struct Reading {
     streams: Vec<StreamFacts>,
     pools: Vec<VirtualIpPoolFacts>,
     nodes: Vec<NodeFacts>,
+    #[serde(default)]
+    namespaces: Vec<NamespaceFacts>,
     config_maps: Vec<ConfigMapFacts>,
     secrets: Vec<Plain>,
     certificates: Vec<Certificate>,
@@ -101,7 +116,7 @@ enum KeyForm {
 }
 
 /// Replaces what was saved.
-pub(super) fn save(directory: &Path, cluster: &str, facts: &Facts) -> anyhow::Result<()> {
+pub(super) fn save(directory: &Path, whose: &Whose, facts: &Facts) -> anyhow::Result<()> {
     let shown = directory.display();
     fs::DirBuilder::new()
         .recursive(true)
@@ -119,7 +134,7 @@ pub(super) fn save(directory: &Path, cluster: &str, facts: &Facts) -> anyhow::Re
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         let mut out = BufWriter::new(file);
         // A line each, so that the head can be read without the rest.
-        serde_json::to_writer(&mut out, &Head { version: VERSION, cluster: cluster.to_owned() })?;
+        serde_json::to_writer(&mut out, &Head { version: VERSION, whose: whose.clone() })?;
         out.write_all(b"\n")?;
         serde_json::to_writer(&mut out, &Writing::of(facts))?;
         out.write_all(b"\n")?;
@@ -153,7 +168,7 @@ pub fn remove(directory: &Path) -> anyhow::Result<bool> {
 }
 
 /// `None`: nothing was saved yet.
-pub(super) fn load(directory: &Path, cluster: &str) -> anyhow::Result<Option<Saved>> {
+pub(super) fn load(directory: &Path, whose: &Whose) -> anyhow::Result<Option<Saved>> {
     let path = directory.join(FILE);
     let file = match File::open(&path) {
         Ok(file) => file,
@@ -168,8 +183,11 @@ pub(super) fn load(directory: &Path, cluster: &str) -> anyhow::Result<Option<Sav
         if head.version != VERSION {
             bail!("they are of version {}, and this agent reads version {VERSION}", head.version);
         }
-        if head.cluster != cluster {
-            bail!("they are of the cluster {}, and this is {cluster}", head.cluster);
+        if head.whose.cluster != whose.cluster {
+            bail!("they are of the cluster {}, and this is {}", head.whose.cluster, whose.cluster);
+        }
+        if head.whose != *whose {
+            bail!("they were read with another --annotations-prefix or --watch-namespace-selector");
         }
         let reading: Reading = serde_json::from_str(&line()?)?;
         Ok(Saved { objects: reading.objects(), at })
@@ -187,6 +205,7 @@ impl<'a> Writing<'a> {
             streams: [&facts.tcp_streams, &facts.udp_streams].into_iter().flatten().map(AsRef::as_ref).collect(),
             pools: facts.virtual_ip_pools.iter().map(AsRef::as_ref).collect(),
             nodes: facts.nodes.iter().map(AsRef::as_ref).collect(),
+            namespaces: facts.namespaces.iter().map(AsRef::as_ref).collect(),
             config_maps: facts.config_maps.iter().map(AsRef::as_ref).collect(),
             secrets: facts.secrets.iter().map(|s| Plain::of(s)).collect(),
             certificates: facts.certificates.iter().map(|c| Certificate::of(c)).collect(),
@@ -206,6 +225,7 @@ impl Reading {
         let pools = self.pools.into_iter();
         all.extend(pools.map(|o| (named("VirtualIPPool", &o.origin), Object::VirtualIpPool(o.into()))));
         all.extend(self.nodes.into_iter().map(|o| (named("Node", &o.origin), Object::Node(o.into()))));
+        all.extend(self.namespaces.into_iter().map(|o| (named("Namespace", &o.origin), Object::Namespace(o.into()))));
         all.extend(self.config_maps.into_iter().map(|o| (named("ConfigMap", &o.origin), Object::ConfigMap(o.into()))));
         let secrets = self.secrets.into_iter().map(Plain::facts);
         all.extend(secrets.map(|o| (named("Secret", &o.origin), Object::Secret(o.into()))));

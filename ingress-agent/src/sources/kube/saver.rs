@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::saved::{self, Saved};
+use super::saved::{self, Saved, Whose};
 use crate::model::facts::Facts;
 
 /// Between two saves, at least. What is lost by a crash in between, the API server or the old file says again.
@@ -24,7 +24,7 @@ type Ended = (Duration, anyhow::Result<()>);
 pub(super) struct Saver {
     directory: Option<PathBuf>,
     /// Facts that are not on disk yet, and whose.
-    unsaved: Option<(Arc<Facts>, String)>,
+    unsaved: Option<(Arc<Facts>, Whose)>,
     running: Option<JoinHandle<Ended>>,
     next: Instant,
     told: String,
@@ -35,8 +35,8 @@ impl Saver {
         Self { directory, unsaved: None, running: None, next: Instant::now(), told: String::new() }
     }
 
-    pub(super) fn load(&self, cluster: &str) -> Option<Saved> {
-        match saved::load(self.directory.as_ref()?, cluster) {
+    pub(super) fn load(&self, whose: &Whose) -> Option<Saved> {
+        match saved::load(self.directory.as_ref()?, whose) {
             Ok(saved) => saved,
             Err(e) => {
                 warn!("{e:#}");
@@ -45,10 +45,10 @@ impl Saver {
         }
     }
 
-    /// These are the facts of the cluster now.
-    pub(super) fn changed(&mut self, facts: &Arc<Facts>, cluster: &str) {
+    /// These are the facts now.
+    pub(super) fn changed(&mut self, facts: &Arc<Facts>, whose: &Whose) {
         if self.directory.is_some() {
-            self.unsaved = Some((Arc::clone(facts), cluster.to_owned()));
+            self.unsaved = Some((Arc::clone(facts), whose.clone()));
         }
     }
 
@@ -97,10 +97,10 @@ impl Saver {
     }
 
     fn begin(&mut self) {
-        let (Some(directory), Some((facts, cluster))) = (self.directory.clone(), self.unsaved.take()) else { return };
+        let (Some(directory), Some((facts, whose))) = (self.directory.clone(), self.unsaved.take()) else { return };
         self.running = Some(tokio::task::spawn_blocking(move || {
             let began = Instant::now();
-            let result = saved::save(&directory, &cluster, &facts);
+            let result = saved::save(&directory, &whose, &facts);
             (began.elapsed(), result)
         }));
     }

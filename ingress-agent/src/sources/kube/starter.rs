@@ -4,21 +4,22 @@ use std::fmt::Debug;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
-use super::KubeOptions;
 use super::connect::ask;
 use super::follow::{News, Watch, WatchId};
 use super::guard::Guarded;
 use super::kinds::{self, Kind};
 use super::references::Referred;
 use super::tables::Tables;
+use super::{KubeOptions, Namespaces};
 use crate::apiserver::failure;
 use crate::model::snapshot::ObjectName;
 use crate::sources::SourceOptions;
@@ -31,6 +32,8 @@ pub(super) struct Scope {
     pub(super) namespace: String,
     /// Empty: every object.
     pub(super) object: String,
+    /// Label selector, as the API server reads it. Empty: whatever the labels.
+    pub(super) labels: String,
 }
 
 /// What a new watch is made of.
@@ -50,19 +53,23 @@ impl Starter {
 
     /// Each kind that is watched from the beginning: a line or two.
     pub(super) fn start_all(&mut self, options: &KubeOptions, tables: &mut Tables) {
-        let everywhere = [String::new()];
-        let namespaces = if options.watch_namespaces.is_empty() { &everywhere[..] } else { &options.watch_namespaces };
-        for namespace in namespaces {
-            let scope = Scope { namespace: namespace.clone(), object: String::new() };
-            spawn(self.namespaced::<Service>(&kinds::SERVICE, &scope, tables));
-            if !options.claims_only {
-                spawn(self.namespaced::<EndpointSlice>(&kinds::SLICE, &scope, tables));
+        let everything = Scope::default();
+        match &options.namespaces {
+            Namespaces::All => drop(self.start_in("", options.claims_only, tables)),
+            Namespaces::Named(names) => {
+                for name in names {
+                    self.start_in(name, options.claims_only, tables);
+                }
             }
-            spawn(self.namespaced::<Ingress>(&kinds::INGRESS, &scope, tables));
+            // Whoever follows them begins with what is in each.
+            Namespaces::Labelled(labels) => {
+                let scope = Scope { labels: labels.clone(), ..Scope::default() };
+                spawn(self.global::<Namespace>(&kinds::NAMESPACE, &scope, tables));
+            }
         }
-        spawn(self.global::<IngressClass>(&kinds::CLASS, tables));
-        spawn(self.global::<VirtualIpPool>(&kinds::POOL, tables));
-        spawn(self.global::<Node>(&kinds::NODE, tables));
+        spawn(self.global::<IngressClass>(&kinds::CLASS, &everything, tables));
+        spawn(self.global::<VirtualIpPool>(&kinds::POOL, &everything, tables));
+        spawn(self.global::<Node>(&kinds::NODE, &everything, tables));
         let mut named: Vec<_> = [&self.sources.tcp_services, &self.sources.udp_services, &self.sources.config_map]
             .into_iter()
             .flatten()
@@ -70,12 +77,25 @@ impl Starter {
             .collect();
         named.dedup();
         for name in named {
-            let scope = Scope { namespace: name.namespace, object: name.name };
+            let scope = Scope { namespace: name.namespace, object: name.name, ..Scope::default() };
             spawn(self.namespaced::<ConfigMap>(&kinds::CONFIG_MAP, &scope, tables));
         }
         let id = self.id();
         tables.add_question(id);
         tokio::task::spawn_local(ask(self.client.clone(), id, self.tell.clone(), Rc::clone(&self.doubt)));
+    }
+
+    /// What is watched in a namespace; an empty one: in all.
+    pub(super) fn start_in(&mut self, namespace: &str, claims_only: bool, tables: &mut Tables) -> Vec<Started> {
+        let scope = Scope { namespace: namespace.to_owned(), ..Scope::default() };
+        let mut started = vec![
+            spawn(self.namespaced::<Service>(&kinds::SERVICE, &scope, tables)),
+            spawn(self.namespaced::<Ingress>(&kinds::INGRESS, &scope, tables)),
+        ];
+        if !claims_only {
+            started.push(spawn(self.namespaced::<EndpointSlice>(&kinds::SLICE, &scope, tables)));
+        }
+        started
     }
 
     pub(super) fn namespaced<K>(&mut self, kind: &'static Kind<K>, scope: &Scope, tables: &mut Tables) -> Watch<K>
@@ -89,11 +109,11 @@ impl Starter {
         self.watch(kind, api, scope, tables)
     }
 
-    fn global<K>(&mut self, kind: &'static Kind<K>, tables: &mut Tables) -> Watch<K>
+    fn global<K>(&mut self, kind: &'static Kind<K>, scope: &Scope, tables: &mut Tables) -> Watch<K>
     where
         K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + DeserializeOwned,
     {
-        self.watch(kind, Api::all(self.client.clone()), &Scope::default(), tables)
+        self.watch(kind, Api::all(self.client.clone()), scope, tables)
     }
 
     fn watch<K>(&mut self, kind: &'static Kind<K>, api: Api<Guarded<K>>, scope: &Scope, tables: &mut Tables) -> Watch<K>
@@ -109,7 +129,8 @@ impl Starter {
         };
         tables.add(id, kind.name, resource.words(), &scope.namespace, &scope.object);
         let (options, tell) = (Arc::clone(&self.sources), self.tell.clone());
-        Watch { id, kind, api, resource, options, tell, doubt: self.doubt.subscribe() }
+        let labels = Some(scope.labels.clone()).filter(|labels| !labels.is_empty());
+        Watch { id, kind, api, resource, labels, options, tell, doubt: self.doubt.subscribe() }
     }
 
     /// Whether an option names it, and it is watched from the beginning.
@@ -125,9 +146,12 @@ impl Starter {
     }
 }
 
-fn spawn<K>(watch: Watch<K>)
+/// A watch, and its task.
+pub(super) type Started = (WatchId, JoinHandle<()>);
+
+fn spawn<K>(watch: Watch<K>) -> Started
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + 'static,
 {
-    tokio::task::spawn_local(async move { watch.follow().await });
+    (watch.id, tokio::task::spawn_local(async move { watch.follow().await }))
 }

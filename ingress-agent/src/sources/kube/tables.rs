@@ -5,19 +5,23 @@
 //! before it is complete. Until every watch's first list is complete there are no facts: half a list would take down what
 //! stands in the other half.
 
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::follow::{News, Trouble, WatchId};
+use super::follow::{News, WatchId};
 use super::references::{References, Referred};
 use crate::model::class_rule::ClassRule;
-use crate::model::facts::{ConfigMapFacts, Facts, IngressFacts};
+use crate::model::facts::{ConfigMapFacts, Facts, IngressFacts, NamespaceFacts};
+use crate::model::objects::Objects;
 use crate::model::rejection::Rejection;
 use crate::model::snapshot::ObjectName;
 use crate::sources::document::{Identity, Object, Read};
 use crate::sources::fold::{self, fold};
 use crate::sources::parse::secret::date_warning;
+use table::{Entry, Table};
 
 /// A kind that the agent can do without holds up the first facts for so long where the API server refuses it. Not at once: one
 /// that is just starting knows nobody's rights.
@@ -54,35 +58,6 @@ enum Seed {
     Of(SystemTime),
     /// Everything was listed once.
     Over,
-}
-
-/// What one watch has seen.
-#[derive(Debug)]
-struct Table {
-    kind: &'static str,
-    /// `services`, `secret shop/tls`.
-    words: String,
-    /// Empty: every namespace.
-    namespace: String,
-    /// Empty: every object.
-    object: String,
-    listed: bool,
-    /// Counts the lists. An entry of an older one is gone when the list is complete.
-    round: u64,
-    entries: HashMap<ObjectName, Entry>,
-    trouble: Option<Trouble>,
-    failing_since: Option<SystemTime>,
-    /// Nobody waits for it any more, although it was never listed.
-    given_up: bool,
-    /// It is about one object that others refer to.
-    referred: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// The last good state; `None`: there never was one.
-    object: Option<Object>,
-    round: u64,
 }
 
 impl Tables {
@@ -234,6 +209,11 @@ impl Tables {
         (texts, failing().filter_map(|t| t.failing_since).min())
     }
 
+    /// Those that a label selector chose, as far as they are known.
+    pub(super) fn namespaces(&self) -> &Objects<NamespaceFacts> {
+        &self.facts.namespaces
+    }
+
     /// A Secret that options name is in use whatever the Ingresses say.
     pub(super) fn refer(&mut self, secret: &ObjectName) {
         self.references.refer((Referred::Secret, secret));
@@ -371,25 +351,6 @@ fn config_map(object: Option<&Object>) -> Option<&ConfigMapFacts> {
     match object {
         Some(Object::ConfigMap(map)) => Some(map),
         _ => None,
-    }
-}
-
-impl Table {
-    /// What is in the way of it, in words.
-    fn told(&self) -> Option<String> {
-        let text = self.trouble.as_ref()?.text.clone();
-        let without = self.given_up && !self.listed;
-        Some(if without { format!("{text}; until then the agent does without {}", self.words) } else { text })
-    }
-
-    fn is_settled(&self) -> bool {
-        self.listed || self.given_up || (self.referred && self.trouble.as_ref().is_some_and(|t| t.stays))
-    }
-
-    fn holds(&self, identity: &Identity) -> bool {
-        self.kind == identity.kind
-            && (self.namespace.is_empty() || self.namespace == identity.name.namespace)
-            && (self.object.is_empty() || self.object == identity.name.name)
     }
 }
 

@@ -196,7 +196,8 @@ fn referred(facts: &Facts) -> BTreeSet<&ObjectName> {
 
 /// Without ports: which port is meant the reference says, and the Service.
 fn slices(service: &ServiceFacts, addresses: impl Iterator<Item = std::net::IpAddr>) -> ServiceSlices {
-    let endpoint = |address| EndpointFacts { address, ready: true, serving: true, terminating: false, node: None };
+    let endpoint =
+        |address| EndpointFacts { address, ready: true, serving: true, terminating: false, node: None, zones: None };
     let name = service.origin.name.clone();
     let slice = SliceFacts {
         origin: service.origin.clone(),

@@ -10,7 +10,6 @@ use crate::model::facts::Remark;
 use crate::model::snapshot::ObjectName;
 
 const OURS: &str = "sluicegate.io/";
-const NGINX: &str = "nginx.ingress.kubernetes.io/";
 /// What `plan::nginx` reads.
 const HEEDED: &[&str] = &[
     "affinity",
@@ -140,8 +139,8 @@ const MOST_BYTES: usize = 240;
 
 /// Those of our prefix that this kind of object does not have. `known` are whole names.
 pub(super) fn unknown(metadata: &ObjectMeta, kind: &str, known: &[&str]) -> Option<Remark> {
-    let of_prefix = with_prefix(metadata, OURS);
-    let unknown: Vec<&str> = of_prefix.filter(|name| !known.contains(name)).collect();
+    let names = metadata.annotations.iter().flatten().map(|(name, _)| name.as_str());
+    let unknown: Vec<&str> = names.filter(|name| name.starts_with(OURS) && !known.contains(name)).collect();
     let first = unknown.first()?;
     let (verb, effect) = if unknown.len() > 1 { ("are", "they change") } else { ("is", "it changes") };
     let known = match known {
@@ -150,16 +149,61 @@ pub(super) fn unknown(metadata: &ObjectMeta, kind: &str, known: &[&str]) -> Opti
     };
     Some(Remark {
         field: annotation_field(&shorten(first)).into(),
-        reason: format!("{} {verb} unknown, so {effect} nothing: {known}", listed(&unknown, "")).into(),
+        reason: format!("{} {verb} unknown, so {effect} nothing: {known}", listed(&unknown)).into(),
     })
 }
 
-/// Those of ingress-nginx, without their prefix. What they mean is the plan's business.
-pub(super) fn nginx(metadata: &ObjectMeta) -> BTreeMap<String, String> {
-    let annotations = metadata.annotations.iter().flatten();
-    annotations
-        .filter_map(|(name, value)| Some((name.strip_prefix(NGINX)?.to_owned(), value.trim().to_owned())))
-        .collect()
+/// Those of ingress-nginx. What they mean is the plan's business.
+pub(super) struct Nginx<'a> {
+    /// What stands before the `/`.
+    prefix: &'a str,
+    metadata: &'a ObjectMeta,
+}
+
+impl<'a> Nginx<'a> {
+    pub(super) fn new(prefix: &'a str, metadata: &'a ObjectMeta) -> Self {
+        Self { prefix, metadata }
+    }
+
+    /// Without their prefix.
+    fn all(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let prefix = self.prefix;
+        let annotations = self.metadata.annotations.iter().flatten();
+        annotations.filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?.strip_prefix('/')?, value.trim())))
+    }
+
+    pub(super) fn read(&self) -> BTreeMap<String, String> {
+        self.all().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    /// Those that change nothing here.
+    pub(super) fn unheeded(&self) -> Option<Remark> {
+        let names: Vec<&str> = self.all().map(|(name, _)| name).filter(|name| !is_heeded(name)).collect();
+        if names.is_empty() {
+            return None;
+        }
+        let prefix = self.prefix;
+        let reason = format!("{prefix}/* is not honoured in full, so it is served without: {}", listed(&names));
+        Some(Remark { field: "metadata.annotations".into(), reason: reason.into() })
+    }
+
+    /// Secrets that they name, `name` or `namespace/name`.
+    pub(super) fn secrets(&self, namespace: &str) -> Vec<ObjectName> {
+        self.named(namespace, &["auth-secret", "auth-tls-secret", "proxy-ssl-secret"])
+    }
+
+    /// ConfigMaps, in the same way.
+    pub(super) fn config_maps(&self, namespace: &str) -> Vec<ObjectName> {
+        self.named(namespace, &["auth-proxy-set-headers", "custom-headers"])
+    }
+
+    fn named(&self, namespace: &str, keys: &[&str]) -> Vec<ObjectName> {
+        let named = self.all().filter(|(key, _)| keys.contains(key)).filter_map(|(_, value)| {
+            let (namespace, name) = value.split_once('/').unwrap_or((namespace, value));
+            (!namespace.is_empty() && !name.is_empty()).then(|| ObjectName::new(namespace, name))
+        });
+        named.collect()
+    }
 }
 
 /// Whether an annotation of ingress-nginx, without its prefix, changes something here.
@@ -167,47 +211,12 @@ pub fn is_heeded(name: &str) -> bool {
     HEEDED.contains(&name)
 }
 
-/// Those of ingress-nginx that change nothing here.
-pub(super) fn unheeded(metadata: &ObjectMeta) -> Option<Remark> {
-    let heeded = |name: &str| is_heeded(name.strip_prefix(NGINX).unwrap_or_default());
-    let names: Vec<&str> = with_prefix(metadata, NGINX).filter(|name| !heeded(name)).collect();
-    if names.is_empty() {
-        return None;
-    }
-    let reason = format!("{NGINX}* is not honoured in full, so it is served without: {}", listed(&names, NGINX));
-    Some(Remark { field: "metadata.annotations".into(), reason: reason.into() })
-}
-
-/// Secrets that ingress-nginx's annotations name, `name` or `namespace/name`.
-pub(super) fn secrets(metadata: &ObjectMeta, namespace: &str) -> Vec<ObjectName> {
-    named(metadata, namespace, &["auth-secret", "auth-tls-secret", "proxy-ssl-secret"])
-}
-
-/// ConfigMaps, in the same way.
-pub(super) fn config_maps(metadata: &ObjectMeta, namespace: &str) -> Vec<ObjectName> {
-    named(metadata, namespace, &["auth-proxy-set-headers", "custom-headers"])
-}
-
-fn named(metadata: &ObjectMeta, namespace: &str, keys: &[&str]) -> Vec<ObjectName> {
-    let named = keys.iter().filter_map(|key| {
-        let value = metadata.annotations.as_ref()?.get(&format!("{NGINX}{key}"))?.trim();
-        let (namespace, name) = value.split_once('/').unwrap_or((namespace, value));
-        (!namespace.is_empty() && !name.is_empty()).then(|| ObjectName::new(namespace, name))
-    });
-    named.collect()
-}
-
-fn with_prefix<'a>(metadata: &'a ObjectMeta, prefix: &'static str) -> impl Iterator<Item = &'a str> {
-    let annotations = metadata.annotations.iter().flatten();
-    annotations.map(|(name, _)| name.as_str()).filter(move |name| name.starts_with(prefix))
-}
-
-/// `a, b and 3 more`, each without `prefix`.
-fn listed(names: &[&str], prefix: &str) -> String {
+/// `a, b and 3 more`.
+fn listed(names: &[&str]) -> String {
     let mut text = String::new();
     let mut told = 0;
     for name in names.iter().take(MOST_NAMES) {
-        let name = shorten(name.strip_prefix(prefix).unwrap_or(name));
+        let name = shorten(name);
         if told > 0 && text.len() + name.len() > MOST_BYTES {
             break;
         }
@@ -233,6 +242,7 @@ fn shorten(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::facts::NGINX_PREFIX;
 
     fn with(names: impl IntoIterator<Item = String>) -> ObjectMeta {
         let annotations = names.into_iter().map(|name| (name, String::new())).collect();
@@ -243,11 +253,12 @@ mod tests {
     fn remarks_are_bounded_whatever_the_annotations() {
         let many = (0..5000).flat_map(|i| {
             let long = "\n".repeat(i % 300);
-            [format!("{OURS}{i}-{long}"), format!("{NGINX}{i}-{long}")]
+            [format!("{OURS}{i}-{long}"), format!("{NGINX_PREFIX}/{i}-{long}")]
         });
         let metadata = with(many);
-        let remark = unknown(&metadata, "an Ingress", &["sluicegate.io/balance"]).expect("a remark");
-        {
+        let ours = unknown(&metadata, "an Ingress", &["sluicegate.io/balance"]).expect("a remark");
+        let nginx = Nginx::new(NGINX_PREFIX, &metadata).unheeded().expect("a remark");
+        for remark in [ours, nginx] {
             assert!(remark.field.len() + remark.reason.len() < 800, "{remark:?}");
             assert!(!remark.reason.contains('\n') && !remark.field.contains('\n'), "{remark:?}");
             assert!(remark.reason.contains(" more"), "{remark:?}");

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressTLS};
 
+use super::annotations::{Nginx, unknown};
 use super::care::{self, care, retry_budget};
 use super::limit_drop::{self, limit_drop};
-use super::{BALANCE, LIMIT_SHARED, Notes, annotation, annotations, balance, limit_shared, port_number, sibling};
+use super::{BALANCE, LIMIT_SHARED, Notes, annotation, balance, limit_shared, port_number, sibling};
 use crate::model::facts::{
-    BackendRef, ClassChoice, HostFacts, IngressFacts, PathFacts, PathKind, PortRef, Remark, RuleFacts, TlsFacts,
+    BackendRef, ClassChoice, HostFacts, IngressFacts, NGINX_PREFIX, PathFacts, PathKind, PortRef, RuleFacts, TlsFacts,
 };
 use crate::model::rejection::Rejection;
 
@@ -33,7 +34,8 @@ const KNOWN: &[&str] = &[
     limit_drop::LIMIT_DROP_FOR,
 ];
 
-pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Rejection> {
+/// `prefix` stands before the `/` of ingress-nginx's annotations; `None`: its own.
+pub fn parse(object: &Ingress, notes: &mut Notes, prefix: Option<&Arc<str>>) -> Result<IngressFacts, Rejection> {
     let Some(spec) = &object.spec else {
         return Err(notes.error("spec", "is missing"));
     };
@@ -42,7 +44,8 @@ pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Reject
     if spec.default_backend.is_none() && catch_all {
         return Err(notes.error("spec", "has neither `rules` nor a `defaultBackend`"));
     }
-    let annotations = annotations::nginx(&object.metadata);
+    let nginx = Nginx::new(prefix.map_or(NGINX_PREFIX, AsRef::as_ref), &object.metadata);
+    let annotations = nginx.read();
     // There a path of any type is one (golden case 027).
     let regex = annotations.get("use-regex").is_some_and(|v| v == "true")
         || annotations.get("rewrite-target").is_some_and(|v| !v.is_empty());
@@ -83,9 +86,11 @@ pub fn parse(object: &Ingress, notes: &mut Notes) -> Result<IngressFacts, Reject
         retry_budget: retry_budget(&object.metadata, notes),
         limit_drop: limit_drop(&object.metadata, notes),
         annotations,
-        secrets: annotations::secrets(&object.metadata, &notes.origin.name.namespace),
-        config_maps: annotations::config_maps(&object.metadata, &notes.origin.name.namespace),
-        unheeded: unheeded(object),
+        annotations_prefix: prefix.cloned(),
+        secrets: nginx.secrets(&notes.origin.name.namespace),
+        config_maps: nginx.config_maps(&notes.origin.name.namespace),
+        // Only the plan knows whether it is ours; another controller may well honour these.
+        unheeded: unknown(&object.metadata, "an Ingress", KNOWN).into_iter().chain(nginx.unheeded()).collect(),
         origin: notes.origin.clone(),
     })
 }
@@ -101,12 +106,6 @@ fn class(object: &Ingress) -> ClassChoice {
         Some(name) => ClassChoice::Annotation(name.to_owned()),
         None => ClassChoice::None,
     }
-}
-
-/// Only the plan knows whether it is ours; another controller may well honour these.
-fn unheeded(object: &Ingress) -> Vec<Remark> {
-    let unknown = annotations::unknown(&object.metadata, "an Ingress", KNOWN);
-    unknown.into_iter().chain(annotations::unheeded(&object.metadata)).collect()
 }
 
 fn path(written: &HTTPIngressPath, regex: bool, field: String, notes: &mut Notes) -> Option<PathFacts> {

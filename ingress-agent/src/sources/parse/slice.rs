@@ -11,7 +11,8 @@ use crate::model::rejection::Rejection;
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
-pub fn parse(object: &EndpointSlice, notes: &mut Notes) -> Result<SliceFacts, Rejection> {
+/// `zones`: those that endpoints are meant for are read.
+pub fn parse(object: &EndpointSlice, notes: &mut Notes, zones: bool) -> Result<SliceFacts, Rejection> {
     let labels = object.metadata.labels.as_ref();
     let Some(service) = labels.and_then(|l| l.get(SERVICE_LABEL)).filter(|s| !s.is_empty()) else {
         let field = format!("metadata.labels[{SERVICE_LABEL}]");
@@ -23,7 +24,7 @@ pub fn parse(object: &EndpointSlice, notes: &mut Notes) -> Result<SliceFacts, Re
         "FQDN" => return Err(notes.error("addressType", "FQDN has no addresses to balance over: use IPv4 or IPv6")),
         other => return Err(notes.error("addressType", format!("`{other}` is neither `IPv4` nor `IPv6`"))),
     };
-    let mut nodes: Vec<Arc<str>> = Vec::new();
+    let (mut nodes, mut hints): (Vec<Arc<str>>, Vec<Arc<Vec<String>>>) = Default::default();
     let mut endpoints = Vec::new();
     for (i, endpoint) in object.endpoints.iter().flatten().enumerate() {
         let field = || format!("endpoints[{i}].addresses");
@@ -33,7 +34,10 @@ pub fn parse(object: &EndpointSlice, notes: &mut Notes) -> Result<SliceFacts, Re
             continue;
         };
         match endpoint_address(first, v6) {
-            Ok(address) => endpoints.push(facts(endpoint, address, &mut nodes)),
+            Ok(address) => {
+                let zones = if zones { for_zones(endpoint, &mut hints) } else { None };
+                endpoints.push(EndpointFacts { zones, ..facts(endpoint, address, &mut nodes) });
+            }
             Err(reason) => notes.reject(format!("{}[0]", field()), reason),
         }
         if endpoint.addresses.len() > 1 {
@@ -103,7 +107,22 @@ fn facts(endpoint: &Endpoint, address: IpAddr, nodes: &mut Vec<Arc<str>>) -> End
         serving: conditions.serving.unwrap_or(said_ready),
         terminating,
         node,
+        zones: None,
     }
+}
+
+/// `known` lets endpoints that are meant for the same zones share their names.
+fn for_zones(endpoint: &Endpoint, known: &mut Vec<Arc<Vec<String>>>) -> Option<Arc<Vec<String>>> {
+    let zones = endpoint.hints.as_ref()?.for_zones.as_ref()?;
+    let names: Vec<String> = zones.iter().map(|zone| zone.name.clone()).collect();
+    if names.is_empty() {
+        return None;
+    }
+    Some(known.iter().find(|k| ***k == names).cloned().unwrap_or_else(|| {
+        let names = Arc::new(names);
+        known.push(Arc::clone(&names));
+        names
+    }))
 }
 
 fn ports(ports: &[EndpointPort], notes: &mut Notes) -> Vec<SlicePort> {

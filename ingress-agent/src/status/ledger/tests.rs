@@ -31,12 +31,12 @@ fn seen(version: u64, address: &str, ours: bool) -> Seen {
 fn write_all(ledger: &mut Ledger, version: u64, now: Instant) -> Vec<String> {
     let mut written = Vec::new();
     while let Some(order) = ledger.take(now) {
-        let Write::Put { status: Some(addresses), .. } = &order.write else {
+        let Write::Put { status: Some(entries), .. } = &order.write else {
             written.push(format!("{} given up", order.key.1.name));
             ledger.done(&order.key, Some(seen(version, "", false)), now);
             continue;
         };
-        let address = addresses.first().map(IpAddr::to_string).unwrap_or_default();
+        let address = entries.first().map(|e| e.ip.clone()).unwrap_or_default();
         written.push(format!("{} [{address}]", order.key.1.name));
         ledger.done(&order.key, Some(seen(version, &address, true)), now);
     }

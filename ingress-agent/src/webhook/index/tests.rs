@@ -31,6 +31,7 @@ fn ingress(name: &str, created: i64, paths: &[(&str, &str)]) -> Arc<IngressFacts
         retry_budget: None,
         limit_drop: None,
         annotations: BTreeMap::new(),
+        annotations_prefix: None,
         secrets: Vec::new(),
         config_maps: Vec::new(),
         unheeded: Vec::new(),

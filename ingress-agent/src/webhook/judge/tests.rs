@@ -65,8 +65,7 @@ fn with(mut object: Value, pointer: &str, value: Value) -> Value {
 
 fn rules() -> Rules {
     let plan = PlanOptions { watch_services_without_class: false, ..PlanOptions::default() };
-    let sources =
-        SourceOptions { tcp_services: Some(ObjectName::new("sys", "tcp")), udp_services: None, config_map: None };
+    let sources = SourceOptions { tcp_services: Some(ObjectName::new("sys", "tcp")), ..SourceOptions::default() };
     Rules { plan, sources, conflicts: Conflicts::Deny }
 }
 

@@ -61,6 +61,7 @@ impl Server {
             kind: &kinds::SERVICE,
             api: Api::namespaced(client, "n"),
             resource,
+            labels: None,
             options: Arc::default(),
             tell,
             doubt,

@@ -69,18 +69,26 @@ fn facts() -> Facts {
     for read in contents.objects {
         fold(&mut facts, &read.identity.name, None, Some(&read.object.unwrap()));
     }
+    // Manifests have no use for one.
+    let name = crate::model::snapshot::ObjectName::new("", "n");
+    let namespace = NamespaceFacts { origin: Origin { name: name.clone(), ..Origin::default() } };
+    fold(&mut facts, &name, None, Some(&Object::Namespace(namespace.into())));
     facts
+}
+
+fn of(cluster: &str) -> Whose {
+    Whose { cluster: cluster.to_owned(), ..Whose::default() }
 }
 
 #[test]
 fn what_is_saved_is_what_is_read() {
     let directory = Directory::new("round-trip");
     let facts = facts();
-    assert!(load(&directory.0, "c").unwrap().is_none());
-    save(&directory.0, "c", &facts).unwrap();
-    save(&directory.0, "c", &facts).expect("again");
+    assert!(load(&directory.0, &of("c")).unwrap().is_none());
+    save(&directory.0, &of("c"), &facts).unwrap();
+    save(&directory.0, &of("c"), &facts).expect("again");
     let mut again = Facts::default();
-    for (identity, object) in load(&directory.0, "c").unwrap().expect("saved").objects {
+    for (identity, object) in load(&directory.0, &of("c")).unwrap().expect("saved").objects {
         fold(&mut again, &identity.name, None, Some(&object));
     }
     assert_eq!(again.services, facts.services);
@@ -92,6 +100,7 @@ fn what_is_saved_is_what_is_read() {
     assert_eq!(again.tcp_streams, None);
     assert_eq!(again.virtual_ip_pools, facts.virtual_ip_pools);
     assert_eq!(again.nodes, facts.nodes);
+    assert_eq!((again.namespaces.len(), &again.namespaces), (1, &facts.namespaces));
     let (a, b) = (again.certificates.iter().next().unwrap(), facts.certificates.iter().next().unwrap());
     assert_eq!((&a.certificate.names, a.certificate.not_after), (&b.certificate.names, b.certificate.not_after));
     assert_eq!(a.certificate.fingerprint, b.certificate.fingerprint);
@@ -100,7 +109,7 @@ fn what_is_saved_is_what_is_read() {
 #[test]
 fn only_root_reads_private_keys() {
     let directory = Directory::new("mode");
-    save(&directory.0, "c", &facts()).unwrap();
+    save(&directory.0, &of("c"), &facts()).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&directory.0), mode(&directory.0.join(FILE))), (0o700, 0o600));
     assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1, "nothing is left beside it");
@@ -109,11 +118,11 @@ fn only_root_reads_private_keys() {
 #[test]
 fn what_cannot_be_used_is_told() {
     let directory = Directory::new("bad");
-    save(&directory.0, "c", &facts()).unwrap();
+    save(&directory.0, &of("c"), &facts()).unwrap();
     let good = fs::read_to_string(directory.0.join(FILE)).unwrap();
     let check = |text: &str, cluster: &str, says: &str| {
         fs::write(directory.0.join(FILE), text).unwrap();
-        let error = format!("{:#}", load(&directory.0, cluster).unwrap_err());
+        let error = format!("{:#}", load(&directory.0, &of(cluster)).unwrap_err());
         assert!(error.starts_with("use the saved facts in ") && error.contains(says), "{error}");
     };
     check("", "c", "cut short");
@@ -123,31 +132,41 @@ fn what_cannot_be_used_is_told() {
     let as_newer = good.replacen(&format!("\"version\":{VERSION}"), &format!("\"version\":{newer}"), 1);
     check(&as_newer, "c", &format!("are of version {newer}"));
     check(&good, "d", "are of the cluster c");
+    let other = Whose { annotations_prefix: Some("a.example".to_owned()), ..of("c") };
+    let error = format!("{:#}", load(&directory.0, &other).unwrap_err());
+    assert!(error.ends_with("were read with another --annotations-prefix or --watch-namespace-selector"), "{error}");
+    save(&directory.0, &other, &facts()).unwrap();
+    assert!(load(&directory.0, &other).unwrap().is_some());
+    // As an older agent wrote it.
+    let old = good.replacen(",\"annotations_prefix\":null,\"namespace_labels\":null", "", 1);
+    assert_ne!(old, good);
+    fs::write(directory.0.join(FILE), old.replacen("\"namespaces\":[],", "", 1)).unwrap();
+    assert!(load(&directory.0, &of("c")).unwrap().is_some());
     check(&good.replacen("\"services\"", "\"servants\"", 1), "c", "missing field");
     // The next save makes it good.
-    save(&directory.0, "c", &Facts::default()).unwrap();
-    assert!(load(&directory.0, "c").unwrap().expect("saved").objects.is_empty());
+    save(&directory.0, &of("c"), &Facts::default()).unwrap();
+    assert!(load(&directory.0, &of("c")).unwrap().expect("saved").objects.is_empty());
 }
 
 #[test]
 fn facts_that_did_not_change_do_not_age() {
     let directory = Directory::new("age");
-    save(&directory.0, "c", &Facts::default()).unwrap();
+    save(&directory.0, &of("c"), &Facts::default()).unwrap();
     let later = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(4_000_000_000);
     still_true(&directory.0, later);
-    assert_eq!(load(&directory.0, "c").unwrap().expect("saved").at, later);
+    assert_eq!(load(&directory.0, &of("c")).unwrap().expect("saved").at, later);
 }
 
 #[test]
 fn a_certificate_that_is_no_longer_taken_spoils_nothing_else() {
     let directory = Directory::new("certificate");
     let facts = facts();
-    save(&directory.0, "c", &facts).unwrap();
+    save(&directory.0, &of("c"), &facts).unwrap();
     let text = fs::read_to_string(directory.0.join(FILE)).unwrap();
     let chain = &facts.certificates.iter().next().unwrap().certificate.chain[0];
     let encoded = serde_json::to_string(&ByteString(chain.clone())).unwrap();
     fs::write(directory.0.join(FILE), text.replace(&encoded, "\"AAAA\"")).unwrap();
-    let objects = load(&directory.0, "c").unwrap().expect("saved").objects;
-    assert_eq!(objects.len(), 7);
+    let objects = load(&directory.0, &of("c")).unwrap().expect("saved").objects;
+    assert_eq!(objects.len(), 8);
     assert!(objects.iter().all(|(_, o)| !matches!(o, Object::Certificate(_))));
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::sources::SourceOptions;
+use crate::sources::kube::follow::Trouble;
 use crate::sources::kube::guard::Guarded;
 use crate::sources::kube::kinds::{self, Kind, Seen, read};
 
