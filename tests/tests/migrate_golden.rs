@@ -191,7 +191,8 @@ spec: {ports: [{port: 80}]}
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: ingress-nginx-controller, namespace: ingress-nginx}
-data: {use-forwarded-headers: "true", ssl-protocols: "TLSv1.1 TLSv1.2"}
+data: {use-forwarded-headers: "true", ssl-protocols: "TLSv1.1 TLSv1.2", worker-shutdown-timeout: 60s, access-log-path: /logs/a,
+       http-access-log-path: /dev/stdout}
 "#;
     let report = migrate_text(&[("all.yaml".to_owned(), manifests.to_owned())], &Said::default());
     assert!(report.errors.is_empty(), "{:?}", report.errors);

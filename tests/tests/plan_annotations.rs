@@ -45,6 +45,7 @@ fn what_cannot_be_used_costs_what_it_must() {
         ("use-port-in-redirects", "maybe", "forwarded", "is not `true` or `false`; it is ignored"),
         ("load-balance", "x", "nothing", "is neither"),
         ("upstream-hash-by", "$secret", "nothing", "not known"),
+        ("ssl-ciphers", "RSA:3DES", "forwarded", "names no suite that is served"),
         // What was to protect an Ingress must not open it by being wrong.
         ("allowlist-source-range", "10.0.0.0/8, x", "503", "no address or range"),
         ("denylist-source-range", "10.0.0.0/33", "503", "no address or range"),
@@ -65,6 +66,14 @@ fn what_cannot_be_used_costs_what_it_must() {
         assert_eq!(found, outcome, "{name}: {value:?}: {told}");
         assert!(told.contains(said), "{name}: {value:?}: {told}");
     }
+}
+
+#[test]
+fn a_snippet_for_the_auth_server_needs_leave() {
+    let snippet = ("auth-snippet", "proxy_set_header X-A b;");
+    let (found, told) = served(&[("auth-url", "http://a.example/check"), snippet]);
+    assert_eq!(found, "forwarded", "{told}");
+    assert!(told.contains("auth-snippet]: snippets need `allow-snippet-annotations`"), "{told}");
 }
 
 #[test]

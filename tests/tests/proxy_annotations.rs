@@ -3,19 +3,26 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use ingress_agent::model::class_rule::ClassRule;
-use ingress_agent::model::snapshot::ObjectName;
+use ingress_agent::model::snapshot::{ObjectName, PrivateKey};
 use ingress_agent::plan::{PlanOptions, plan};
 use ingress_agent::proxy::{Proxy, ProxyOptions};
 use ingress_agent::sources::SourceOptions;
 use ingress_agent::sources::store::Store;
 use ingress_tests::http::backend::{Backend, Then, reply};
 use ingress_tests::http::raw::ask;
+use ingress_tests::http::site::certificate;
+use ingress_tests::http::tls::Trusting;
 use ingress_tests::netns::Namespace;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, ClientConnection, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use tokio::runtime::Runtime;
 
 const EDGE: &str = "10.78.0.2";
@@ -203,4 +210,93 @@ fn connections_to_backends_are_kept_as_the_settings_say() {
     assert_eq!(opened(&[("upstream-keepalive-timeout", "0")]), 4);
     assert_eq!(opened(&[("upstream-keepalive-time", "0s")]), 4);
     assert_eq!(opened(&[("upstream-keepalive-time", "1h")]), 0);
+}
+
+/// `auth-snippet`: fields of the requests to the auth server, which a backend never sees.
+#[test]
+fn a_snippet_for_the_auth_server_sets_its_fields() {
+    let world = World::enter("pasnip");
+    let (web, auth) = (backend("10.78.1.1:8080"), backend("10.78.3.1:8080"));
+    let snippet =
+        "proxy_set_header X-Team $host; more_set_input_headers \"X-Edge: west\"; proxy_set_header X-Gone \"\";";
+    let annotations = [("auth-url", "http://10.78.3.1:8080/check"), ("auth-snippet", snippet)];
+    let allowed = [("allow-snippet-annotations", "true"), ("annotations-risk-level", "Critical")];
+    world.serve(1, &annotations, &allowed);
+    let request = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Edge: mine\r\nX-Gone: mine\r\n\r\n";
+    assert_eq!(ask(world.edge, request).expect("an answer").text(), "10.78.1.1:8080");
+    let asked = auth.received().pop().expect("the auth server is asked");
+    let of = |name: &str| asked.fields(name);
+    assert_eq!((of("x-team"), of("x-edge"), of("x-gone")), (vec!["a.test"], vec!["west"], vec![]));
+    let reached = web.received().pop().expect("the backend is asked");
+    assert_eq!((reached.fields("x-team"), reached.fields("x-edge")), (vec![], vec!["mine"]));
+    // That of the ConfigMap is its operator's own.
+    world.serve(1, &[], &[("global-auth-url", annotations[0].1), ("global-auth-snippet", "proxy_set_header X-All 1;")]);
+    assert_eq!(world.get("/"), "10.78.1.1:8080");
+    assert_eq!(auth.received().pop().expect("the auth server is asked").field("x-all"), Some("1"));
+}
+
+/// A backend that speaks TLS, and answers with the version and the suite that were chosen.
+fn secure_backend(address: &str) {
+    let made = certificate("web", &["web.example"]);
+    let PrivateKey::Pkcs8(key) = made.key else { panic!("it is of PKCS #8") };
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
+    let chain = made.chain.into_iter().map(Into::into).collect();
+    let config = Arc::new(builder.with_single_cert(chain, PrivateKeyDer::Pkcs8(key.into())).expect("a pair"));
+    let listener = TcpListener::bind(address).expect("bind");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let connection = ServerConnection::new(Arc::clone(&config)).expect("a session");
+            let mut stream = StreamOwned::new(connection, stream);
+            // A client that goes is its own affair.
+            let _ = stream.conn.complete_io(&mut stream.sock);
+            let suite = stream.conn.negotiated_cipher_suite().map(|suite| suite.suite());
+            let text = format!("{:?} {suite:?}", stream.conn.protocol_version());
+            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", text.len());
+            let _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all((head + &text).as_bytes()));
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        }
+    });
+}
+
+#[test]
+fn versions_and_suites_towards_backends_are_those_of_the_annotations() {
+    let world = World::enter("paproxyssl");
+    secure_backend("10.78.1.1:8080");
+    let told = |annotations: &[(&str, &str)]| {
+        world.serve(1, &[&[("backend-protocol", "HTTPS")], annotations].concat(), &[]);
+        world.get("/")
+    };
+    assert!(told(&[]).contains("TLSv1_3"), "{}", told(&[]));
+    let old = ("proxy-ssl-protocols", "TLSv1.1 TLSv1.2");
+    assert!(told(&[old]).contains("TLSv1_2"), "{}", told(&[old]));
+    let chacha = told(&[old, ("proxy-ssl-ciphers", "ECDHE+CHACHA20:!aRSA")]);
+    assert!(chacha.contains("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"), "{chacha}");
+}
+
+#[test]
+fn a_host_has_the_suites_of_its_oldest_ingress_that_names_some() {
+    let world = World::enter("pasuites");
+    let _backend = backend("10.78.1.1:8080");
+    let chosen = |name: &str, version: &'static SupportedProtocolVersion| {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let connection = ClientConnection::new(Trusting::new().versions(&[version]), name).expect("a client");
+        let stream = TcpStream::connect((EDGE, 443)).expect("the proxy listens");
+        let mut stream = StreamOwned::new(connection, stream);
+        stream.conn.complete_io(&mut stream.sock).ok()?;
+        stream.conn.negotiated_cipher_suite().map(|suite| suite.suite())
+    };
+    const CHACHA: CipherSuite = CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
+    world.serve(1, &[("ssl-ciphers", "ECDHE+CHACHA20:!aNULL")], &[]);
+    assert_eq!(chosen("a.test", &TLS12), Some(CHACHA));
+    assert!(chosen("a.test", &TLS13).is_some_and(|suite| suite != CHACHA), "TLS 1.3 has its own");
+    assert!(chosen("b.test", &TLS12).is_some_and(|suite| suite != CHACHA), "another host has the listener's");
+    world.serve(1, &[], &[]);
+    assert!(chosen("a.test", &TLS12).is_some_and(|suite| suite != CHACHA));
+    world.serve(1, &[], &[("ssl-ciphers", "HIGH:!AES:!aNULL")]);
+    assert_eq!((chosen("a.test", &TLS12), chosen("b.test", &TLS12)), (Some(CHACHA), Some(CHACHA)));
+    // It goes before the ConfigMap's.
+    world.serve(1, &[("ssl-ciphers", "AES256:!aNULL")], &[("ssl-ciphers", "CHACHA20")]);
+    assert_eq!(chosen("a.test", &TLS12), Some(CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384));
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use ingress_agent::model::policy::{ListenerSettings, TlsSettings};
+use ingress_agent::model::policy::{ListenerSettings, TlsProfile, TlsSettings};
 use ingress_agent::model::route::Tls;
 use ingress_agent::model::snapshot::{AppProtocol, ObjectName};
 use ingress_tests::http::backend::Backend;
@@ -132,13 +132,14 @@ fn settings_choose_versions_suites_and_names() {
     let (old, new) = (Trusting::new().versions(&[&TLS12]), Trusting::new().versions(&[&TLS13]));
     let shaken = |served: &Served, config: &Arc<ClientConfig>, name: &str| connect(config, served.https(), name);
 
-    let served = named(TlsSettings { v12: false, ..TlsSettings::default() });
+    let with = |profile| named(TlsSettings { profile, ..TlsSettings::default() });
+    let served = with(TlsProfile { v12: false, ..TlsProfile::default() });
     assert!(shaken(&served, &old, "shop.example").is_none() && shaken(&served, &new, "shop.example").is_some());
-    let served = named(TlsSettings { v13: false, ..TlsSettings::default() });
+    let served = with(TlsProfile { v13: false, ..TlsProfile::default() });
     assert!(shaken(&served, &old, "shop.example").is_some() && shaken(&served, &new, "shop.example").is_none());
 
-    let suites = vec!["ECDHE-ECDSA-CHACHA20-POLY1305".to_owned()];
-    let served = named(TlsSettings { suites, ..TlsSettings::default() });
+    let suites = ["ECDHE-ECDSA-CHACHA20-POLY1305"].into();
+    let served = with(TlsProfile { suites, ..TlsProfile::default() });
     let suite = |stream: TlsStream| stream.conn.negotiated_cipher_suite().map(|suite| suite.suite());
     let chosen = shaken(&served, &old, "shop.example").and_then(suite);
     assert_eq!(chosen, Some(CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256));

@@ -137,6 +137,7 @@ pub fn hint(e: &clap::Error) -> Option<String> {
         Differs(how) => how.to_owned(),
         Other(Fate::Needless(why)) => format!("is not needed: {why}"),
         Other(Fate::Unsupported(instead)) => format!("is not supported; instead: {instead}"),
+        Other(Fate::Differs(_)) => return None,
     };
     Some(format!("\n--{name} of ingress-nginx {what}"))
 }

@@ -95,6 +95,9 @@ fn unheeded(field: String, fate: Option<Fate>) -> Found {
     match fate {
         None => Found { reason: "ingress-nginx 1.15 does not know it either: it changes nothing".to_owned(), ..found },
         Some(Fate::Needless(why)) => Found { reason: format!("is not needed: {why}"), ..found },
+        Some(Fate::Differs(difference)) => {
+            Found { verdict: Verdict::Differs, difference: Some(difference.into()), ..found }
+        }
         Some(Fate::Unsupported(instead)) => Found {
             verdict: Verdict::Unsupported,
             reason: "changes nothing here".to_owned(),
@@ -113,12 +116,20 @@ fn setting(key: &str, value: &str, map: &ConfigMapFacts, told: &[&Rejection], in
             let why = "it is done in another way, or is about nginx's processes, tables and buffers";
             found.push(unheeded(field, Some(Fate::Needless(why))));
         }
+        SettingUse::None if is_standard_output(key, value) => {
+            found.push(unheeded(field, Some(Fate::Needless("standard output is the default"))));
+        }
         SettingUse::None => found.push(unheeded(field, known::setting(key))),
     }
     // One reason for one difference: what the plan says has the particulars.
     let said: Vec<_> = found.iter().filter(|f| !f.reason.is_empty()).filter_map(|f| f.difference.clone()).collect();
     found.retain(|f| !f.reason.is_empty() || f.difference.as_ref().is_none_or(|d| !said.contains(d)));
     Judged::new(key.to_owned(), String::new(), found)
+}
+
+/// ingress-nginx's image has links there.
+fn is_standard_output(key: &str, value: &str) -> bool {
+    key.ends_with("access-log-path") && ["/dev/stdout", "/var/log/nginx/access.log"].contains(&value.trim())
 }
 
 fn of_flag(name: &str, value: &str) -> Judged {

@@ -2,6 +2,8 @@
 //! instead. What the agent heeds is said where it is read (`sources::parse`, `plan::nginx`); a name in neither place was nothing there,
 //! too.
 
+use crate::model::difference::Difference;
+
 /// What becomes of something that is not heeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -9,9 +11,11 @@ pub(super) enum Fate {
     Needless(&'static str),
     /// What to do instead.
     Unsupported(&'static str),
+    /// On purpose.
+    Differs(Difference),
 }
 
-use Fate::{Needless, Unsupported};
+use Fate::{Differs, Needless, Unsupported};
 
 const WAF: &str = "a web application firewall in front of the edge, or as a sidecar of the backend";
 const TRACING: &str = "`X-Request-ID` runs through access log and backend; traces begin in the backend";
@@ -25,7 +29,6 @@ const STREAMS: &str =
 
 /// Sorted by name.
 pub(super) const ANNOTATIONS: &[(&str, Fate)] = &[
-    ("auth-snippet", Unsupported("`auth-proxy-set-headers` and `auth-method`")),
     (
         "connection-proxy-header",
         Unsupported("`Connection` towards the backend is the proxy's own business (RFC 9110 §7.6.1)"),
@@ -41,9 +44,6 @@ pub(super) const ANNOTATIONS: &[(&str, Fate)] = &[
     ("modsecurity-transaction-id", Unsupported(WAF)),
     ("opentelemetry-operation-name", Unsupported(TRACING)),
     ("opentelemetry-trust-incoming-span", Unsupported(TRACING)),
-    ("proxy-ssl-ciphers", Unsupported(SUITES)),
-    ("proxy-ssl-protocols", Unsupported(SUITES)),
-    ("ssl-ciphers", Unsupported("`ssl-ciphers` of the ConfigMap, for all hosts")),
     ("ssl-prefer-server-ciphers", Needless(SUITES)),
     ("stream-snippet", Unsupported(NO_SNIPPET)),
 ];
@@ -51,7 +51,7 @@ pub(super) const ANNOTATIONS: &[(&str, Fate)] = &[
 /// Sorted by name. Of those that begin with one of [`SETTING_FAMILIES`], only the exceptions.
 pub(super) const SETTINGS: &[(&str, Fate)] = &[
     ("access-log-params", Needless("how log lines are buffered is decided here")),
-    ("access-log-path", Unsupported("`--access-log PATH`")),
+    ("access-log-path", Differs(Difference::LogPath)),
     ("aio-write", Needless(NO_PROCESSES)),
     ("block-stream", Unsupported(STREAMS)),
     ("debug-connections", Needless("`sluicegate explain` and `--log` say what happens to one connection")),
@@ -70,7 +70,7 @@ pub(super) const SETTINGS: &[(&str, Fate)] = &[
     ("error-log-path", Unsupported("standard error; systemd or the kubelet keeps it")),
     ("grpc-buffer-size-kb", Needless(NO_PROCESSES)),
     ("gzip-disable", Unsupported("clients that do not ask for gzip do not get it")),
-    ("http-access-log-path", Unsupported("`--access-log PATH`")),
+    ("http-access-log-path", Differs(Difference::LogPath)),
     ("http-snippet", Unsupported(NO_SNIPPET)),
     ("http2-max-concurrent-pushes", Needless("nginx has no server push since 1.25")),
     ("http2-max-field-size", Needless("`large-client-header-buffers` is the bound for both versions of HTTP")),
@@ -100,7 +100,7 @@ pub(super) const SETTINGS: &[(&str, Fate)] = &[
     ("use-http3", Unsupported("HTTP/2 is served to every client that has it")),
     ("variables-hash-bucket-size", Needless(NO_PROCESSES)),
     ("variables-hash-max-size", Needless(NO_PROCESSES)),
-    ("worker-shutdown-timeout", Unsupported("`--drain-timeout TIME`")),
+    ("worker-shutdown-timeout", Differs(Difference::ShutdownTimeout)),
 ];
 
 /// Keys that begin alike.

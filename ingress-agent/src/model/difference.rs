@@ -35,6 +35,8 @@ pub enum Difference {
     Bodies,
     ManyFields,
     Retries,
+    ShutdownTimeout,
+    LogPath,
 }
 
 /// In Markdown, as the documentation has it.
@@ -52,7 +54,7 @@ pub const EVERYBODY: &str = "everybody";
 
 impl Difference {
     /// In the order of the documentation.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::ForwardedFields,
         Self::HopByHop,
         Self::Malformed,
@@ -69,6 +71,8 @@ impl Difference {
         Self::Bodies,
         Self::ManyFields,
         Self::Retries,
+        Self::ShutdownTimeout,
+        Self::LogPath,
     ];
 
     /// Whether it is how HTTP itself is treated, whatever the objects say.
@@ -117,9 +121,9 @@ impl Difference {
             ],
             Self::OldTls => [
                 "TLS before 1.2 is not served, nor are suites without forward secrecy and authenticated encryption",
-                "where `ssl-protocols` and `ssl-ciphers` name them",
+                "where they are named",
                 "RFC 8996, RFC 9325 §4.2",
-                "`ssl-protocols`, `ssl-ciphers` of the ConfigMap",
+                "`ssl-protocols`, `ssl-ciphers`, `proxy-ssl-protocols`, `proxy-ssl-ciphers`",
             ],
             Self::NotHttp => [
                 "answers of backends that are no HTTP, or end in two ways, become 502",
@@ -173,6 +177,18 @@ impl Difference {
                 "as often as `proxy-next-upstream-tries` says",
                 "backends that are too slow for their load would get three times of it",
                 EVERYBODY,
+            ],
+            Self::ShutdownTimeout => [
+                "after SIGTERM requests have the time that the option `--drain-timeout` gives, and no change ends any before",
+                "`worker-shutdown-timeout`, after each reload as well",
+                "addresses must have moved before the pod's grace period is over, which a ConfigMap does not know",
+                "`worker-shutdown-timeout` of the ConfigMap",
+            ],
+            Self::LogPath => [
+                "where the access log is written the option `--access-log` says, and standard output is meant by default",
+                "`access-log-path`, which is standard output by default, too",
+                "who may write a ConfigMap must not choose a file that root appends chosen lines to",
+                "`access-log-path` and `http-access-log-path` of the ConfigMap, unless it means standard output",
             ],
         };
         Row { here, there, why, concerns }

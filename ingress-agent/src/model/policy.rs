@@ -23,7 +23,8 @@ pub use auth::{AuthCache, BasicAuth, ClientCertificates, Demand, ExternalAuth};
 pub use care::{Care, HealthCheck, Probe, RetryBudget};
 pub use limit_drop::LimitDrop;
 pub use listener::{
-    Block, ClientLimits, FieldPattern, HeadLimits, ListenerSettings, Names, ProxyHeader, TlsSettings, UpstreamKeep,
+    Block, ClientLimits, FieldPattern, HeadLimits, ListenerSettings, Names, ProxyHeader, TlsProfile, TlsSettings,
+    UpstreamKeep,
 };
 pub use log::{Escape, LogFormat, LogPart, LogSettings, LogValue};
 pub use snippet::{Against, Return, Snippet, Statement, Test};
@@ -306,6 +307,7 @@ pub struct UpstreamTls {
     pub depth: u32,
     /// DER, leaf first, and the key in PKCS #8, PKCS #1 or SEC1.
     pub client: Option<(Vec<Vec<u8>>, Vec<u8>)>,
+    pub profile: TlsProfile,
 }
 
 /// `proxy_next_upstream`: after which failures another backend is tried.

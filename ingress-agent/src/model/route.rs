@@ -68,18 +68,20 @@ pub struct VirtualHost {
     pub secured: bool,
     /// Of the clients that come over TLS.
     pub client: Option<Arc<ClientCertificates>>,
+    /// OpenSSL's names of the suites of TLS 1.2 that clients of it may choose from; empty: those of the listener.
+    pub suites: Arc<[&'static str]>,
 }
 
 impl VirtualHost {
     /// Of routes in any order; equal ones stay in theirs.
     pub fn new(mut routes: Vec<Arc<Route>>) -> Self {
         routes.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
-        Self { routes, secured: false, client: None }
+        Self::ordered(routes)
     }
 
     /// Of routes that stand in the order in which they are tried.
     pub fn ordered(routes: Vec<Arc<Route>>) -> Self {
-        Self { routes, secured: false, client: None }
+        Self { routes, ..Self::default() }
     }
 }
 

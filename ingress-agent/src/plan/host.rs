@@ -30,6 +30,8 @@ struct Host<'a> {
     secured: bool,
     /// The oldest Ingress that asks for certificates of clients decides for all of the host.
     client: Option<&'a Arc<ClientCertificates>>,
+    /// And the oldest that names suites of TLS.
+    suites: Option<&'a Arc<[&'static str]>>,
     /// Its paths are regular expressions (ingress-nginx: one such path makes all of the host's so).
     regex: bool,
 }
@@ -89,6 +91,7 @@ impl Planned {
             if has_rules(compiled, name, claims) {
                 host.secured |= !compiled.ingress.tls.is_empty();
                 host.client = host.client.or(compiled.asked.client.as_ref());
+                host.suites = host.suites.or(Some(&compiled.asked.suites).filter(|suites| !suites.is_empty()));
                 if compiled.asked.canary.is_none() {
                     host.first.get_or_insert(compiled);
                 }
@@ -184,9 +187,10 @@ impl Host<'_> {
     fn routes(self, name: &HostFacts, built_in: [Option<&Arc<Route>>; 2]) -> VirtualHost {
         let rest = self.rest(name, built_in[0]);
         let (secured, client) = (self.secured, self.client.map(Arc::clone));
+        let suites = self.suites.map(Arc::clone).unwrap_or_default();
         let host =
             if self.regex { self.expressions(rest, built_in[1]) } else { self.paths(rest.as_ref(), built_in[1]) };
-        VirtualHost { secured, client, ..host }
+        VirtualHost { secured, client, suites, ..host }
     }
 
     /// What takes every path that no rule does.

@@ -1,6 +1,8 @@
 //! From the snapshot to what workers look things up in. Runs on the caller's thread, once for all workers, and reuses
 //! every part whose `Arc` has not changed: one endpoint among 100,000 costs a walk over pointers.
 
+mod own;
+
 mod ways;
 
 use std::collections::{HashMap, HashSet};
@@ -8,7 +10,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use rustls::sign::CertifiedKey;
 
 use super::health::Wanted;
@@ -19,10 +20,12 @@ use super::pools::PoolId;
 use super::terms::SharedTerms;
 use super::tls::{Names, TlsBasis};
 use super::upstream::io::CompiledUpstream;
-use crate::model::policy::{ListenerSettings, TlsSettings, UpstreamKeep};
+use crate::model::policy::{ListenerSettings, UpstreamKeep};
 use crate::model::route::{HostTable, Listener, Route, Tls, VirtualHost};
 use crate::model::snapshot::{Certificate, ObjectName, Pool, PoolName, Snapshot};
 use crate::model::stream::{Passthrough, Stream};
+pub(super) use own::CompiledTls;
+use own::own;
 use ways::Ways;
 
 /// What one generation serves.
@@ -71,41 +74,6 @@ pub(super) struct CompiledListener {
     pub(super) tls: Option<Arc<CompiledTls>>,
     /// By host; of a listener without TLS none.
     pub(super) passed: HashMap<Box<str>, Arc<CompiledPassthrough>>,
-}
-
-pub(super) struct CompiledTls {
-    pub(super) config: Arc<ServerConfig>,
-    pub(super) mutual: Option<MutualTls>,
-    http2: bool,
-    settings: TlsSettings,
-    source: Arc<Tls>,
-}
-
-/// For hosts that want certificates of clients.
-pub(super) struct MutualTls {
-    pub(super) config: Arc<ServerConfig>,
-    /// With `*.`; sorted.
-    names: Vec<String>,
-}
-
-impl MutualTls {
-    pub(super) fn asks(&self, name: &str) -> bool {
-        let has = |name: &str| self.names.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
-        has(name) || name.split_once('.').is_some_and(|(_, suffix)| has(&format!("*.{suffix}")))
-    }
-}
-
-impl CompiledTls {
-    /// Whether a client that asked for `server_name` got a certificate that was meant for another host than `host`.
-    pub(super) fn misdirected(&self, server_name: &str, host: &str) -> bool {
-        let of = |name: &str| {
-            let exact = self.source.by_name.get(name);
-            exact.or_else(|| {
-                name.split_once('.').and_then(|(_, suffix)| self.source.by_name.get(&format!("*.{suffix}")))
-            })
-        };
-        server_name != host && of(host).is_some_and(|own| of(server_name) != Some(own))
-    }
 }
 
 /// Pools that differ from the generation before; `None` is gone.
@@ -324,16 +292,8 @@ impl Compiler {
         changed: bool,
     ) -> Option<Arc<CompiledTls>> {
         let basis = self.tls.as_ref()?;
-        let asking = asking(hosts);
-        let same = |known: &&Arc<CompiledTls>| {
-            let asks = known.mutual.as_ref().map_or(&[][..], |m| &m.names);
-            !changed
-                && asks == asking
-                && known.http2 == settings.http2
-                && known.settings == settings.tls
-                && Arc::ptr_eq(&known.source.by_name, &tls.by_name)
-                && known.source.default == tls.default
-        };
+        let own = own(hosts);
+        let same = |known: &&Arc<CompiledTls>| !changed && known.is_of(tls, &own, settings);
         if let Some(known) = self.listeners.values().filter_map(|(_, l)| l.tls.as_ref()).find(same) {
             return Some(Arc::clone(known));
         }
@@ -342,17 +302,7 @@ impl Compiler {
         let default = tls.default.as_ref().and_then(certified).unwrap_or_else(|| basis.default());
         let strict = settings.tls.reject_unknown;
         let names = Arc::new(Names { by_name: by_name.collect(), default, strict });
-        let made = || -> anyhow::Result<CompiledTls> {
-            let config = basis.config(&names, false, settings.http2, &settings.tls)?;
-            let mutual = if asking.is_empty() {
-                None
-            } else {
-                Some(MutualTls { config: basis.config(&names, true, settings.http2, &settings.tls)?, names: asking })
-            };
-            let (http2, settings) = (settings.http2, settings.tls.clone());
-            Ok(CompiledTls { config, mutual, http2, settings, source: Arc::new(tls.clone()) })
-        };
-        match made() {
+        match CompiledTls::new(basis, tls, &names, own, settings) {
             Ok(made) => Some(Arc::new(made)),
             Err(error) => {
                 tracing::error!(%key, "TLS: {error:#}");
@@ -377,13 +327,4 @@ impl Compiler {
         self.certified.retain(|name, _| snapshot.certificates.contains_key(name));
         changed || self.certified.len() != before
     }
-}
-
-/// Names of the hosts that want certificates of clients, sorted.
-fn asking(hosts: &HostTable) -> Vec<String> {
-    let exact = hosts.exact.iter().filter(|(_, host)| host.client.is_some()).map(|(name, _)| name.clone());
-    let wildcard = hosts.wildcard.iter().filter(|(_, w)| w.host.client.is_some()).map(|(name, _)| format!("*.{name}"));
-    let mut names: Vec<String> = exact.chain(wildcard).collect();
-    names.sort();
-    names
 }

@@ -133,17 +133,15 @@ async fn secured(listener: &CompiledListener, tls: &CompiledTls, mut stream: Tcp
 }
 
 async fn shaken(tls: &CompiledTls, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
-    if tls.mutual.is_none() {
-        return TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await;
+    if let Some(config) = tls.of_all() {
+        return TlsAcceptor::from(Arc::clone(config)).accept(stream).await;
     }
     finish(tls, LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?).await
 }
 
-/// Only clients of hosts that want certificates are asked for one: a browser would ask its user.
 async fn finish(tls: &CompiledTls, start: StartHandshake<TcpStream>) -> std::io::Result<TlsStream<TcpStream>> {
-    let asks = |name: &str| tls.mutual.as_ref().filter(|mutual| mutual.asks(name));
-    let mutual = start.client_hello().server_name().and_then(asks);
-    start.into_stream(Arc::clone(mutual.map_or(&tls.config, |mutual| &mutual.config))).await
+    let config = Arc::clone(tls.config(start.client_hello().server_name()));
+    start.into_stream(config).await
 }
 
 /// Clear text: HTTP/2 with prior knowledge begins with a preface that no HTTP/1 request begins with (RFC 9113 §3.3).

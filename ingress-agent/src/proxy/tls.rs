@@ -18,7 +18,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
-use crate::model::policy::TlsSettings;
+use crate::model::policy::TlsProfile;
 use crate::model::snapshot::{Certificate, PrivateKey};
 
 /// What all listeners share for the life of the process.
@@ -65,19 +65,10 @@ impl TlsBasis {
         names: &Arc<Names>,
         mutual: bool,
         http2: bool,
-        settings: &TlsSettings,
+        profile: &TlsProfile,
     ) -> anyhow::Result<Arc<ServerConfig>> {
-        let mut provider = Arc::clone(&self.provider);
-        if !settings.suites.is_empty() {
-            let wanted = |suite: &SupportedCipherSuite| {
-                suite.tls13().is_some() || openssl_name(suite).is_some_and(|n| settings.suites.contains(&n))
-            };
-            Arc::make_mut(&mut provider).cipher_suites.retain(wanted);
-        }
-        let builder = ServerConfig::builder_with_provider(provider);
-        let versions = [(settings.v13, &version::TLS13), (settings.v12, &version::TLS12)];
-        let versions: Vec<&SupportedProtocolVersion> = versions.into_iter().filter(|v| v.0).map(|v| v.1).collect();
-        let builder = builder.with_protocol_versions(&versions)?;
+        let builder = ServerConfig::builder_with_provider(with_suites(Arc::clone(&self.provider), profile));
+        let builder = builder.with_protocol_versions(&versions(profile))?;
         let builder = if mutual {
             builder.with_client_cert_verifier(Arc::new(AnyClient(Arc::clone(&self.provider))))
         } else {
@@ -92,6 +83,22 @@ impl TlsBasis {
         config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
     }
+}
+
+/// The provider with no other suites than those of the profile.
+pub(super) fn with_suites(mut provider: Arc<CryptoProvider>, profile: &TlsProfile) -> Arc<CryptoProvider> {
+    if !profile.suites.is_empty() {
+        let wanted = |suite: &SupportedCipherSuite| {
+            suite.tls13().is_some() || openssl_name(suite).is_some_and(|n| profile.suites.contains(&n.as_str()))
+        };
+        Arc::make_mut(&mut provider).cipher_suites.retain(wanted);
+    }
+    provider
+}
+
+pub(super) fn versions(profile: &TlsProfile) -> Vec<&'static SupportedProtocolVersion> {
+    let versions = [(profile.v13, &version::TLS13), (profile.v12, &version::TLS12)];
+    versions.into_iter().filter(|v| v.0).map(|v| v.1).collect()
 }
 
 /// `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256` is OpenSSL's `ECDHE-RSA-AES128-GCM-SHA256`.

@@ -1,5 +1,6 @@
 //! What holds for every request of a listener, whatever its route: whom to believe, whom to block, which fields come and go.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -48,19 +49,25 @@ pub struct ProxyHeader {
     pub timeout: Duration,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
-    pub v12: bool,
-    pub v13: bool,
-    /// OpenSSL's names of suites of TLS 1.2; empty: all that we have.
-    pub suites: Vec<String>,
+    pub profile: TlsProfile,
     /// Clients that ask for a name without a certificate get none, instead of the default one.
     pub reject_unknown: bool,
 }
 
-impl Default for TlsSettings {
+/// What of TLS is spoken. Always some version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsProfile {
+    pub v12: bool,
+    pub v13: bool,
+    /// OpenSSL's names of suites of TLS 1.2; empty: all that we have.
+    pub suites: Arc<[&'static str]>,
+}
+
+impl Default for TlsProfile {
     fn default() -> Self {
-        Self { v12: true, v13: true, suites: Vec::new(), reject_unknown: false }
+        Self { v12: true, v13: true, suites: Arc::default() }
     }
 }
 

@@ -143,6 +143,11 @@ pub(super) fn external(reader: &mut Reader<'_>, settings: &Settings, found: &mut
         }
     }
     let request_redirect = value(reader, "request-redirect").and_then(|text| template(&text).ok());
+    let mut set_headers = set_headers(reader, found);
+    if let Some(text) = value(reader, "snippet") {
+        // The operator's own needs nobody's leave.
+        set_headers.extend(super::snippet::of_auth(reader, &text, global || settings.snippets));
+    }
     let always = value(reader, "always-set-cookie").is_some_and(|v| v == "true");
     Some(ExternalAuth {
         secure,
@@ -155,7 +160,7 @@ pub(super) fn external(reader: &mut Reader<'_>, settings: &Settings, found: &mut
         response_headers,
         request_redirect,
         always_set_cookie: always,
-        set_headers: set_headers(reader, found),
+        set_headers,
         cache: value(reader, "cache-key")
             .and_then(|key| cache(reader, &key, value(reader, "cache-duration").as_deref())),
     })

@@ -31,6 +31,8 @@ mod affinity;
 
 mod mutual;
 
+mod profile;
+
 mod answers;
 
 mod snippet;
@@ -72,6 +74,8 @@ pub(super) struct Asked {
     pub(super) max_body: Option<u64>,
     pub(super) filters: Vec<Filter>,
     pub(super) client: Option<Arc<ClientCertificates>>,
+    /// Of TLS 1.2, for its hosts; empty: whatever the others have.
+    pub(super) suites: Arc<[&'static str]>,
     /// Redirects to the same host say only the path.
     pub(super) relative: bool,
     /// And those to the whole address name an unusual port.
@@ -163,6 +167,7 @@ impl Asked {
             max_body: upstream::body(reader, settings),
             filters,
             client: mutual::read(reader, settings, found).map(Arc::new),
+            suites: profile::of_host(reader),
             rewrite: rewrite::read(reader),
             policy: Arc::new(policy),
             no_tls_redirect: settings.no_tls_redirect.clone(),

@@ -1,4 +1,4 @@
-//! `configuration-snippet` and `server-snippet`, where the ConfigMap allows them: nginx's syntax, of which a few directives are taken. Anything
+//! `configuration-snippet`, `server-snippet` and `auth-snippet`, where the ConfigMap allows them: nginx's syntax, of which a few directives are taken. Anything
 //! else rejects the whole snippet, with its line: half of one may mean the opposite.
 
 mod syntax;
@@ -11,6 +11,8 @@ use super::template::template;
 use crate::model::policy::{Against, Return, Snippet, Statement, Template, Test};
 use crate::model::route::PathMatch;
 use syntax::{Directive, Fault, parse};
+
+const NOT_ALLOWED: &str = "snippets need `allow-snippet-annotations` and the risk level `Critical` in the ConfigMap";
 
 /// What snippets of an Ingress come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,8 +37,7 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings) -> Snippets {
     for (key, server) in [("server-snippet", true), ("configuration-snippet", false)] {
         let Some(text) = reader.text(key) else { continue };
         if !settings.snippets {
-            let why = "snippets need `allow-snippet-annotations` and the risk level `Critical` in the ConfigMap";
-            reader.warn(key, format!("{why}; it is ignored"));
+            reader.warn(key, format!("{NOT_ALLOWED}; it is ignored"));
             continue;
         }
         let mut locations = Vec::new();
@@ -53,6 +54,34 @@ pub(super) fn read(reader: &mut Reader<'_>, settings: &Settings) -> Snippets {
     }
     snippets.own = (!statements.is_empty()).then_some(Snippet(statements));
     snippets
+}
+
+/// `auth-snippet`, or the ConfigMap's: fields of the requests to the auth server. Whatever else it has spoils all of it.
+pub(super) fn of_auth(reader: &mut Reader<'_>, text: &str, allowed: bool) -> Vec<(HeaderName, Template)> {
+    const KEY: &str = "auth-snippet";
+    if !allowed {
+        reader.warn(KEY, format!("{NOT_ALLOWED}; it is ignored"));
+        return Vec::new();
+    }
+    let fields = parse(text).and_then(|directives| {
+        let mut fields = Vec::new();
+        for directive in directives {
+            let line = directive.line;
+            for statement in statements(vec![directive], None, false)? {
+                let Statement::RequestHeader { name, value } = statement else {
+                    let what = "only proxy_set_header and more_set_input_headers mean something to a request to the auth server";
+                    return Err(Fault { line, what: what.to_owned() });
+                };
+                fields.push((name, value));
+            }
+        }
+        Ok(fields)
+    });
+    fields.unwrap_or_else(|Fault { line, what }| {
+        reader.warn(KEY, format!("line {line}: {what}; the snippet is ignored"));
+        reader.unsupported("`auth-proxy-set-headers` and `auth-method`");
+        Vec::new()
+    })
 }
 
 /// `locations`: where they may stand, what becomes of them.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Found;
+use super::profile;
 use super::read::{Reader, Spoilt, plain, size};
 use super::settings::Settings;
 use crate::model::policy::{RETRY_STATUSES, RetryOn, Upstream, UpstreamTls};
@@ -176,7 +177,8 @@ fn tls(reader: &mut Reader<'_>, found: &mut Found<'_>) -> UpstreamTls {
     let send_name = on(reader, "proxy-ssl-server-name");
     // 0 stands for the default there.
     let depth = reader.number("proxy-ssl-verify-depth").filter(|n| *n > 0).unwrap_or(1);
-    let mut tls = UpstreamTls { name, send_name, authorities: None, depth, client: None };
+    let profile = profile::of_backends(reader);
+    let mut tls = UpstreamTls { name, send_name, authorities: None, depth, client: None, profile };
     if let Some(text) = reader.text("proxy-ssl-secret") {
         let own = &reader.ingress.origin.name.namespace;
         let (namespace, secret) = text.split_once('/').unwrap_or((own, text));

@@ -179,7 +179,13 @@ fn fields(auth: &ExternalAuth, view: &View<'_>) -> HeaderMap {
         set(named("x-scheme"), view.origin.scheme.as_bytes());
     }
     for (name, template) in &auth.set_headers {
-        set(name.clone(), view.fill(template).as_bytes());
+        let value = view.fill(template);
+        // Without a value a field is not sent (nginx, `proxy_set_header`).
+        match HeaderValue::from_bytes(value.as_bytes()) {
+            Ok(_) if value.is_empty() => drop(map.remove(name)),
+            Ok(value) => drop(map.insert(name.clone(), value)),
+            Err(_) => {}
+        }
     }
     map
 }

@@ -18,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 use crate::model::policy::{Upstream, UpstreamTls};
 use crate::model::snapshot::AppProtocol;
 use crate::proxy::policy::signs_itself;
+use crate::proxy::tls::{versions, with_suites};
 
 pub(in crate::proxy) enum UpstreamIo {
     Tcp(TcpStream),
@@ -80,7 +81,8 @@ fn client_config(wanted: &UpstreamTls, http2: bool) -> anyhow::Result<ClientConf
             Arc::new(Bounded { verifier: builder.build()?, depth: wanted.depth })
         }
     };
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = ClientConfig::builder_with_provider(with_suites(provider, &wanted.profile));
+    let builder = builder.with_protocol_versions(&versions(&wanted.profile))?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = match &wanted.client {
         None => builder.with_no_client_auth(),

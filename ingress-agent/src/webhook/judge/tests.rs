@@ -142,12 +142,12 @@ fn a_new_object_is_told_what_is_wrong_with_it() {
             with(
                 good.clone(),
                 "/metadata/annotations",
-                json!({"nginx.ingress.kubernetes.io/ssl-ciphers": "x", "nginx.ingress.kubernetes.io/ssl-passthrough": "true",
+                json!({"nginx.ingress.kubernetes.io/enable-modsecurity": "true", "nginx.ingress.kubernetes.io/ssl-passthrough": "true",
                 "sluicegate.io/balanse": "x", "other.io/x": "y"}),
             ),
             &[],
             &[
-                "metadata.annotations: nginx.ingress.kubernetes.io/* is not honoured in full, so it is served without: ssl-ciphers",
+                "metadata.annotations: nginx.ingress.kubernetes.io/* is not honoured in full, so it is served without: enable-modsecurity",
                 "metadata.annotations[nginx.ingress.kubernetes.io/ssl-passthrough]: `true` needs `--enable-ssl-passthrough`",
                 "metadata.annotations[sluicegate.io/balanse]: sluicegate.io/balanse is unknown, so it changes nothing",
             ],
