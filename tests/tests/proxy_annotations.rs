@@ -235,6 +235,19 @@ fn a_snippet_for_the_auth_server_sets_its_fields() {
     assert_eq!(auth.received().pop().expect("the auth server is asked").field("x-all"), Some("1"));
 }
 
+#[test]
+fn a_backend_is_told_the_target_that_the_client_sent() {
+    let world = World::enter("paoriginal");
+    let web = backend("10.78.1.1:8080");
+    world.serve(1, &[("rewrite-target", "/")], &[("proxy-add-original-uri-header", "true")]);
+    world.get("/deep/a?b=c");
+    let reached = web.received().pop().expect("the backend is asked");
+    assert_eq!((reached.line(), reached.fields("x-original-uri")), ("GET /?b=c HTTP/1.1", vec!["/deep/a?b=c"]));
+    world.serve(1, &[], &[]);
+    world.get("/deep/a");
+    assert_eq!(web.received().pop().expect("the backend is asked").field("x-original-uri"), None);
+}
+
 /// A backend that speaks TLS, and answers with the version and the suite that were chosen.
 fn secure_backend(address: &str) {
     let made = certificate("web", &["web.example"]);

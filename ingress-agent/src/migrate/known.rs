@@ -81,7 +81,6 @@ pub(super) const SETTINGS: &[(&str, Fate)] = &[
     ("log-format-stream", Unsupported("packets have counters instead of log lines")),
     ("lua-shared-dicts", Needless(NO_PROCESSES)),
     ("main-snippet", Unsupported(NO_SNIPPET)),
-    ("proxy-add-original-uri-header", Unsupported("`proxy-set-headers` with `X-Original-URI: $request_uri`")),
     ("proxy-headers-hash-bucket-size", Needless(NO_PROCESSES)),
     ("proxy-headers-hash-max-size", Needless(NO_PROCESSES)),
     ("proxy-http-version", Needless("HTTP/1.1 is spoken to every backend that has not asked for HTTP/2")),

@@ -305,6 +305,11 @@ fn listener(v: &mut Values<'_>, facts: &Facts) -> ListenerSettings {
     settings.block.referers = v.patterns("block-referers");
     settings.add = filled(v, facts, "add-headers");
     settings.set = filled(v, facts, "proxy-set-headers");
+    if v.flag("proxy-add-original-uri-header", false)
+        && let Ok(target) = template("$request_uri")
+    {
+        settings.set.insert(0, (HeaderName::from_static("x-original-uri"), target));
+    }
     settings
 }
 

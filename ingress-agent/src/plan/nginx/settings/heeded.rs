@@ -56,6 +56,7 @@ const HEEDED: &[&str] = &[
     "log-format-upstream",
     "no-auth-locations",
     "no-tls-redirect-locations",
+    "proxy-add-original-uri-header",
     "proxy-body-size",
     "proxy-buffering",
     "proxy-connect-timeout",
