@@ -30,7 +30,7 @@ use crate::dataplane::{DataplaneOptions, SyncOptions, XdpMode};
 use crate::plan::{Hold, PlanOptions};
 use crate::proxy::{AccessLog, AccessLogFormat, ProxyOptions};
 use crate::sources::SourceOptions;
-use crate::sources::kube::KubeOptions;
+use crate::sources::kube::{KubeOptions, Namespaces};
 use crate::status::{ClearOptions, StatusOptions};
 use crate::vip::VipOptions;
 use value::Reader;
@@ -139,6 +139,12 @@ fn source(r: &mut Reader, args: &RunArgs, plan: &PlanOptions) -> SourceConfig {
         Some(directory) => {
             if args.cluster.kubeconfig.as_ref().is_some_and(|path| !path.is_empty()) {
                 r.mistake("--manifests", "excludes --kubeconfig: facts come from one of them");
+            }
+            if rules::namespaces(r, &args.cluster) != Namespaces::All {
+                r.mistake(
+                    "--manifests",
+                    "excludes --watch-namespace and --watch-namespace-selector: all in it is served",
+                );
             }
             return SourceConfig::Manifests(manifests(r, directory));
         }

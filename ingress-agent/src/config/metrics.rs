@@ -43,7 +43,8 @@ pub(super) fn parse(r: &mut Reader, args: &RunArgs) -> Option<NginxNames> {
 /// `None`: it was not said, or wrongly.
 fn bounds(r: &mut Reader, option: &str, typed: &[String], unit: f64) -> Option<Vec<u64>> {
     let typed = typed.iter().map(|t| t.trim()).filter(|t| !t.is_empty());
-    let bounds: Vec<u64> = typed.map(|text| r.read(option, text, |t| bound(t, unit))).collect::<Option<_>>()?;
+    let read: Vec<Option<u64>> = typed.map(|text| r.read(option, text, |t| bound(t, unit))).collect();
+    let bounds = read.into_iter().collect::<Option<Vec<_>>>()?;
     if !bounds.is_sorted_by(|a, b| a < b) {
         r.mistake(option, "does not ascend");
     }
@@ -54,7 +55,7 @@ fn bounds(r: &mut Reader, option: &str, typed: &[String], unit: f64) -> Option<V
 }
 
 fn bound(text: &str, unit: f64) -> Result<u64, String> {
-    // Of times, what is below a microsecond would be 0; of bytes there are no parts. 2^53 is the last whole number of its kind.
+    // Of times, what is below a microsecond would be 0; of bytes there are no parts. Beyond 2^53 not every whole number is one.
     let number = text.parse::<f64>().map(|n| n * unit).ok().filter(|n| (1.0..=9e15).contains(n));
     number.map(|n| n.round() as u64).ok_or_else(|| "is not a bound of a bucket".to_owned())
 }

@@ -13,6 +13,7 @@ impl WebhookConfig {
     pub fn parse(args: &WebhookArgs) -> Result<Self, Vec<String>> {
         let mut r = Reader::default();
         let kubeconfig = rules::kubeconfig(&mut r, &args.cluster, "");
+        let namespaces = rules::namespaces(&mut r, &args.cluster);
         let plan = rules::plan(&mut r, &args.rules, false);
         let namespace = r.read("--namespace", &args.cluster.namespace, value::namespace).unwrap_or_default();
         let address = |r: &mut Reader, option, text: &str| {
@@ -26,12 +27,13 @@ impl WebhookConfig {
             rules: Rules {
                 sources: rules::sources(&mut r, &args.rules),
                 plan: plan.clone(),
+                namespaces: namespaces.clone(),
                 conflicts: r.choose("--conflicts", &args.conflicts, &conflicts).unwrap_or_default(),
             },
             kube: KubeOptions {
                 kubeconfig,
                 namespace,
-                namespaces: rules::namespaces(&mut r, &args.cluster),
+                namespaces,
                 state_dir: None,
                 default_certificate: None,
                 classes: plan.classes,

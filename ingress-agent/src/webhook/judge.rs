@@ -17,12 +17,14 @@ use crate::plan::{PlanOptions, plan};
 use crate::sources::SourceOptions;
 use crate::sources::document::{Contents, Document, Object, Read, parse};
 use crate::sources::fold::fold;
+use crate::sources::kube::Namespaces;
 
 /// What the operator decided: the same as for the agents.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     pub sources: SourceOptions,
     pub plan: PlanOptions,
+    pub namespaces: Namespaces,
     pub conflicts: Conflicts,
 }
 
@@ -45,6 +47,11 @@ pub(super) fn judge(request: &Request<'_>, index: &Index, rules: &Rules) -> Verd
     };
     let before = request.old_object.and_then(|old| serde_json::from_str::<Outline<'_>>(old.get()).ok());
     if before.is_some_and(|before| outline.says_the_same(&before)) {
+        return verdict;
+    }
+    let followed = ["Ingress", "Service"].contains(&request.kind.kind.as_str());
+    if followed && !rules.namespaces.has(outline.metadata.namespace.as_deref().unwrap_or_default(), index.facts()) {
+        // No agent will see it.
         return verdict;
     }
     let now = read(text.get(), rules);

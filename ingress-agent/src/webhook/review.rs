@@ -60,6 +60,8 @@ pub(super) struct Outline<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Metadata {
     #[serde(default)]
+    pub(super) namespace: Option<String>,
+    #[serde(default)]
     pub(super) annotations: Option<BTreeMap<String, String>>,
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,

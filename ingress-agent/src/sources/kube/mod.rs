@@ -104,6 +104,15 @@ impl Namespaces {
             Self::All | Self::Labelled(_) => &[],
         }
     }
+
+    /// Whether objects of a namespace are followed, as far as `facts` go.
+    pub fn has(&self, namespace: &str, facts: &Facts) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.iter().any(|name| name == namespace),
+            Self::Labelled(_) => facts.namespaces.find(&ObjectName::new("", namespace)).is_some(),
+        }
+    }
 }
 
 /// The running source.

@@ -66,7 +66,7 @@ fn with(mut object: Value, pointer: &str, value: Value) -> Value {
 fn rules() -> Rules {
     let plan = PlanOptions { watch_services_without_class: false, ..PlanOptions::default() };
     let sources = SourceOptions { tcp_services: Some(ObjectName::new("sys", "tcp")), ..SourceOptions::default() };
-    Rules { plan, sources, conflicts: Conflicts::Deny }
+    Rules { plan, sources, namespaces: Namespaces::All, conflicts: Conflicts::Deny }
 }
 
 fn facts(objects: &[Value]) -> Facts {
@@ -284,6 +284,20 @@ fn a_change_is_denied_only_for_what_it_brings_in() {
         &["takes from VirtualIPPool young: 203.0.113.128-203.0.113.255 overlaps"],
         &[],
     );
+}
+
+/// Nor is anybody told of what the agents do not see.
+#[test]
+fn objects_of_other_namespaces_are_nobodys_business() {
+    let mut objects = world();
+    let index = |objects: &[Value]| self::index(objects);
+    let new = ingress("b", "new", NEW, &[("shop.example", "/", "Prefix")]);
+    let labelled = Rules { namespaces: Namespaces::Labelled("a=b".to_owned()), ..rules() };
+    let named = |name: &str| Rules { namespaces: Namespaces::Named(vec![name.to_owned()]), ..rules() };
+    let denied = |objects: &[Value], rules: &Rules| !asked(&index(objects), rules, None, &new).denials.is_empty();
+    objects.push(ingress("a", "first", "2020-01-01T00:00:00Z", &[("shop.example", "/", "Prefix")]));
+    assert!(denied(&objects, &rules()) && denied(&objects, &named("b")));
+    assert!(!denied(&objects, &named("a")) && !denied(&objects, &labelled));
 }
 
 #[test]

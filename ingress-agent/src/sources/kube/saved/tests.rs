@@ -140,7 +140,9 @@ fn what_cannot_be_used_is_told() {
     // As an older agent wrote it.
     let old = good.replacen(",\"annotations_prefix\":null,\"namespace_labels\":null", "", 1);
     assert_ne!(old, good);
-    fs::write(directory.0.join(FILE), old.replacen("\"namespaces\":[],", "", 1)).unwrap();
+    let (rest, namespaces) = old.rsplit_once("\"namespaces\":[").unwrap();
+    let (_, config_maps) = namespaces.split_once("],").unwrap();
+    fs::write(directory.0.join(FILE), format!("{rest}{config_maps}")).unwrap();
     assert!(load(&directory.0, &of("c")).unwrap().is_some());
     check(&good.replacen("\"services\"", "\"servants\"", 1), "c", "missing field");
     // The next save makes it good.
