@@ -70,6 +70,11 @@ pub(super) struct RouteCounters {
 }
 
 impl RouteCounters {
+    /// Reads the two lines that a request of the usual kind counts in.
+    pub(super) fn look(&self) -> u64 {
+        self.by_class[class(200)].value() ^ self.latency[0].value()
+    }
+
     /// Called by their worker only.
     pub(super) fn record(&self, status: u16, took: Duration, bytes_out: u64, meter: Option<(&Meter, &Bounds)>) {
         self.by_class[class(status)].add(1);

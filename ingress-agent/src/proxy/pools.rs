@@ -135,6 +135,12 @@ impl WorkerPool {
         made
     }
 
+    /// Reads where a request finds its backend.
+    pub(super) fn look(&self) -> u32 {
+        let backend = self.ready.first().map_or(0, |backend| backend.under_way.get());
+        self.turn.get() as u32 ^ backend
+    }
+
     /// Finds out until when the fast way is closed.
     fn settle(&self, now: Instant) {
         let until = |b: &Backend| {

@@ -40,6 +40,7 @@ pub(super) async fn routed(
     };
     let (secured, found) = (host.secured, Arc::clone(found));
     record.route = Some(Arc::clone(&found));
+    client.worker.foresee(&found);
     let mut certificate = Vec::new();
     if let Some(mutual) = &host.mutual {
         match if client.tls { client.certificate_for(mutual) } else { mutual.in_clear(&found, host.secured) } {
