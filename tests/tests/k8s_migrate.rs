@@ -74,8 +74,8 @@ spec: {ingressClassName: nginx, rules: [{host: look.example, http: {paths: [{pat
 ---
 apiVersion: networking.k8s.io/v1
 kind: Ingress
-metadata: {name: suites, namespace: shop, annotations: {nginx.ingress.kubernetes.io/ssl-ciphers: "AES256-SHA"}}
-spec: {ingressClassName: nginx, rules: [{host: suites.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]}
+metadata: {name: firewall, namespace: shop, annotations: {nginx.ingress.kubernetes.io/enable-modsecurity: "true"}}
+spec: {ingressClassName: nginx, rules: [{host: firewall.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]}
 ---
 apiVersion: networking.k8s.io/v1
 kind: Ingress
@@ -174,7 +174,7 @@ fn a_cluster_is_judged_as_its_manifests_are_and_left_alone() {
         "shop/plain same",
         "shop/secret same",
         "shop/look differs",
-        "shop/suites unsupported",
+        "shop/firewall unsupported",
         "use-gzip same",
         "enable-modsecurity unsupported",
         "use-forwarded-headers differs",

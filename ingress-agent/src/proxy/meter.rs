@@ -105,7 +105,14 @@ pub(super) struct List(OnceLock<Box<Counted>>);
 
 impl List {
     /// Called by one worker only, with the same bounds each time.
-    pub(super) fn record(&self, meter: &Meter, bounds: &Bounds, status: u16, took: Duration, sent: u64) {
+    pub(super) fn record(
+        &self,
+        meter: &Meter,
+        bounds: &Bounds,
+        status: u16,
+        (took, now): (Duration, Instant),
+        sent: u64,
+    ) {
         // nginx's code for a client that went away before an answer.
         let status = if status == 0 { 499 } else { status };
         let counted = self.of(meter, status, bounds);
@@ -115,7 +122,7 @@ impl List {
         if let Some((asked, connect, head)) = meter.asked {
             observe(Measure::Connect, micros(connect));
             observe(Measure::Header, micros(head));
-            observe(Measure::Response, micros(asked.elapsed()));
+            observe(Measure::Response, micros(now.saturating_duration_since(asked)));
         }
         observe(Measure::RequestSize, meter.received);
         observe(Measure::ResponseSize, meter.head + sent);
@@ -169,7 +176,13 @@ mod tests {
             [("GET", 200, 5), ("GET", 200, 500), ("POST", 200, 0), ("BREW", 418, 0), ("GET", 0, 0)]
         {
             let method = method.parse().expect("a method");
-            list.record(&Meter::new(&method, 90), &Bounds::default(), status, Duration::from_millis(7), sent);
+            list.record(
+                &Meter::new(&method, 90),
+                &Bounds::default(),
+                status,
+                (Duration::from_millis(7), Instant::now()),
+                sent,
+            );
         }
         let sums = read(&list);
         let told: Vec<_> = sums.iter().map(|s| (s.method, s.status, s.requests)).collect();
@@ -185,7 +198,7 @@ mod tests {
     fn no_backend_makes_more_series_than_there_are_places() {
         let list = List::default();
         for status in 100..1000 {
-            list.record(&Meter::new(&Method::GET, 0), &Bounds::default(), status, Duration::ZERO, 0);
+            list.record(&Meter::new(&Method::GET, 0), &Bounds::default(), status, (Duration::ZERO, Instant::now()), 0);
         }
         let sums = read(&list);
         assert_eq!(sums.len(), MOST + 1);

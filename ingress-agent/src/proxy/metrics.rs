@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::meter::{List, Meter};
 use crate::model::measure::{Bounds, Series};
@@ -75,8 +75,14 @@ impl RouteCounters {
         self.by_class[class(200)].value() ^ self.latency[0].value()
     }
 
-    /// Called by their worker only.
-    pub(super) fn record(&self, status: u16, took: Duration, bytes_out: u64, meter: Option<(&Meter, &Bounds)>) {
+    /// Called by their worker only, with how long the request took until when.
+    pub(super) fn record(
+        &self,
+        status: u16,
+        (took, now): (Duration, Instant),
+        bytes_out: u64,
+        meter: Option<(&Meter, &Bounds)>,
+    ) {
         self.by_class[class(status)].add(1);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = LATENCY_BOUNDS.iter().position(|&bound| micros <= bound).unwrap_or(LATENCY_BOUNDS.len());
@@ -84,7 +90,7 @@ impl RouteCounters {
         self.latency_sum.add(micros);
         self.bytes_out.add(bytes_out);
         if let Some((meter, bounds)) = meter {
-            self.series.record(meter, bounds, status, took, bytes_out);
+            self.series.record(meter, bounds, status, (took, now), bytes_out);
         }
     }
 }

@@ -62,12 +62,14 @@ impl Drop for Record {
         }
         self.client.request_done();
         let worker = &self.client.worker;
-        let took = self.started.elapsed();
+        // One end for all that is measured.
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.started);
         match &self.route {
             Some(route) => {
                 if let Some(counters) = route.counters(worker.index) {
                     let meter = self.meter.as_deref().zip(worker.meters.as_deref());
-                    counters.record(self.status, took, self.sent, meter);
+                    counters.record(self.status, (took, now), self.sent, meter);
                 }
             }
             None => worker.counters.unrouted[super::metrics::class(self.status)].add(1),
